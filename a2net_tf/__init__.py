@@ -1,0 +1,27 @@
+"""A2Net: temporal action localization with anchor-free and anchor-based heads, in TensorFlow.
+
+Letters used in the shape comments and docstrings of this package:
+
+| letter | size of |
+|---|---|
+| B | batch of windows (or of whole sequences, where said) |
+| T | feature steps: of a window, or of a whole sequence where said |
+| D | one feature vector |
+| L | cells of all pyramid levels, level-major: 126 with six levels and 128 steps |
+| A | anchors of all cells, level-major, then cell, then ratio: 630 |
+| G | ground-truth actions of a window, padded (label 0 = padding) |
+| C | action classes; logits have C+1 entries, entry 0 is background |
+| N | candidates before non-maximum suppression, or windows where said |
+| K | detections after it, padded |
+
+Units: *seconds*; *steps* (one feature vector each); *grid units* (one level-1 cell = 2 steps); *fractions* of a window.
+"""
+
+import pathlib
+
+__version__ = "0.1.0"
+
+# In a checkout, datasets/ and export/ lie beside this folder instead of inside it.
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+if (_ROOT / "setup.py").exists() and (_ROOT / "datasets").is_dir():
+    __path__.append(str(_ROOT))

@@ -1,0 +1,386 @@
+"""Every setting, defined once: a field here is an absl flag of the same name, its default and its help text.
+
+``parse`` turns a command line into a frozen ``Config`` and refuses contradictory settings at once.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from a2net_tf.errors import UserError
+
+MODES = ("train", "evaluate", "train_and_evaluate", "predict", "export", "score", "profile")
+
+# A trained model is bound to these groups: later commands take them from the working directory.
+MODEL_GROUPS = ("windows", "model")
+TRAINING_GROUPS = ("training data", "windows", "model", "losses", "training")
+
+
+def _setting(default: Any, help_text: str, group: str, choices: Sequence[str] = ()) -> Any:
+    """A dataclass field that carries what its flag needs."""
+    metadata = {"help": help_text, "group": group, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of one command. Tuples are comma-separated on the command line."""
+
+    # --- what to do
+    mode: str = _setting("train_and_evaluate", "What to do.", "run", MODES)
+    workdir: str = _setting("", "Directory of one training run: checkpoints, logs, metrics.", "run")
+    checkpoint: str = _setting(
+        "last", "Which epoch evaluate, predict and export use; best needs --validation_split.", "run", ("last", "best")
+    )
+    # --- data
+    dataset: str = _setting("", "NAME or NAME/CONFIG under datasets/, or a prepared TFDS directory.", "training data")
+    train_split: str = _setting("train", "Split to train on, TFDS syntax: user01+user03, train[:80%].", "training data")
+    validation_split: str = _setting(
+        "", "Split whose mAP is logged and picks the best epoch; keep it apart from --eval_split.", "training data"
+    )
+    data_dir: str = _setting("", "Where prepared datasets live; empty: TFDS's default (~/tensorflow_datasets).", "data")
+    manual_dir: str = _setting("", "Folder with raw files that cannot be downloaded automatically.", "data")
+    eval_split: str = _setting("test", "Split that evaluate scores, and predict reads without --features.", "data")
+    # --- windows
+    window_steps: int = _setting(128, "Feature steps of a window.", "windows")
+    train_stride_steps: int = _setting(32, "From one training window to the next.", "windows")
+    random_offsets: bool = _setting(
+        False, "Shift each training window by 0..stride-1 steps, anew each epoch.", "windows"
+    )
+    min_action_inside: float = _setting(0.9, "Share of an action inside a training window for it to count.", "windows")
+    max_actions: int = _setting(64, "Most actions in one training window; more is an error.", "windows")
+    normalize: bool = _setting(True, "Normalise features with mean and deviation of the training split.", "windows")
+    # --- model (Table II)
+    num_levels: int = _setting(6, "Pyramid levels (Table VI).", "model")
+    base_channels: int = _setting(512, "Channels of both base convolutions.", "model")
+    level_channels: tuple[int, ...] = _setting(
+        (512, 1024, 1024, 2048, 2048, 4096), "Channels of each level, finest first.", "model"
+    )
+    head_channels: int = _setting(512, "Channels of the anchor-free head.", "model")
+    anchor_ratios: tuple[float, ...] = _setting(
+        (0.5, 0.75, 1.0, 1.5, 2.0), "Anchor widths as multiples of the cell width.", "model"
+    )
+    anchor_free: bool = _setting(True, "Build the anchor-free head.", "model")
+    anchor_based: bool = _setting(True, "Build the anchor-based head.", "model")
+    center_scale: float = _setting(0.1, "Alpha of Eq. 1 (the paper prints 0.0001, which freezes the anchors).", "model")
+    width_scale: float = _setting(0.1, "Beta of Eq. 1.", "model")
+    distance_activation: str = _setting(
+        "none", "Keeps anchor-free distances positive, or not.", "model", ("none", "softplus", "relu")
+    )
+    num_features: int = _setting(0, "D, for profile without a dataset.", "model")
+    num_classes: int = _setting(0, "C without background, for profile without a dataset.", "model")
+    # --- losses (Eqs. 4 to 10)
+    anchor_based_weight: float = _setting(1.0, "Gamma of Eq. 4.", "losses")
+    anchor_free_classification_weight: float = _setting(30.0, "Gamma_af of Eq. 5.", "losses")
+    overlap_weight: float = _setting(10.0, "Gamma_ab1 of Eq. 5.", "losses")
+    anchor_regression_weight: float = _setting(10.0, "Gamma_ab2 of Eq. 5.", "losses")
+    overlap_loss: str = _setting(
+        "smooth_l1",
+        "smooth_l1 over positives and negatives (release), mse over positives (paper).",
+        "losses",
+        ("smooth_l1", "mse"),
+    )
+    anchor_regression: str = _setting(
+        "boundaries",
+        "Regress decoded boundaries (release) or offsets (paper, Eq. 10).",
+        "losses",
+        ("boundaries", "offsets"),
+    )
+    match_tiou: float = _setting(0.5, "Overlap an anchor's prediction must exceed to be positive.", "losses")
+    negative_ratio: float = _setting(1.0, "Easy negatives drawn per positive anchor.", "losses")
+    # --- training
+    seed: int = _setting(0, "Of weights, order, offsets and negatives; equal seeds give equal runs.", "training")
+    batch_size: int = _setting(32, "Windows per step.", "training")
+    epochs: int = _setting(40, "Epochs; may be raised to go on with a finished run.", "epochs")
+    learning_rate: float = _setting(1e-4, "Of Adam.", "training")
+    decay_epochs: tuple[int, ...] = _setting(
+        (30,), "Epochs after which the rate is multiplied by --decay_factor.", "training"
+    )
+    decay_factor: float = _setting(0.1, "See --decay_epochs.", "training")
+    clip_norm: float = _setting(0.0, "Largest global gradient norm; 0: no clipping.", "training")
+    ema_momentum: float = _setting(0.0, "Evaluate averaged weights, e.g. 0.999; 0: no averaging.", "training")
+    shuffle_buffer: int = _setting(1024, "Windows shuffled together (1 MB each with 2048 features).", "training")
+    precision: str = _setting(
+        "float32",
+        "Of convolutions; weights and losses stay float32.",
+        "training",
+        ("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit_compile: bool = _setting(False, "Compile the training step with XLA.", "training")
+    deterministic: bool = _setting(True, "Bit-equal runs for equal seeds, at some cost on GPUs.", "training")
+    validate_every: int = _setting(1, "Epochs between two looks at --validation_split.", "epochs")
+    # --- localization
+    test_stride_steps: int = _setting(64, "From one test window to the next.", "localization")
+    anchor_based_lambda: float = _setting(
+        0.5,
+        "Merge weight: anchor-based scores times lambda, anchor-free times 1 - lambda (both over the larger).",
+        "localization",
+    )
+    overlap_score: str = _setting(
+        "raw",
+        "Eq. 11 with the overlap clipped to [0, 1], or its sigmoid (release).",
+        "localization",
+        ("raw", "sigmoid"),
+    )
+    max_background: float = _setting(
+        0.98, "Anchor-based candidates with this background probability or more are dropped; 1: none.", "localization"
+    )
+    min_score: float = _setting(0.0, "Candidates need a higher score.", "localization")
+    nms_tiou: float = _setting(
+        0.2, "Overlap above which the weaker detection of a class is suppressed.", "localization"
+    )
+    soft_nms_sigma: float = _setting(
+        0.0, "Gaussian soft-NMS, weight exp(-tiou^2 / sigma); 0: hard suppression.", "localization"
+    )
+    max_detections: int = _setting(200, "Best detections kept per sequence.", "localization")
+    window_batch: int = _setting(32, "Windows that go through the network at once.", "localization")
+    # --- evaluation
+    protocol: str = _setting("activitynet", "How detections are scored.", "evaluation", ("activitynet", "thumos14"))
+    tiou_thresholds: tuple[float, ...] = _setting((0.3, 0.4, 0.5, 0.6, 0.7), "Of mAP.", "evaluation")
+    duration_edges: tuple[float, ...] = _setting(
+        (1.5, 2.5, 4.2, 6.9), "Seconds between the duration buckets of Table I.", "evaluation"
+    )
+    plots: bool = _setting(True, "Draw time lines of a few sequences when evaluating (needs matplotlib).", "evaluation")
+    detections: str = _setting("", "score: the file to judge.", "evaluation")
+    ground_truth: str = _setting(
+        "", "score: annotation folder (thumos14) or database JSON (activitynet).", "evaluation"
+    )
+    subset: str = _setting("", "score: subset of the ground truth; empty: test or validation.", "evaluation")
+    metrics: str = _setting("", "score, profile: JSON file to write.", "evaluation")
+    # --- use
+    features: str = _setting("", "predict: one .npy matrix [steps, features], or a folder of them.", "use")
+    saved_model: str = _setting("", "export: directory to write; predict: exported model to use.", "use")
+    output: str = _setting("", "predict: ActivityNet-format JSON to write; subtitles go beside it.", "use")
+    seconds_per_step: float = _setting(0.0, "predict: time between feature vectors; 0: as in training.", "use")
+    subtitle_score: float = _setting(0.3, "predict: detections below are left out of the subtitles.", "use")
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def parse(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
+    """Reads command-line arguments (without the program's name), flagfiles included.
+
+    Returns:
+        The settings, and the names of those that were given explicitly.
+
+    Raises:
+        UserError: unknown flag, value of a wrong type, or contradictory settings.
+    """
+    values = _flag_values()
+    try:
+        rest = values(["a2net_tf", *arguments])[1:]
+    except flags.Error as error:
+        raise UserError(f"{' '.join(str(error).split())} (--help lists all settings)") from None
+    except OSError as error:
+        raise UserError(f"cannot read the flagfile: {error}") from None
+    if rest:
+        raise UserError(f"unexpected argument '{rest[0]}': settings are written --name=value")
+    given = frozenset(name for name in FIELDS if values[name].present)
+    config = from_dict({name: values[name].value for name in FIELDS})
+    return config, given
+
+
+def _flag_values() -> flags.FlagValues:
+    """A fresh set of flags, one per field (fresh, so that tests and notebooks can parse more than once)."""
+    values = flags.FlagValues()
+    for name, field in FIELDS.items():
+        default, text, choices = field.default, field.metadata["help"], field.metadata["choices"]
+        if choices:
+            flags.DEFINE_enum(name, default, choices, text, flag_values=values)
+        elif isinstance(default, bool):
+            flags.DEFINE_boolean(name, default, text, flag_values=values)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, default, text, flag_values=values)
+        elif isinstance(default, float):
+            flags.DEFINE_float(name, default, text, flag_values=values)
+        elif isinstance(default, tuple):
+            flags.DEFINE_list(name, [str(v) for v in default], text, flag_values=values)
+        else:
+            flags.DEFINE_string(name, default, text, flag_values=values)
+    return values
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Builds and checks a Config; lists become tuples of the field's number type."""
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise UserError(f"unknown setting {', '.join(unknown)}")
+    converted = {name: _convert(name, value) for name, value in values.items()}
+    config = Config(**converted)
+    check(config)
+    return config
+
+
+def _convert(name: str, value: Any) -> Any:
+    default = FIELDS[name].default
+    if not isinstance(default, tuple):
+        return value
+    number = type(default[0])
+    try:
+        return tuple(number(v) for v in value)
+    except ValueError:
+        raise UserError(f"--{name}={','.join(map(str, value))}: expected {number.__name__}s between commas") from None
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """JSON-ready settings."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(config).items()}
+
+
+def to_flagfile(config: Config) -> str:
+    """The resolved settings as the text of a flagfile."""
+    lines = []
+    for name, value in to_dict(config).items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        lines.append(f"--{name}={text.lower() if isinstance(value, bool) else text}")
+    return "\n".join(lines) + "\n"
+
+
+def check(config: Config) -> None:
+    """Refuses values out of range and settings that contradict each other."""
+    _check_ranges(config)
+    _check_pyramid(config)
+    if not (config.anchor_free or config.anchor_based):
+        raise UserError("--noanchor_free and --noanchor_based together leave no module to train")
+    if list(config.decay_epochs) != sorted(config.decay_epochs):
+        raise UserError(f"--decay_epochs={config.decay_epochs}: must increase")
+    if list(config.duration_edges) != sorted(config.duration_edges):
+        raise UserError(f"--duration_edges={config.duration_edges}: must increase")
+    if config.validation_split and config.validation_split == config.eval_split:
+        raise UserError(
+            f"--validation_split and --eval_split are both '{config.eval_split}': the best epoch would be picked on the data it "
+            "is then scored on"
+        )
+    if config.checkpoint == "best" and not config.validation_split and config.mode.startswith("train"):
+        raise UserError("--checkpoint=best needs a --validation_split to tell which epoch is best")
+
+
+# name: (lowest, highest, whether the bounds themselves are allowed)
+_RANGES = {
+    "window_steps": (4, None, True),
+    "train_stride_steps": (1, None, True),
+    "test_stride_steps": (1, None, True),
+    "min_action_inside": (0, 1, True),
+    "max_actions": (1, None, True),
+    "num_levels": (1, 16, True),
+    "base_channels": (1, None, True),
+    "level_channels": (1, None, True),
+    "head_channels": (1, None, True),
+    "anchor_ratios": (0, None, False),
+    "center_scale": (0, None, False),
+    "width_scale": (0, None, False),
+    "num_features": (0, None, True),
+    "num_classes": (0, None, True),
+    "anchor_based_weight": (0, None, True),
+    "anchor_free_classification_weight": (0, None, True),
+    "overlap_weight": (0, None, True),
+    "anchor_regression_weight": (0, None, True),
+    "match_tiou": (0, 1, False),
+    "negative_ratio": (0, None, True),
+    "batch_size": (1, None, True),
+    "epochs": (1, None, True),
+    "learning_rate": (0, None, False),
+    "decay_epochs": (1, None, True),
+    "decay_factor": (0, 1, True),
+    "clip_norm": (0, None, True),
+    "shuffle_buffer": (1, None, True),
+    "validate_every": (1, None, True),
+    "anchor_based_lambda": (0, 1, True),
+    "max_background": (0, 1, True),
+    "min_score": (0, 1, True),
+    "nms_tiou": (0, 1, True),
+    "soft_nms_sigma": (0, None, True),
+    "max_detections": (1, None, True),
+    "window_batch": (1, None, True),
+    "tiou_thresholds": (0, 1, False),
+    "duration_edges": (0, None, False),
+    "seconds_per_step": (0, None, True),
+    "subtitle_score": (0, 1, True),
+}
+
+
+def _check_ranges(config: Config) -> None:
+    for name, (low, high, inclusive) in _RANGES.items():
+        value = getattr(config, name)
+        for v in value if isinstance(value, tuple) else (value,):
+            too_low = v < low or (v == low and not inclusive)
+            too_high = high is not None and (v > high or (v == high and not inclusive))
+            if too_low or too_high or v != v:
+                least = f"{'>=' if inclusive else '>'} {low}"
+                most = "" if high is None else f" and {'<=' if inclusive else '<'} {high}"
+                raise UserError(f"--{name}={v}: must be {least}{most}")
+    if not 0 <= config.ema_momentum < 1:
+        raise UserError(f"--ema_momentum={config.ema_momentum}: must be >= 0 and < 1")
+    for name in ("anchor_ratios", "tiou_thresholds"):
+        if not getattr(config, name):
+            raise UserError(f"--{name}: needs at least one value")
+
+
+def _check_pyramid(config: Config) -> None:
+    cells = config.window_steps // 2
+    if config.window_steps % 2 or cells % 2 ** (config.num_levels - 1):
+        raise UserError(
+            f"--window_steps={config.window_steps} does not halve {config.num_levels} times (--num_levels): it must be a multiple of "
+            f"{2**config.num_levels}"
+        )
+    if len(config.level_channels) < config.num_levels:
+        raise UserError(
+            f"--level_channels has {len(config.level_channels)} values for --num_levels={config.num_levels}; give one per level"
+        )
+
+
+def require(config: Config, *names: str) -> None:
+    """Raises UserError unless each named setting has a value."""
+    missing = [f"--{name}" for name in names if not getattr(config, name)]
+    if missing:
+        raise UserError(f"--mode={config.mode} needs {' and '.join(missing)}")
+
+
+def merge(saved: Config, requested: Config, given: frozenset[str]) -> Config:
+    """Settings for using a trained model: its own, except what was given now and does not belong to the model.
+
+    Raises:
+        UserError: a setting of the model was given and differs from the trained one.
+    """
+    changed = {name: getattr(requested, name) for name in given | {"mode", "workdir"}}
+    merged = dataclasses.replace(saved, **changed)
+    refuse_changes(saved, merged, MODEL_GROUPS)
+    check(merged)
+    return merged
+
+
+def refuse_changes(saved: Config, requested: Config, groups: Sequence[str]) -> None:
+    """Raises UserError if a setting of ``groups`` differs between a working directory and the command line."""
+    different = [
+        f"--{name}={getattr(requested, name)} (was {getattr(saved, name)})"
+        for name, field in FIELDS.items()
+        if field.metadata["group"] in groups and getattr(requested, name) != getattr(saved, name)
+    ]
+    if different:
+        raise UserError(
+            f"{requested.workdir or 'the working directory'} holds a run with other settings: {', '.join(different)}; use another "
+            "--workdir, or drop these flags"
+        )
+
+
+def help_text() -> str:
+    """All settings with defaults, by group."""
+    lines, group = [], ""
+    for name, field in FIELDS.items():
+        if field.metadata["group"] != group and field.metadata["group"] != "epochs":
+            group = field.metadata["group"]
+            lines.append(f"\n{group}:")
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        flag = f"--[no]{name}" if isinstance(field.default, bool) else f"--{name}={'|'.join(field.metadata['choices'])}"
+        shown = f" [{default}]" if default != "" else ""
+        lines.append(f"  {flag.rstrip('=')}{shown}\n      {field.metadata['help']}")
+    return "\n".join(lines) + "\n"
+
+
+def print_help(introduction: str) -> None:
+    """Writes the introduction and every setting to standard output."""
+    sys.stdout.write(introduction.strip() + "\n" + help_text())

@@ -1,0 +1,290 @@
+"""From a whole sequence's features to detections in seconds. What is evaluated is what is served."""
+
+import functools
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from a2net_tf import anchors as pyramid
+from a2net_tf import segments as geometry
+from a2net_tf import windows
+from a2net_tf.config import Config
+from a2net_tf.postprocess import (
+    Candidates,
+    Detections,
+    anchor_based_candidates,
+    anchor_free_candidates,
+    suppress,
+)
+
+BRANCHES = ("anchor_free", "anchor_based", "both")
+
+
+class Localizer(tf.Module):
+    """Cuts windows, runs the network over batches of them, merges all candidates of a sequence and suppresses.
+
+    Args:
+        network: of ``build_model``.
+        config: windows and localization settings.
+        class_names: the C classes; class id i is ``class_names[i]``.
+        first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
+    """
+
+    def __init__(
+        self, network: keras.Model, config: Config, class_names: Sequence[str], first_step_seconds: float = 0.0
+    ):
+        super().__init__(name="localizer")
+        self.network = network
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.first_step_seconds = float(first_step_seconds)
+        self.num_features = int(network.inputs[0].shape[-1])
+        self._labels = tf.constant(self.class_names)
+        self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
+        self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
+        self.sequence_candidates = tf.function(
+            self._sequence_candidates,
+            input_signature=[
+                tf.TensorSpec((None, self.num_features), tf.float32),
+                *[tf.TensorSpec((), tf.int32)] * 3,
+            ],
+        )
+        per_sequence = tf.TensorSpec((None,), tf.float32)
+        self.detect = {
+            branch: tf.function(
+                functools.partial(self._detect, branch=branch),
+                input_signature=[
+                    Candidates(
+                        tf.TensorSpec((None, None, 2), tf.float32),
+                        tf.TensorSpec((None, None), tf.float32),
+                        tf.TensorSpec((None, None), tf.int32),
+                    ),
+                    tf.TensorSpec((None,), tf.int32),
+                    per_sequence,
+                    per_sequence,
+                ],
+            )
+            for branch in self.branches
+        }
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that this network can report: all of BRANCHES only if it has both modules."""
+        if self.config.anchor_free and self.config.anchor_based:
+            return BRANCHES
+        return ("anchor_free",) if self.config.anchor_free else ("anchor_based",)
+
+    def __call__(self, features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detections of a batch of whole sequences.
+
+        Args:
+            features: f32[B, T, D], padded at the end with anything finite.
+            num_steps: i32[B], 1 <= num_steps <= T.
+            seconds_per_step: f32[B] > 0.
+
+        Returns:
+            ``segments`` f32[B, K, 2] in seconds, ``scores`` f32[B, K], ``class_ids`` i32[B, K], ``labels`` string[B, K] and
+            ``num_detections`` i32[B]; entries beyond it are 0 or "".
+        """
+        with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
+            candidates = self.batch_candidates(tf.identity(features), num_steps)
+        first = tf.fill(tf.shape(seconds_per_step), self.first_step_seconds)
+        found = self._detect(candidates, num_steps, seconds_per_step, first, branch=self.branches[-1])
+        return self.named(found)
+
+    def named(self, found: Detections) -> dict[str, tf.Tensor]:
+        """Detections with their labels, as a dict."""
+        there = tf.range(tf.shape(found.scores)[1]) < found.num_detections[:, None]
+        labels = tf.where(there, tf.gather(self._labels, found.class_ids), "")
+        return {**found._asdict(), "labels": labels}
+
+    def window_candidates(self, features: tf.Tensor) -> Candidates:
+        """Candidates of each window before suppression, in fractions of the window.
+
+        Args:
+            features: f32[N, W, D].
+
+        Returns:
+            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = L + A, anchor-free first. Scores carry no merge
+            weight yet.
+        """
+        outputs = self.network(features, training=False)
+        parts = []
+        if self.config.anchor_free:
+            parts.append(
+                anchor_free_candidates(
+                    outputs["anchor_free_logits"],
+                    outputs["anchor_free_distances"],
+                    centers=self._centers,
+                    grid_units=self.config.window_steps // pyramid.STEPS_PER_GRID_UNIT,
+                )
+            )
+        if self.config.anchor_based:
+            parts.append(
+                anchor_based_candidates(
+                    outputs["anchor_logits"],
+                    outputs["anchor_overlap"],
+                    pyramid.decode_anchors(
+                        outputs["anchor_offsets"], self._anchors, self.config.center_scale, self.config.width_scale
+                    ),
+                    overlap_score=self.config.overlap_score,
+                    max_background=self.config.max_background,
+                )
+            )
+        return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
+
+    def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
+        """Candidates of whole sequences f32[B, T, D], in steps: [B, N, ...], rows padded with scores of 0."""
+        starts = tf.map_fn(
+            lambda n: tf.RaggedTensor.from_tensor(self._window_starts(n)[None]),
+            num_steps,
+            fn_output_signature=tf.RaggedTensorSpec((1, None), tf.int32),
+        ).merge_dims(1, 2)
+        found = self._candidates_at(features, num_steps, tf.cast(starts.value_rowids(), tf.int32), starts.values)
+
+        def per_sequence(values):
+            padded = starts.with_values(values).to_tensor()  # B, windows, P, ...
+            shape = tf.shape(padded)
+            return tf.reshape(padded, tf.concat([shape[:1], [shape[1] * shape[2]], shape[3:]], axis=0))
+
+        return Candidates(*(per_sequence(values) for values in found))
+
+    def _window_starts(self, num_steps: tf.Tensor) -> tf.Tensor:
+        return windows.window_starts(
+            num_steps, window_steps=self.config.window_steps, stride_steps=self.config.test_stride_steps
+        )
+
+    def _sequence_candidates(
+        self, features: tf.Tensor, num_steps: tf.Tensor, chunk_start_step: tf.Tensor, chunk_owned_steps: tf.Tensor
+    ) -> Candidates:
+        """Candidates of one record (a whole sequence or a chunk): [1, N, ...], in steps of the whole sequence."""
+        starts = windows.owned_starts(self._window_starts(num_steps), chunk_start_step, chunk_owned_steps)
+        video = tf.zeros_like(starts)
+        found = self._candidates_at(features[None], tf.shape(features)[:1], video, starts)
+        segments = tf.reshape(found.segments, (1, -1, 2)) + tf.cast(chunk_start_step, tf.float32)
+        return Candidates(segments, tf.reshape(found.scores, (1, -1)), tf.reshape(found.class_ids, (1, -1)))
+
+    def _candidates_at(
+        self, features: tf.Tensor, num_steps: tf.Tensor, sequence: tf.Tensor, starts: tf.Tensor
+    ) -> Candidates:
+        """Candidates of windows given by sequence i32[N] and first step i32[N]: [N, P, ...], in steps of the sequence.
+
+        The windows are cut and run in batches, so that memory does not grow with the sequence.
+        """
+        window_steps, batch = self.config.window_steps, self.config.window_batch
+        total = tf.size(starts)
+        num_batches = (total + batch - 1) // batch
+        shapes = (tf.TensorShape((None, None, 2)), tf.TensorShape((None, None)), tf.TensorShape((None, None)))
+        arrays = [
+            tf.TensorArray(dtype, size=num_batches, infer_shape=False, element_shape=shape)
+            for dtype, shape in zip((tf.float32, tf.float32, tf.int32), shapes, strict=True)
+        ]
+
+        def run(i, segments, scores, class_ids):
+            part = slice(i * batch, tf.minimum((i + 1) * batch, total))
+            steps = starts[part][:, None] + tf.range(window_steps)
+            steps = tf.minimum(steps, tf.gather(num_steps, sequence[part])[:, None] - 1)
+            rows = tf.broadcast_to(sequence[part][:, None], tf.shape(steps))
+            found = self.window_candidates(tf.gather_nd(features, tf.stack([rows, steps], axis=-1)))
+            in_steps = found.segments * float(window_steps) + tf.cast(starts[part], tf.float32)[:, None, None]
+            return (
+                i + 1,
+                segments.write(i, in_steps),
+                scores.write(i, found.scores),
+                class_ids.write(i, found.class_ids),
+            )
+
+        _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays), parallel_iterations=1)
+        per_window = (self._num_candidates(), self._num_candidates(), self._num_candidates())
+        return Candidates(
+            *(
+                tf.ensure_shape(array.concat(), (None, n, *shape[2:]))
+                for array, n, shape in zip(arrays, per_window, shapes, strict=True)
+            )
+        )
+
+    def _num_candidates(self) -> int:
+        """P: candidates per window."""
+        return len(self._centers) * self.config.anchor_free + len(self._anchors) * self.config.anchor_based
+
+    def merged_scores(self, scores: tf.Tensor, segments: tf.Tensor, *, branch: str) -> tf.Tensor:
+        """Scores as they enter suppression: times the merge weight of their head, and 0 for empty or reversed segments.
+
+        Args:
+            scores: f32[B, N], N a multiple of P.
+            segments: f32[B, N, 2] clipped to the sequence or window.
+            branch: one of ``branches``.
+        """
+        weights = self._merge_weights(branch)
+        by_window = tf.reshape(scores, (tf.shape(scores)[0], -1, len(weights)))
+        weighted = tf.reshape(by_window * weights, tf.shape(scores))
+        return tf.where(segments[..., 1] > segments[..., 0], weighted, 0.0)
+
+    def _merge_weights(self, branch: str) -> tf.Tensor:
+        """f32[P]: what the scores of a window's candidates are multiplied with when branches are merged.
+
+        The paper multiplies by lambda and 1 - lambda. Both are divided by the larger here, which ranks the same and leaves
+        scores their range.
+        """
+        weight = self.config.anchor_based_lambda
+        free, based = {
+            "anchor_free": (1.0, 0.0),
+            "anchor_based": (0.0, 1.0),
+            "both": ((1 - weight) / max(weight, 1 - weight), weight / max(weight, 1 - weight)),
+        }[branch]
+        free_part = [free] * (len(self._centers) * self.config.anchor_free)
+        return tf.constant(free_part + [based] * (len(self._anchors) * self.config.anchor_based))
+
+    def _detect(
+        self,
+        candidates: Candidates,
+        num_steps: tf.Tensor,
+        seconds_per_step: tf.Tensor,
+        first_step_seconds: tf.Tensor,
+        *,
+        branch: str,
+    ) -> Detections:
+        """Merges and suppresses the candidates of each sequence.
+
+        Args:
+            candidates: in steps, [B, N, ...], N a multiple of P.
+            num_steps: i32[B]; segments are clipped to the sequence.
+            seconds_per_step: f32[B].
+            first_step_seconds: f32[B].
+            branch: one of ``branches``.
+
+        Returns:
+            Detections in seconds.
+        """
+        segments = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
+        scores = self.merged_scores(candidates.scores, segments, branch=branch)
+        found = suppress(
+            Candidates(segments, scores, candidates.class_ids),
+            tiou=self.config.nms_tiou,
+            max_detections=self.config.max_detections,
+            min_score=self.config.min_score,
+            soft_sigma=self.config.soft_nms_sigma,
+        )
+        there = tf.range(tf.shape(found.scores)[1]) < found.num_detections[:, None]
+        seconds = geometry.steps_to_seconds(
+            found.segments, seconds_per_step[:, None, None], first_step_seconds[:, None, None]
+        )
+        return found._replace(segments=tf.where(there[..., None], seconds, 0.0))
+
+
+def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> list[tf.Operation]:
+    """Graph checks that answer a bad request with an error status instead of nonsense."""
+    steps = tf.shape(features)[1]
+    return [
+        tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(features)), ["features hold NaN or infinite values"]),
+        tf.debugging.assert_positive(num_steps, "num_steps must be at least 1: an empty sequence has no detections"),
+        tf.debugging.assert_less_equal(num_steps, steps, "num_steps exceeds the steps of features"),
+        tf.debugging.assert_positive(seconds_per_step, "seconds_per_step must be > 0"),
+        tf.debugging.assert_equal(
+            tf.shape(num_steps)[0], tf.shape(features)[0], "num_steps needs one value per sequence"
+        ),
+        tf.debugging.assert_equal(
+            tf.shape(seconds_per_step)[0], tf.shape(features)[0], "seconds_per_step needs one value per sequence"
+        ),
+    ]

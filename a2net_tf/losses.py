@@ -1,0 +1,98 @@
+"""The five losses of A2Net and their weighted sum (Section III-E, Eqs. 4 to 10). Pure.
+
+Each mean is over what it says; the mean over nothing is 0 (with a gradient of 0), never NaN.
+"""
+
+import tensorflow as tf
+
+from a2net_tf.targets import AnchorMatches, CellTargets
+
+
+def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Mean of ``values`` where ``mask`` (bool, same shape) holds; 0 if it holds nowhere."""
+    mask = tf.cast(mask, values.dtype)
+    # Unchosen values may be inf or NaN and 0 * inf is NaN, so they are replaced, not multiplied away.
+    total = tf.reduce_sum(tf.where(mask > 0, values, 0.0))
+    return total / tf.maximum(tf.reduce_sum(mask), 1.0)
+
+
+def smooth_l1(difference: tf.Tensor) -> tf.Tensor:
+    """0.5 x**2 below |x| = 1 and |x| - 0.5 above, element by element."""
+    size = tf.abs(difference)
+    return tf.where(size < 1.0, 0.5 * tf.square(difference), size - 0.5)
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Softmax cross-entropy of f32[..., C+1] logits with i32[...] labels: f32[...]."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def anchor_free_losses(logits: tf.Tensor, distances: tf.Tensor, targets: CellTargets) -> dict[str, tf.Tensor]:
+    """Classification over all cells (Eq. 6) and smooth L1 on both distances over foreground cells (Eq. 7).
+
+    Args:
+        logits: f32[B, L, C+1].
+        distances: f32[B, L, 2], grid units.
+        targets: of ``assign_cells``.
+    """
+    regression = tf.reduce_sum(smooth_l1(distances - targets.distances), axis=-1)
+    return {
+        "anchor_free_classification": tf.reduce_mean(cross_entropy(logits, targets.labels)),
+        "anchor_free_regression": masked_mean(regression, targets.labels > 0),
+    }
+
+
+def anchor_based_losses(
+    logits: tf.Tensor,
+    overlap: tf.Tensor,
+    *,
+    predicted: tf.Tensor,
+    regression_target: tf.Tensor,
+    matches: AnchorMatches,
+    negatives: tf.Tensor,
+    overlap_loss: str,
+) -> dict[str, tf.Tensor]:
+    """Classification (Eq. 8), overlap (Eq. 9) and regression (Eq. 10) of the anchors.
+
+    Args:
+        logits: f32[B, A, C+1].
+        overlap: f32[B, A], predicted tIoU.
+        predicted: f32[B, A, 2], what is regressed: decoded boundaries (release) or offsets (paper).
+        regression_target: f32[B, A, 2] of the same kind.
+        matches: of ``match_anchors``.
+        negatives: bool[B, A] of ``choose_negatives``.
+        overlap_loss: ``smooth_l1`` over positives and negatives (release) or ``mse`` over positives (paper).
+    """
+    chosen = matches.positive | negatives
+    difference = overlap - matches.overlap
+    if overlap_loss == "mse":
+        overlap_part = masked_mean(tf.square(difference), matches.positive)
+    else:
+        overlap_part = masked_mean(smooth_l1(difference), chosen)
+    # Targets of unmatched anchors can be log(0): they must not reach the subtraction, nor its gradient.
+    target = tf.where(matches.positive[..., None], regression_target, tf.stop_gradient(predicted))
+    regression = tf.reduce_sum(smooth_l1(predicted - target), axis=-1)
+    return {
+        "anchor_based_classification": masked_mean(cross_entropy(logits, matches.labels), chosen),
+        "anchor_based_overlap": overlap_part,
+        "anchor_based_regression": masked_mean(regression, matches.positive),
+    }
+
+
+def total_loss(
+    parts: dict[str, tf.Tensor],
+    *,
+    anchor_based_weight: float = 1.0,
+    anchor_free_classification_weight: float = 30.0,
+    overlap_weight: float = 10.0,
+    anchor_regression_weight: float = 10.0,
+) -> tf.Tensor:
+    """Eqs. 4 and 5: L = Laf_reg + g_af Laf_cls + g (Lab_cls + g_ab1 Lab_o + g_ab2 Lab_reg), of the parts that are there."""
+    weights = {
+        "anchor_free_regression": 1.0,
+        "anchor_free_classification": anchor_free_classification_weight,
+        "anchor_based_classification": anchor_based_weight,
+        "anchor_based_overlap": anchor_based_weight * overlap_weight,
+        "anchor_based_regression": anchor_based_weight * anchor_regression_weight,
+    }
+    return tf.add_n([weights[name] * value for name, value in parts.items()])

@@ -1,0 +1,70 @@
+"""Counts parameters and multiply-adds on the built network, by part."""
+
+import re
+from collections import Counter
+
+import keras
+import tensorflow as tf
+
+_PARTS = {
+    "base": r"base\d",
+    "features": r"conv\d$",
+    "anchor_free": r"anchor_free",
+    "anchor_based": r"anchor_based",
+}
+
+
+def profile(network: keras.Model) -> dict:
+    """Counts what one window costs.
+
+    Multiply-adds are read off the convolutions of the traced graph (kernel size x input channels x output channels x output
+    length), so layers that run once per level count as often as they run. Activations, pooling and biases are not counted, as
+    is usual.
+
+    Returns:
+        ``parameters`` and ``multiply_adds`` in total, and ``parts``: {name: {"parameters", "multiply_adds"}}. Only trainable weights
+        count as parameters.
+    """
+    parameters = Counter()
+    for weight in network.trainable_variables:
+        parameters[_part(weight.path)] += int(weight.value.shape.num_elements())
+    multiply_adds = Counter()
+    for name, count in _convolutions(network):
+        multiply_adds[_part(name)] += count
+    parts = {p: {"parameters": parameters[p], "multiply_adds": multiply_adds[p]} for p in _PARTS if parameters[p]}
+    return {
+        "parameters": sum(parameters.values()),
+        "multiply_adds": sum(multiply_adds.values()),
+        "window_steps": int(network.inputs[0].shape[1]),
+        "num_features": int(network.inputs[0].shape[2]),
+        "parts": parts,
+    }
+
+
+def _convolutions(network: keras.Model) -> list[tuple[str, int]]:
+    """(operation name, multiply-adds) of every convolution in the graph of one window."""
+    signature = tf.TensorSpec((1, *network.inputs[0].shape[1:]), tf.float32)
+    graph = tf.function(lambda x: network(x, training=False)).get_concrete_function(signature).graph
+    found = []
+    for operation in graph.get_operations():
+        if operation.type == "Conv2D":
+            kernel, output = operation.inputs[1].shape, operation.outputs[0].shape
+            found.append((operation.name, kernel.num_elements() * output[1] * output[2]))
+    return found
+
+
+def _part(path: str) -> str:
+    """The part of the network that a weight's or operation's slash-separated name belongs to."""
+    for part, pattern in _PARTS.items():
+        if any(re.match(pattern, re.sub(r"_\d+$", "", scope)) for scope in path.split("/")):
+            return part
+    raise ValueError(f"{path} belongs to no known part of the network")
+
+
+def format_profile(counts: dict) -> str:
+    """A table of ``profile``."""
+    rows = [*counts["parts"].items(), ("total", counts)]
+    lines = [f"one window of {counts['window_steps']} steps x {counts['num_features']} features"]
+    lines.append(f"{'part':<14}{'parameters':>16}{'multiply-adds':>18}")
+    lines += [f"{name:<14}{row['parameters']:>16,}{row['multiply_adds']:>18,}" for name, row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,298 @@
+"""The example schema shared by every dataset folder, its checks, and opening of prepared datasets.
+
+A record is one untrimmed sequence, or one chunk of a very long one:
+
+    position in steps   0        1        2        3                  num_steps
+                        |--v0----|--v1----|--v2----| ...  |--v(T-1)---|
+    seconds             first_step_seconds          + position * feature_stride_seconds
+
+Feature vector ``t`` stands for the stretch of time ``[t, t + 1)`` steps, so ``first_step_seconds`` is where that
+stretch *begins* for vector 0. A vector computed from a sliding window of ``w`` seconds every ``s`` seconds describes
+its middle, so such a dataset has ``first_step_seconds = (w - s) / 2``.
+
+A chunk holds the steps ``[chunk_start_step, chunk_start_step + T)`` and *owns* the window starts
+``[chunk_start_step, chunk_start_step + chunk_owned_steps)``: every window of the sequence belongs to exactly one chunk
+and lies completely inside it, so that cutting windows from chunks gives what cutting them from the whole would give.
+"""
+
+import functools
+import importlib
+import logging
+import math
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from a2net_tf.errors import UserError
+
+MAX_CHUNK_STEPS = 16384  # 134 MB of 2048 float32 features
+CHUNK_OVERLAP_STEPS = 1024  # the longest window that can be cut from a chunked sequence
+
+# TFDS warns about its own use of a deprecated name, for several fields at every read.
+logging.getLogger("absl").addFilter(lambda entry: "`FeatureConnector.dtype` is deprecated" not in entry.getMessage())
+
+
+def record_features(num_features: int, class_names: Sequence[str], dtype=np.float32) -> tfds.features.FeaturesDict:
+    """The TFDS feature description of a record.
+
+    Args:
+        num_features: D, size of one feature vector.
+        class_names: the C action classes, in the order of their ids (0-based; background is not among them).
+        dtype: np.float32 or np.float16, as stored.
+    """
+    text, array = tfds.features.Text, tfds.features.Tensor
+    # Without encoding="bytes" TFDS writes a float64 as a float32.
+    seconds = functools.partial(array, dtype=np.float64, encoding="bytes")
+    return tfds.features.FeaturesDict(
+        {
+            "id": text(doc="Name of the sequence; chunks of one sequence share it."),
+            "features": array(shape=(None, num_features), dtype=dtype, encoding="bytes"),
+            "num_steps": array(shape=(), dtype=np.int64, doc="Steps of the whole sequence."),
+            "chunk_start_step": array(shape=(), dtype=np.int64),
+            "chunk_owned_steps": array(shape=(), dtype=np.int64),
+            "feature_stride_seconds": seconds(shape=()),
+            "first_step_seconds": seconds(shape=(), doc="Where step 0 begins."),
+            "duration_seconds": seconds(shape=()),
+            "segments": array(shape=(None, 2), dtype=np.float32, doc="Start and end of each action, seconds."),
+            "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=list(class_names))),
+            "ambiguous_segments": array(shape=(None, 2), dtype=np.float32, doc="Seconds; neither right nor wrong."),
+            "source": text(doc="File that the features came from."),
+        }
+    )
+
+
+def make_record(
+    record_id: str,
+    features: np.ndarray,
+    segments: np.ndarray,
+    labels: Sequence[int],
+    *,
+    num_classes: int,
+    feature_stride_seconds: float,
+    first_step_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+    ambiguous_segments: np.ndarray | None = None,
+    source: str = "",
+) -> dict:
+    """Checks one whole sequence and returns it as a record (a dict as ``record_features`` describes).
+
+    Args:
+        record_id: unique name of the sequence.
+        features: f16|f32[T, D], one vector per step, finite, T >= 1.
+        segments: f[G, 2], half-open [start, end) in seconds, inside [0, duration].
+        labels: G class ids in [0, num_classes).
+        num_classes: C.
+        feature_stride_seconds: time from one vector to the next, > 0.
+        first_step_seconds: where step 0 begins (see the module's drawing).
+        duration_seconds: of the recording; by default the end of the last step.
+        ambiguous_segments: f[?, 2] in seconds, ignored by the THUMOS14 protocol.
+        source: the file, for error messages and provenance.
+
+    Raises:
+        UserError: names the source, the value found and the likely mistake.
+    """
+    where = source or record_id
+    features = check_features(features, where)
+    if not 0 < feature_stride_seconds < math.inf:
+        raise UserError(f"{where}: feature_stride_seconds must be > 0 and finite, got {feature_stride_seconds}")
+    if not math.isfinite(first_step_seconds):
+        raise UserError(f"{where}: first_step_seconds must be finite, got {first_step_seconds}")
+    if duration_seconds is None:
+        duration_seconds = first_step_seconds + len(features) * feature_stride_seconds
+    if not 0 < duration_seconds < math.inf:
+        raise UserError(f"{where}: duration_seconds must be > 0 and finite, got {duration_seconds}")
+    segments = check_segments(segments, duration_seconds, where)
+    ambiguous = check_segments(() if ambiguous_segments is None else ambiguous_segments, duration_seconds, where)
+    labels = np.asarray(labels, np.int64).reshape(-1)
+    if len(labels) != len(segments):
+        raise UserError(f"{where}: {len(segments)} segments but {len(labels)} labels")
+    for label in labels:
+        if not 0 <= label < num_classes:
+            raise UserError(f"{where}: unknown class id {label}, the dataset has ids 0 to {num_classes - 1}")
+    return {
+        "id": record_id,
+        "features": features,
+        "num_steps": len(features),
+        "chunk_start_step": 0,
+        "chunk_owned_steps": len(features),
+        "feature_stride_seconds": float(feature_stride_seconds),
+        "first_step_seconds": float(first_step_seconds),
+        "duration_seconds": float(duration_seconds),
+        "segments": segments,
+        "labels": labels,
+        "ambiguous_segments": ambiguous,
+        "source": source,
+    }
+
+
+def check_features(features: np.ndarray, where: str, num_features: int | None = None) -> np.ndarray:
+    """Returns ``features`` as f16|f32[T, D]; raises UserError naming ``where`` if they cannot be used."""
+    features = np.asarray(features)
+    if features.ndim != 2 or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"{where}: expected a number matrix [steps, features], found shape {list(features.shape)} of "
+            f"{features.dtype}"
+        )
+    if features.dtype not in (np.float16, np.float32):
+        features = features.astype(np.float32)
+    if len(features) == 0:
+        raise UserError(f"{where}: 0 feature steps; an empty recording cannot be used")
+    if num_features is not None and features.shape[1] != num_features:
+        hint = "; is the matrix transposed?" if features.shape[0] == num_features else ""
+        raise UserError(f"{where}: {features.shape[1]} values per step but {num_features} are expected{hint}")
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        step = int(np.argmin(finite))
+        raise UserError(f"{where}: {int((~finite).sum())} steps hold NaN or infinite values, the first is step {step}")
+    return features
+
+
+def check_segments(segments: np.ndarray, duration_seconds: float, where: str) -> np.ndarray:
+    """Returns ``segments`` as f32[G, 2]; raises UserError if one is not finite, reversed or outside [0, duration]."""
+    segments = np.asarray(segments, np.float64)
+    if segments.size == 0:
+        segments = segments.reshape(0, 2)
+    if segments.ndim != 2 or segments.shape[1] != 2:
+        raise UserError(
+            f"{where}: expected segments as [actions, 2], start and end, found shape {list(segments.shape)}"
+        )
+    for start, end in segments:
+        if not (np.isfinite(start) and np.isfinite(end)):
+            raise UserError(f"{where}: action from {start} to {end} s is not finite")
+        if not start < end:
+            raise UserError(f"{where}: action from {start:g} to {end:g} s does not end after its start (reversed?)")
+        if start < 0 or end > duration_seconds + 1e-6:
+            raise UserError(
+                f"{where}: action from {start:g} to {end:g} s lies outside the recording (0 to "
+                f"{duration_seconds:g} s); wrong unit or sampling rate?"
+            )
+    return segments.astype(np.float32)
+
+
+def split_into_chunks(
+    record: dict, max_steps: int = MAX_CHUNK_STEPS, overlap_steps: int = CHUNK_OVERLAP_STEPS
+) -> Iterator[tuple[str, dict]]:
+    """Yields ``(key, record)``: the record itself, or chunks of at most ``max_steps`` steps if it is longer.
+
+    Neighbouring chunks share ``overlap_steps`` steps, so windows of up to ``overlap_steps`` can be cut.
+    """
+    total, owned = record["num_steps"], max_steps - overlap_steps
+    if total <= max_steps:
+        yield record["id"], record
+        return
+    for start in range(0, total, owned):
+        last = start + max_steps >= total
+        chunk = {
+            "features": record["features"][start : start + max_steps],
+            "chunk_start_step": start,
+            "chunk_owned_steps": total - start if last else owned,
+        }
+        yield f"{record['id']}#{start}", {**record, **chunk}
+        if last:
+            return
+
+
+def open_dataset(dataset: str, data_dir: str | None = None, manual_dir: str | None = None) -> tfds.core.DatasetBuilder:
+    """Opens a prepared dataset, preparing it first if need be.
+
+    Args:
+        dataset: ``NAME`` or ``NAME/CONFIG`` of a folder under ``datasets/``, or the path of a prepared TFDS directory.
+        data_dir: where prepared datasets live; TFDS's own default if None.
+        manual_dir: where files that the user downloaded by hand are.
+
+    Raises:
+        UserError: unknown dataset, or its raw files are missing or bad.
+    """
+    if tf.io.gfile.exists(f"{dataset}/dataset_info.json"):
+        return tfds.builder_from_directory(dataset)
+    builder_class = find_builder_class(dataset)
+    config = dataset.partition("/")[2]
+    configs = [c.name for c in builder_class.BUILDER_CONFIGS]
+    if config and config not in configs:
+        raise UserError(f"--dataset={dataset}: no config '{config}'; have {', '.join(configs) or 'none'}")
+    builder = builder_class(data_dir=data_dir, config=config or None)
+    if not (builder.data_path / "dataset_info.json").exists():
+        prepare(builder, manual_dir)
+    return builder
+
+
+def find_builder_class(dataset: str) -> type[tfds.core.DatasetBuilder]:
+    """The ``Builder`` of ``NAME`` or ``NAME/CONFIG``; raises UserError if there is no such folder."""
+    name = dataset.partition("/")[0]
+    module = f"a2net_tf.datasets.{name}.{name}_dataset_builder"
+    try:
+        return importlib.import_module(module).Builder
+    except ModuleNotFoundError as error:
+        if name.isidentifier() and (error.name is None or not module.startswith(error.name)):
+            raise  # the folder is there, and something that it needs is not installed
+        raise UserError(
+            f"--dataset={dataset}: no such dataset; have {', '.join(dataset_names())}, or the path of a prepared "
+            "directory (one that holds dataset_info.json)"
+        ) from None
+
+
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
+    """Writes the records of ``builder``; after an error there is no directory that looks prepared.
+
+    Raises:
+        UserError: the raw files are missing or bad, or the directory to write exists but is not complete.
+    """
+    if builder.data_path.exists():  # TFDS would take it for a prepared one
+        raise UserError(f"{builder.data_path}: exists but holds no dataset_info.json; copied in part? Delete it first")
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        # The same default as TFDS, whose own error for a missing folder is no UserError.
+        folder = tfds.core.Path(manual_dir or builder.data_dir_root / "downloads" / "manual")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            raise UserError(f"manual_dir={folder}: not a folder, or an empty one. {instructions}")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
+
+
+def dataset_names() -> list[str]:
+    """Names of the dataset folders that come with the package."""
+    folders = [pathlib.Path(p) for p in importlib.import_module("a2net_tf.datasets").__path__]
+    return sorted(f.parent.name for folder in folders for f in folder.glob("*/*_dataset_builder.py"))
+
+
+def class_names(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """The C class names of a prepared dataset, in the order of their ids."""
+    return list(builder.info.features["labels"].feature.names)
+
+
+def num_features(builder: tfds.core.DatasetBuilder) -> int:
+    """D of a prepared dataset."""
+    return int(builder.info.features["features"].shape[-1])
+
+
+def read_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+    """Records of ``split`` (TFDS syntax, e.g. ``user01+user03`` or ``train[:80%]``) in a fixed order.
+
+    Raises:
+        UserError: unknown or empty split.
+    """
+    try:
+        if builder.info.splits[split].num_examples == 0:
+            raise UserError(f"split '{split}' of {builder.info.full_name} is empty")
+        return builder.as_dataset(split=split, shuffle_files=False)
+    except (ValueError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"split '{split}' is not in {builder.info.full_name}; it has {', '.join(builder.info.splits)}"
+        ) from None
+
+
+def find_damaged_file(builder: tfds.core.DatasetBuilder, split: str) -> str | None:
+    """The first record file of ``split`` that is missing, cannot be read to its end or has too few records, or None."""
+    for instruction in builder.info.splits[split].file_instructions:
+        path = str(instruction.filename)
+        try:
+            count = sum(1 for _ in tf.data.TFRecordDataset(path))
+        except tf.errors.OpError:
+            return path
+        if count != instruction.examples_in_shard:  # cut off exactly between two records
+            return path
+    return None

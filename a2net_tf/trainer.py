@@ -1,0 +1,321 @@
+"""Training: a keras.Model with a custom train step, and the callbacks that validate, save, resume and stop."""
+
+import pathlib
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from a2net_tf import anchors as pyramid
+from a2net_tf import input_pipeline, losses, run_directory, targets
+from a2net_tf.config import Config
+from a2net_tf.errors import UserError
+from a2net_tf.run_directory import Run
+
+
+class Trainer(keras.Model):
+    """Joins network, targets and losses in one step.
+
+    Args:
+        network: of ``build_model``.
+        config: losses and geometry.
+    """
+
+    def __init__(self, network: keras.Model, config: Config):
+        super().__init__(name="trainer")
+        self.network = network
+        self.config = config
+        self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
+        self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
+        self._levels = pyramid.cell_levels(config.window_steps, config.num_levels)
+        self._means = {name: keras.metrics.Mean(name=name) for name in self._logged_names()}
+        self.built = True  # there is nothing to build but the network
+
+    def _logged_names(self) -> list[str]:
+        names = ["loss", "gradient_norm"]
+        levels = range(1, self.config.num_levels + 1)
+        if self.config.anchor_free:
+            names += ["anchor_free_classification", "anchor_free_regression"]
+            names += [f"anchor_free_positives_level{i}" for i in levels]
+        if self.config.anchor_based:
+            names += ["anchor_based_classification", "anchor_based_overlap", "anchor_based_regression"]
+            names += [f"anchor_based_positives_level{i}" for i in levels]
+        return names
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Epoch means of the losses and of positives per window and level."""
+        return list(self._means.values())
+
+    def call(self, features):
+        """Raw outputs of the network."""
+        return self.network(features)
+
+    def losses_of(
+        self, outputs: dict[str, tf.Tensor], batch: dict[str, tf.Tensor], seed: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Loss parts with their weighted sum as ``loss``, and the number of positives per window and level.
+
+        Args:
+            outputs: of the network.
+            batch: ``segments`` f32[B, G, 2] and ``labels`` i32[B, G] of ``input_pipeline``.
+            seed: i32[2], of the draw of negatives.
+        """
+        parts, positives = {}, {}
+        if self.config.anchor_free:
+            found, foreground = self._anchor_free(outputs, batch)
+            parts.update(found)
+            positives.update(self._per_level("anchor_free", foreground, self._levels))
+        if self.config.anchor_based:
+            found, positive = self._anchor_based(outputs, batch, seed)
+            parts.update(found)
+            levels = np.repeat(self._levels, len(self.config.anchor_ratios))
+            positives.update(self._per_level("anchor_based", positive, levels))
+        parts["loss"] = losses.total_loss(
+            parts,
+            anchor_based_weight=self.config.anchor_based_weight,
+            anchor_free_classification_weight=self.config.anchor_free_classification_weight,
+            overlap_weight=self.config.overlap_weight,
+            anchor_regression_weight=self.config.anchor_regression_weight,
+        )
+        return parts, positives
+
+    def _anchor_free(self, outputs: dict, batch: dict) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        cells = targets.assign_cells(
+            batch["segments"],
+            batch["labels"],
+            centers=self._centers,
+            levels=self._levels,
+            grid_units=self.config.window_steps // pyramid.STEPS_PER_GRID_UNIT,
+        )
+        found = losses.anchor_free_losses(outputs["anchor_free_logits"], outputs["anchor_free_distances"], cells)
+        return found, cells.labels > 0
+
+    def _anchor_based(self, outputs: dict, batch: dict, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        config, offsets = self.config, outputs["anchor_offsets"]
+        decoded = pyramid.decode_anchors(offsets, self._anchors, config.center_scale, config.width_scale)
+        matches = targets.match_anchors(decoded, batch["segments"], batch["labels"], min_tiou=config.match_tiou)
+        negatives = targets.choose_negatives(
+            matches, outputs["anchor_overlap"], ratio=config.negative_ratio, seed=seed, min_tiou=config.match_tiou
+        )
+        predicted, target = decoded, matches.segments
+        if config.anchor_regression == "offsets":
+            predicted = offsets
+            target = pyramid.encode_anchors(matches.segments, self._anchors, config.center_scale, config.width_scale)
+        found = losses.anchor_based_losses(
+            outputs["anchor_logits"],
+            outputs["anchor_overlap"],
+            predicted=predicted,
+            regression_target=target,
+            matches=matches,
+            negatives=negatives,
+            overlap_loss=config.overlap_loss,
+        )
+        return found, matches.positive
+
+    def _per_level(self, head: str, positive: tf.Tensor, levels: np.ndarray) -> dict[str, tf.Tensor]:
+        """Mean positives per window of bool[B, L or A], by level."""
+        counts = tf.reduce_mean(tf.cast(positive, tf.float32), axis=0)
+        return {
+            f"{head}_positives_level{i + 1}": tf.reduce_sum(tf.where(levels == i, counts, 0.0))
+            for i in range(self.config.num_levels)
+        }
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One update on a batch of ``input_pipeline.training_batches``."""
+        # A draw that depends on the step alone: a resumed run repeats it.
+        seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        weights = self.network.trainable_variables
+        with tf.GradientTape() as tape:
+            parts, positives = self.losses_of(self.network(batch["features"], training=True), batch, seed)
+            scaled = self.optimizer.scale_loss(parts["loss"])
+        gradients = tape.gradient(scaled, [w.value for w in weights])
+        self.optimizer.apply(gradients, weights)
+        logged = {**parts, **positives, "gradient_norm": tf.linalg.global_norm(gradients)}
+        for name, value in logged.items():
+            self._means[name].update_state(value)
+        return {"loss": self._means["loss"].result()}
+
+    def epoch_means(self) -> dict[str, float]:
+        """Everything that is logged, averaged over the epoch so far."""
+        return {name: float(mean.result()) for name, mean in self._means.items()}
+
+
+def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Adam with the step decay of the paper; clipping, averaging and loss scaling as set."""
+    boundaries = [epoch * steps_per_epoch for epoch in config.decay_epochs]
+    rates = [config.learning_rate * config.decay_factor**i for i in range(len(boundaries) + 1)]
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates) if boundaries else config.learning_rate
+    optimizer = keras.optimizers.Adam(
+        rate,
+        global_clipnorm=config.clip_norm or None,
+        use_ema=config.ema_momentum > 0,
+        ema_momentum=config.ema_momentum,
+    )
+    if config.precision == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+class EpochEnd(keras.callbacks.Callback):
+    """Validates, writes weights for use, then the state for resuming. A kill at any point loses at most one epoch.
+
+    Args:
+        run: whose directory is written.
+        validate: network -> mAP, or None without a validation split.
+    """
+
+    def __init__(self, run: Run, validate: Callable[[keras.Model], float] | None):
+        super().__init__()
+        self.run = run
+        self.validate = validate
+        self.folder = pathlib.Path(run.config.workdir)
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        self.best = tf.Variable(-1.0, dtype=tf.float64)
+        self.averages = None
+
+    def set_model(self, model):
+        """Sets up what is saved once Keras says which model it is."""
+        super().set_model(model)
+        state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
+        self.manager = tf.train.CheckpointManager(state, str(self.folder / "state"), max_to_keep=2)
+        if self.run.config.ema_momentum > 0:
+            self.averages = keras.callbacks.SwapEMAWeights()
+            self.averages.set_model(model)
+
+    def resume(self) -> int:
+        """Restores the newest state, if any; returns the first epoch to run.
+
+        Raises:
+            UserError: the state cannot be read or belongs to another architecture.
+        """
+        newest = self.manager.latest_checkpoint
+        if newest is None:
+            return 0
+        try:
+            self.model.optimizer.build(self.model.network.trainable_variables)
+            self.manager.checkpoint.restore(newest).assert_consumed()
+        except (ValueError, AssertionError, tf.errors.OpError) as error:
+            detail = " ".join(str(error).split())[:300]
+            raise UserError(f"{newest}: damaged, or of another architecture than run.json says: {detail}") from None
+        return int(self.epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Validates and saves; adds what is logged but not shown to ``logs``."""
+        logs.update(self.model.epoch_means())
+        self._swap_averages("on_test_begin")
+        run_directory.save_weights(self.model.network, self.folder / "last.weights.h5")
+        if self.validate is not None and self._validates(epoch):
+            score = self.validate(self.model.network)
+            logs["validation_mAP"] = score
+            if score > float(self.best):
+                self.best.assign(score)
+                run_directory.save_weights(self.model.network, self.folder / "best.weights.h5")
+        self._swap_averages("on_test_end")
+        self.epoch.assign(epoch + 1)
+        self.manager.save(checkpoint_number=epoch + 1)
+
+    def _validates(self, epoch: int) -> bool:
+        return (epoch + 1) % self.run.config.validate_every == 0 or epoch + 1 == self.run.config.epochs
+
+    def _swap_averages(self, event: str) -> None:
+        if self.averages is not None:
+            getattr(self.averages, event)()
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Ends training at the first step whose loss is NaN or infinite. Nothing of that epoch is saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch for the message."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the loss."""
+        if np.isfinite(logs["loss"]):
+            return
+        broken = [name for name, value in self.model.epoch_means().items() if not np.isfinite(value)]
+        raise UserError(
+            f"the loss is no longer finite at epoch {self.epoch + 1}, step {batch + 1} ({', '.join(broken)}); the last "
+            "finished epoch is kept. A lower --learning_rate or --clip_norm=1 usually helps"
+        )
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar over the steps of an epoch on a terminal, and one line per finished epoch everywhere."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the bar."""
+        self.started = time.monotonic()
+        self.bar = tqdm.tqdm(
+            total=self.params["steps"],
+            desc=f"epoch {epoch + 1}/{self.params['epochs']}",
+            unit="step",
+            leave=False,
+            disable=None,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar."""
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints the epoch's line."""
+        seconds = time.monotonic() - self.started
+        self.bar.close()
+        score = f"  validation mAP {logs['validation_mAP']:.4f}" if "validation_mAP" in logs else ""
+        print(f"epoch {epoch + 1}/{self.params['epochs']}  loss {logs['loss']:.4f}{score}  {seconds:.1f} s", flush=True)
+
+
+def train(run: Run, records: tf.data.Dataset, validate: Callable[[keras.Model], float] | None = None) -> None:
+    """Trains, or goes on where an earlier call was stopped.
+
+    Args:
+        run: of ``run_directory``; its directory must exist.
+        records: training records.
+        validate: network -> mAP on the validation split.
+    """
+    config = run.config
+    steps_per_epoch = -(-run.num_windows // config.batch_size)
+    network = run_directory.build_network(run)
+    trainer = Trainer(network, config)
+    trainer.compile(
+        optimizer=make_optimizer(config, steps_per_epoch), jit_compile=config.jit_compile, auto_scale_loss=False
+    )
+    epoch_end = EpochEnd(run, validate)
+    epoch_end.set_model(trainer)
+    first_epoch = epoch_end.resume()
+    if first_epoch:
+        print(f"{config.workdir}: {first_epoch} of {config.epochs} epochs are done")
+    if first_epoch < config.epochs:
+        batches = input_pipeline.training_batches(
+            records, config, first_epoch=first_epoch, steps_per_epoch=steps_per_epoch
+        )
+        trainer.fit(
+            batches,
+            initial_epoch=first_epoch,
+            epochs=config.epochs,
+            steps_per_epoch=steps_per_epoch,
+            callbacks=_callbacks(run, epoch_end, resumed=first_epoch > 0),
+            verbose=0,
+            shuffle=False,  # the pipeline has done it
+        )
+
+
+def _callbacks(run: Run, epoch_end: EpochEnd, *, resumed: bool) -> list[keras.callbacks.Callback]:
+    folder = pathlib.Path(run.config.workdir)
+    return [
+        StopOnNonFiniteLoss(),
+        epoch_end,
+        Progress(),
+        keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
+        keras.callbacks.CSVLogger(str(folder / "history.csv"), append=resumed),
+    ]

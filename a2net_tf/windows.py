@@ -1,0 +1,57 @@
+"""Cutting a sequence into windows, inside the graph. Used alike by training, evaluation and the exported model. Pure."""
+
+import tensorflow as tf
+
+
+def window_starts(num_steps: tf.Tensor, *, window_steps: int, stride_steps: int) -> tf.Tensor:
+    """First steps of the windows of a sequence: every ``stride_steps``, and one flush with the end.
+
+    Args:
+        num_steps: i32[] >= 1, T of the sequence. A sequence shorter than a window has the one window [0].
+        window_steps: steps of a window.
+        stride_steps: from one window to the next.
+
+    Returns:
+        i32[N], increasing, N >= 1.
+    """
+    last = tf.maximum(num_steps - window_steps, 0)
+    # The grid up to `last`, with `last` itself exactly once.
+    return tf.concat([tf.range(0, last, stride_steps), [last]], axis=0)
+
+
+def owned_starts(starts: tf.Tensor, chunk_start_step: tf.Tensor, chunk_owned_steps: tf.Tensor) -> tf.Tensor:
+    """Those of ``starts`` (i32[N], in the whole sequence) that a chunk owns, relative to the chunk's first step."""
+    owned = (starts >= chunk_start_step) & (starts < chunk_start_step + chunk_owned_steps)
+    return tf.boolean_mask(starts, owned) - chunk_start_step
+
+
+def cut_windows(features: tf.Tensor, starts: tf.Tensor, window_steps: int) -> tf.Tensor:
+    """Windows of ``features`` f32[T, D] at ``starts`` i32[N]: f32[N, window_steps, D].
+
+    Steps beyond the end repeat the last vector.
+    """
+    steps = starts[:, None] + tf.range(window_steps)
+    return tf.gather(features, tf.minimum(steps, tf.shape(features)[0] - 1))
+
+
+def clip_actions(
+    segments: tf.Tensor, starts: tf.Tensor, *, window_steps: int, min_inside: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which actions belong to which window, and where in it.
+
+    Args:
+        segments: f32[G, 2] start and end in steps of the sequence.
+        starts: i32[N] first step of each window.
+        window_steps: steps of a window.
+        min_inside: share of an action that must lie inside a window for it to count.
+
+    Returns:
+        f32[N, G, 2] clipped segments in fractions of the window, and bool[N, G] whether the action counts.
+    """
+    relative = segments[None] - tf.cast(starts, segments.dtype)[:, None, None]  # N, G, 2
+    clipped = tf.clip_by_value(relative, 0.0, float(window_steps))
+    inside = clipped[..., 1] - clipped[..., 0]
+    length = segments[:, 1] - segments[:, 0]
+    # The tolerance is for rounding: an action that fits exactly must count at min_inside = 1.
+    kept = (inside > 0) & (inside >= (min_inside - 1e-5) * length)
+    return clipped / window_steps, kept

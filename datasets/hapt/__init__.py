@@ -1,0 +1,1 @@
+"""Smartphone recordings of human activities and postural transitions (UCI HAPT)."""

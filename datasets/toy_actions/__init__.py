@@ -1,0 +1,1 @@
+"""Generated sequences with six kinds of actions: the data of the quickstart."""

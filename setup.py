@@ -1,0 +1,60 @@
+"""Installs ``a2net_tf`` with the top-level folders ``datasets/`` and ``export/`` as its subpackages."""
+
+import pathlib
+
+from setuptools import find_namespace_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+
+
+def version() -> str:
+    """Reads ``__version__`` without importing the package (its requirements may not be there yet)."""
+    for line in (ROOT / "a2net_tf" / "__init__.py").read_text().splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("a2net_tf/__init__.py has no __version__ line")
+
+
+def mapped_packages() -> list[str]:
+    """``datasets`` and ``export`` stay top-level folders of the repository but install as subpackages."""
+    packages = ["a2net_tf"]
+    for folder in ("datasets", "export"):
+        packages.append(f"a2net_tf.{folder}")
+        packages += [
+            f"a2net_tf.{folder}.{name}"
+            for name in find_namespace_packages(str(ROOT / folder))
+            if not name.endswith("dummy_data") and ".dummy_data" not in name
+        ]
+    return packages
+
+
+PLOTS = ["matplotlib>=3.8"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
+
+setup(
+    name="a2net-tf",
+    version=version(),
+    description="Temporal action localization (A2Net) in TensorFlow: from feature sequences to a SavedModel that "
+    "returns detections in seconds",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=mapped_packages(),
+    package_dir={"a2net_tf": "a2net_tf", "a2net_tf.datasets": "datasets", "a2net_tf.export": "export"},
+    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt"]},
+    install_requires=[
+        "tensorflow>=2.17,<2.22",
+        "keras>=3.5",
+        "numpy",
+        "tfds-nightly",
+        "absl-py",
+        "tqdm",
+        "protobuf<7",  # tfds-nightly cannot read a prepared dataset with protobuf 7 (FieldDescriptor.label is gone)
+    ],
+    extras_require={
+        "plots": PLOTS,
+        "tensorboard": ["tensorboard>=2.17"],
+        "test": TEST + PLOTS,
+    },
+)
