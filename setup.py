@@ -29,7 +29,9 @@ def mapped_packages() -> list[str]:
 
 
 PLOTS = ["matplotlib>=3.8"]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
+TENSORBOARD = ["tensorboard>=2.17"]
+TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line does not start without them
+TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
     name="a2net-tf",
@@ -54,7 +56,8 @@ setup(
     ],
     extras_require={
         "plots": PLOTS,
-        "tensorboard": ["tensorboard>=2.17"],
-        "test": TEST + PLOTS,
+        "tensorboard": TENSORBOARD,
+        "tfds-build": TFDS_COMMAND,
+        "test": TEST + PLOTS + TENSORBOARD + TFDS_COMMAND,
     },
 )

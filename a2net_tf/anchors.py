@@ -68,5 +68,5 @@ def encode_anchors(segments: tf.Tensor, anchors: tf.Tensor, center_scale: float,
 
 
 def decode_distances(distances: tf.Tensor, centers: tf.Tensor) -> tf.Tensor:
-    """Inverse of Eq. 3: f32[..., L, 2] distances to start and end -> f32[..., L, 2] start and end, all in grid units."""
+    """Inverse of Eq. 3: f32[..., L, 2] distances -> f32[..., L, 2] start and end, all in grid units."""
     return tf.stack([centers - distances[..., 0], centers + distances[..., 1]], axis=-1)

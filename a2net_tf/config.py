@@ -252,8 +252,8 @@ def check(config: Config) -> None:
         raise UserError(f"--duration_edges={config.duration_edges}: must increase")
     if config.validation_split and config.validation_split == config.eval_split:
         raise UserError(
-            f"--validation_split and --eval_split are both '{config.eval_split}': the best epoch would be picked on the data it "
-            "is then scored on"
+            f"--validation_split and --eval_split are both '{config.eval_split}': the best epoch would be picked on "
+            "the data it is then scored on"
         )
     if config.checkpoint == "best" and not config.validation_split and config.mode.startswith("train"):
         raise UserError("--checkpoint=best needs a --validation_split to tell which epoch is best")
@@ -324,12 +324,13 @@ def _check_pyramid(config: Config) -> None:
     cells = config.window_steps // 2
     if config.window_steps % 2 or cells % 2 ** (config.num_levels - 1):
         raise UserError(
-            f"--window_steps={config.window_steps} does not halve {config.num_levels} times (--num_levels): it must be a multiple of "
-            f"{2**config.num_levels}"
+            f"--window_steps={config.window_steps} does not halve {config.num_levels} times (--num_levels): "
+            f"it must be a multiple of {2**config.num_levels}"
         )
     if len(config.level_channels) < config.num_levels:
         raise UserError(
-            f"--level_channels has {len(config.level_channels)} values for --num_levels={config.num_levels}; give one per level"
+            f"--level_channels has {len(config.level_channels)} values for --num_levels={config.num_levels}; "
+            "give one per level"
         )
 
 
@@ -362,8 +363,8 @@ def refuse_changes(saved: Config, requested: Config, groups: Sequence[str]) -> N
     ]
     if different:
         raise UserError(
-            f"{requested.workdir or 'the working directory'} holds a run with other settings: {', '.join(different)}; use another "
-            "--workdir, or drop these flags"
+            f"{requested.workdir or 'the working directory'} holds a run with other settings: {', '.join(different)}; "
+            "use another --workdir, or drop these flags"
         )
 
 

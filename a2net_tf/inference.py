@@ -19,7 +19,7 @@ class Found(NamedTuple):
     video: str
     duration_seconds: float
     detections: dict[str, Detections]  # by branch
-    record: dict  # its first chunk, with the ground truth if there is any
+    record: dict  # without features; with the ground truth if there is any
 
 
 def read_feature_files(
@@ -91,7 +91,8 @@ def localize(localizer: Localizer, records: Iterable[dict], branches: Sequence[s
             *(np.int32(record[name]) for name in ("num_steps", "chunk_start_step", "chunk_owned_steps")),
         )
         chunks = waiting.setdefault(video, [])
-        chunks.append((int(record["chunk_start_step"]), candidates, record))
+        description = {name: value for name, value in record.items() if name != "features"}  # they can be huge
+        chunks.append((int(record["chunk_start_step"]), candidates, description))
         if sum(int(r["chunk_owned_steps"]) for _, _, r in chunks) < int(record["num_steps"]):
             continue
         chunks.sort(key=lambda chunk: chunk[0])
@@ -128,7 +129,8 @@ def localize_exported(model: tf.Module, records: Iterable[dict]) -> Iterator[Fou
         )
         video = _text(whole["id"])
         table = _table(video, {name: value[0] for name, value in reply.items()})
-        yield Found(video, float(whole["duration_seconds"]), {"both": table}, whole)
+        description = {name: value for name, value in whole.items() if name != "features"}
+        yield Found(video, float(whole["duration_seconds"]), {"both": table}, description)
 
 
 def stitched(records: Iterable[dict]) -> Iterator[dict]:

@@ -1,7 +1,7 @@
 """From prepared records to batches of training windows: cut, labelled, shuffled and batched in the graph.
 
-Everything streams: a record (one sequence, or one chunk of a very long one) is the largest thing in memory, times the number
-of records that are shuffled together.
+Everything streams: a record (one sequence, or one chunk of a very long one) is the largest thing in memory, times the
+number of records that are shuffled together.
 """
 
 from typing import NamedTuple
@@ -43,8 +43,8 @@ def training_windows(
         seed: i32[2] for random offsets; None: the fixed grid.
 
     Returns:
-        ``features`` f32[N, W, D], ``segments`` f32[N, G, 2] in fractions of the window, ``labels`` i32[N, G] (0 = padding, class
-        id + 1 otherwise).
+        ``features`` f32[N, W, D], ``segments`` f32[N, G, 2] in fractions of the window, ``labels`` i32[N, G] (0 =
+        padding, class id + 1 otherwise).
     """
     starts = windows.window_starts(
         tf.cast(record["num_steps"], tf.int32), window_steps=config.window_steps, stride_steps=config.train_stride_steps
@@ -94,8 +94,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Batches of all epochs from ``first_epoch`` on, ``steps_per_epoch`` each.
 
-    The order and the offsets of an epoch depend on (seed, epoch) alone, so a run that starts again at an epoch sees what an
-    uninterrupted one sees.
+    The order and the offsets of an epoch depend on (seed, epoch) alone, so a run that starts again at an epoch sees
+    what an uninterrupted one sees.
     """
     indexed = records.enumerate()
 
@@ -133,8 +133,8 @@ def scan(records: tf.data.Dataset, config: Config) -> Scan:
         totals.add(record, cut(record))
     if totals.num_windows == 0:
         raise UserError(
-            f"no training window holds an action: {totals.num_actions} actions in {config.dataset} {config.train_split}, "
-            f"windows of {config.window_steps} steps (--window_steps); none has {config.min_action_inside:.0%} of an action inside"
+            f"no window of {config.window_steps} steps (--window_steps) holds {config.min_action_inside:.0%} of an "
+            f"action; {config.dataset} {config.train_split} has {totals.num_actions} actions"
         )
     return totals.result()
 

@@ -84,8 +84,8 @@ class Localizer(tf.Module):
             seconds_per_step: f32[B] > 0.
 
         Returns:
-            ``segments`` f32[B, K, 2] in seconds, ``scores`` f32[B, K], ``class_ids`` i32[B, K], ``labels`` string[B, K] and
-            ``num_detections`` i32[B]; entries beyond it are 0 or "".
+            ``segments`` f32[B, K, 2] in seconds, ``scores`` f32[B, K], ``class_ids`` i32[B, K], ``labels`` string[B, K]
+            and ``num_detections`` i32[B]; entries beyond it are 0 or "".
         """
         with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
             candidates = self.batch_candidates(tf.identity(features), num_steps)
@@ -106,8 +106,8 @@ class Localizer(tf.Module):
             features: f32[N, W, D].
 
         Returns:
-            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = L + A, anchor-free first. Scores carry no merge
-            weight yet.
+            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = L + A, anchor-free first. Scores carry no
+            merge weight yet.
         """
         outputs = self.network(features, training=False)
         parts = []
@@ -224,8 +224,8 @@ class Localizer(tf.Module):
     def _merge_weights(self, branch: str) -> tf.Tensor:
         """f32[P]: what the scores of a window's candidates are multiplied with when branches are merged.
 
-        The paper multiplies by lambda and 1 - lambda. Both are divided by the larger here, which ranks the same and leaves
-        scores their range.
+        The paper multiplies by lambda and 1 - lambda. Both are divided by the larger here, which ranks the same and
+        leaves scores their range.
         """
         weight = self.config.anchor_based_lambda
         free, based = {

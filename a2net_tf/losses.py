@@ -87,7 +87,7 @@ def total_loss(
     overlap_weight: float = 10.0,
     anchor_regression_weight: float = 10.0,
 ) -> tf.Tensor:
-    """Eqs. 4 and 5: L = Laf_reg + g_af Laf_cls + g (Lab_cls + g_ab1 Lab_o + g_ab2 Lab_reg), of the parts that are there."""
+    """L = Laf_reg + g_af Laf_cls + g (Lab_cls + g_ab1 Lab_o + g_ab2 Lab_reg), of the parts there are (Eqs. 4, 5)."""
     weights = {
         "anchor_free_regression": 1.0,
         "anchor_free_classification": anchor_free_classification_weight,

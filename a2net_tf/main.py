@@ -6,7 +6,8 @@ modes:
   train               train on --train_split; goes on where it was stopped
   evaluate            score --eval_split with the model in --workdir
   train_and_evaluate  both
-  predict             detections for --features (a .npy file or a folder), or for --eval_split, with --workdir or --saved_model
+  predict             detections for --features (a .npy file or a folder), or else for --eval_split, with --workdir
+                      or --saved_model
   export              write the model in --workdir as a SavedModel to --saved_model
   score               judge --detections against --ground_truth by --protocol, without a model
   profile             count parameters and multiply-adds of the network that the settings describe

@@ -24,9 +24,9 @@ def build_model(
         statistics: mean and variance f32[D] of the training features; the first layer normalises with them.
 
     Returns:
-        A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, as far as the heads exist:
-        ``anchor_free_logits`` [B, L, C+1], ``anchor_free_distances`` [B, L, 2] in grid units, ``anchor_logits`` [B, A, C+1],
-        ``anchor_overlap`` [B, A], ``anchor_offsets`` [B, A, 2]. Class 0 is background.
+        A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, as far as the heads
+        exist: ``anchor_free_logits`` [B, L, C+1], ``anchor_free_distances`` [B, L, 2] in grid units, ``anchor_logits``
+        [B, A, C+1], ``anchor_overlap`` [B, A], ``anchor_offsets`` [B, A, 2]. Class 0 is background.
     """
     inputs = keras.Input((config.window_steps, num_features), name="features", dtype="float32")
     x = inputs
@@ -46,8 +46,8 @@ def _convolution(
 ) -> keras.layers.Conv1D:
     """Conv1D with the release's initial weights.
 
-    "same" pads an odd kernel by (kernel - 1) / 2 on both sides at stride 1. At stride 2 it would pad 0 + 1, so there the
-    caller pads and the convolution is "valid".
+    "same" pads an odd kernel by (kernel - 1) / 2 on both sides at stride 1. At stride 2 it would pad 0 + 1, so there
+    the caller pads and the convolution is "valid".
     """
     kwargs = {"activation": "relu", "dtype": config.precision, **kwargs}
     return keras.layers.Conv1D(

@@ -1,7 +1,8 @@
 """What each --mode does, from settings to files."""
 
+import functools
 import importlib.util
-import os
+import itertools
 import pathlib
 import re
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ tf.config.list_physical_devices()  # starts CUDA now, whose complaints about a m
 
 _NUM_TIMELINES = 3
 _PRINTED_DETECTIONS = 20
+_CHECKED_SEQUENCES = 64  # on which an exported model is compared
 
 
 def run(config: Config, given: frozenset[str]) -> None:
@@ -46,6 +48,8 @@ def run(config: Config, given: frozenset[str]) -> None:
         _MODES[config.mode](config, given)
     except tf.errors.OpError as error:
         raise _explained(error, config) from error
+    except OSError as error:  # the disk, permissions: nothing that a traceback would explain better
+        raise UserError(" ".join(str(error).split())) from error
 
 
 def _explained(error: tf.errors.OpError, config: Config) -> Exception:
@@ -54,7 +58,7 @@ def _explained(error: tf.errors.OpError, config: Config) -> Exception:
         damaged = _damaged_file(config)
         where = f"{damaged}: " if damaged else ""
         return UserError(f"{where}truncated or damaged record file; delete the prepared dataset and prepare it again")
-    if isinstance(error, tf.errors.ResourceExhaustedError) and "space" in str(error).lower():
+    if "no space left" in str(error).lower():
         return UserError(f"the disk is full: {_first_line(error)}")
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
         return UserError(f"cannot write: {_first_line(error)}")
@@ -98,7 +102,10 @@ def _continue_run(config: Config) -> Run:
     """The run in the working directory, if it was started with the same settings."""
     saved = run_directory.load(config.workdir)
     settings.refuse_changes(saved.config, config, settings.TRAINING_GROUPS)
-    return saved._replace(config=config)
+    current = saved._replace(config=config)
+    if current.config != saved.config:  # more epochs, say
+        run_directory.save(current)
+    return current
 
 
 def _new_run(config: Config, builder) -> Run:
@@ -112,11 +119,13 @@ def _new_run(config: Config, builder) -> Run:
     print(f"{builder.info.full_name}: reading {config.train_split} once for its statistics")
     scan = input_pipeline.scan(schema.read_records(builder, config.train_split), config)
     print(
-        f"{scan.num_windows} training windows, {scan.num_actions} actions, {num_features} features, {len(class_names)} classes"
+        f"{scan.num_windows} training windows, {scan.num_actions} actions, {num_features} features, "
+        f"{len(class_names)} classes"
     )
     if scan.num_too_long:
         print(
-            f"warning: {scan.num_too_long} actions are too long for any window of {config.window_steps} steps (--window_steps)"
+            f"warning: {scan.num_too_long} actions are too long for any window of {config.window_steps} steps "
+            "(--window_steps)"
         )
     new = Run(
         config=config,
@@ -133,10 +142,10 @@ def _new_run(config: Config, builder) -> Run:
 
 def _validator(current: Run, builder):
     """network -> average mAP on the validation split. The localizer is traced once, not every epoch."""
-    localizers: dict[int, Localizer] = {}
+    cached = functools.cache(lambda network: Localizer(network, current.config, current.class_names))
 
     def validate(network: keras.Model) -> float:
-        localizer = localizers.setdefault(id(network), Localizer(network, current.config, current.class_names))
+        localizer = cached(network)
         records = schema.read_records(builder, current.config.validation_split)
         found = list(inference.localize(localizer, records.as_numpy_iterator()))
         return _metrics(found, current)[localizer.branches[-1]]["average_mAP"]
@@ -183,8 +192,8 @@ def _check_same_kind(builder, current: Run) -> None:
     names = schema.class_names(builder)
     if names != current.class_names:
         raise UserError(
-            f"{builder.info.full_name} has the classes {', '.join(names)}, but the model in {current.config.workdir} was trained on "
-            f"{', '.join(current.class_names)}"
+            f"{builder.info.full_name} has the classes {', '.join(names)}, but the model in {current.config.workdir} "
+            f"was trained on {', '.join(current.class_names)}"
         )
 
 
@@ -313,7 +322,8 @@ def _sequences(config: Config, num_features: int, seconds_per_step: float, first
     builder = _open_dataset(config)
     if schema.num_features(builder) != num_features:
         raise UserError(
-            f"{builder.info.full_name} has {schema.num_features(builder)} values per step but the model takes {num_features}"
+            f"{builder.info.full_name} has {schema.num_features(builder)} values per step but the model takes "
+            f"{num_features}"
         )
     return [schema.read_records(builder, config.eval_split).as_numpy_iterator()]
 
@@ -352,7 +362,8 @@ def _export(config: Config, given: frozenset[str]) -> None:
     samples = _export_samples(current)
     difference = saved_model.export(localizer, current, config.saved_model, samples)
     print(
-        f"written: {config.saved_model}; reloaded in a fresh process, {len(samples)} sequences agree to {difference:.1e}"
+        f"written: {config.saved_model}; reloaded in a fresh process, {len(samples)} sequences agree to "
+        f"{difference:.1e}"
     )
 
 
@@ -362,8 +373,8 @@ def _export_samples(current: Run) -> list[dict]:
     try:
         builder = _open_dataset(config)
         _check_same_kind(builder, current)
-        records = list(schema.read_records(builder, config.eval_split).as_numpy_iterator())
-        return list(inference.stitched(records))
+        records = schema.read_records(builder, config.eval_split).as_numpy_iterator()
+        return list(itertools.islice(inference.stitched(records), _CHECKED_SEQUENCES))
     except UserError as error:
         print(f"comparing on random sequences ({error})")
     random = np.random.default_rng(0)

@@ -85,12 +85,13 @@ def suppress(
         tiou: overlap above which the weaker one of a class goes.
         max_detections: K, best ones kept over all classes.
         min_score: only higher scores take part, so never a candidate of score 0.
-        soft_sigma: if > 0, overlapping scores decay by exp(-tiou**2 / soft_sigma) instead (Soft-NMS; Bodla et al. 2017).
+        soft_sigma: if > 0, overlapping scores decay by exp(-tiou**2 / soft_sigma) instead (Soft-NMS, Bodla
+            et al. 2017).
     """
     start, end = candidates.segments[..., 0], candidates.segments[..., 1]
     class_ids = tf.cast(candidates.class_ids, start.dtype)
-    # The class as the second coordinate keeps classes apart: boxes [start, class, end, class + 1] of different classes do
-    # not overlap, and no [B, N, C] score matrix is needed.
+    # The class as the second coordinate keeps classes apart: boxes [start, class, end, class + 1] of different classes
+    # do not overlap, and no [B, N, C] score matrix is needed.
     boxes = tf.stack([start, class_ids, end, class_ids + 1.0], axis=-1)
     if soft_sigma > 0:
         boxes, scores, valid = _soft_suppress(boxes, candidates.scores, max_detections, min_score, soft_sigma)
@@ -109,7 +110,7 @@ def suppress(
 
 
 def _soft_suppress(boxes, scores, max_detections, min_score, sigma):
-    """Soft-NMS sequence by sequence (the operator takes no batch): boxes f32[B, K, 4], scores f32[B, K], valid i32[B]."""
+    """Soft-NMS one sequence at a time, as the operator wants it: boxes f32[B, K, 4], scores f32[B, K], valid i32[B]."""
 
     def one(inputs):
         selected, kept_scores, valid = tf.raw_ops.NonMaxSuppressionV5(

@@ -17,13 +17,13 @@ _PARTS = {
 def profile(network: keras.Model) -> dict:
     """Counts what one window costs.
 
-    Multiply-adds are read off the convolutions of the traced graph (kernel size x input channels x output channels x output
-    length), so layers that run once per level count as often as they run. Activations, pooling and biases are not counted, as
-    is usual.
+    Multiply-adds are read off the convolutions of the traced graph (kernel size x input channels x output channels x
+    output length), so layers that run once per level count as often as they run. Activations, pooling and biases are
+    not counted, as is usual.
 
     Returns:
-        ``parameters`` and ``multiply_adds`` in total, and ``parts``: {name: {"parameters", "multiply_adds"}}. Only trainable weights
-        count as parameters.
+        ``parameters`` and ``multiply_adds`` in total, and ``parts``: {name: {"parameters", "multiply_adds"}}. Only
+        trainable weights count as parameters.
     """
     parameters = Counter()
     for weight in network.trainable_variables:

@@ -1,7 +1,7 @@
 """What the network should have said: cell assignment, anchor matching, choice of negatives. Pure and vectorised.
 
-Ground truth comes padded: segments f32[B, G, 2] in fractions of the window, labels i32[B, G] with 0 for padding and class
-ids 1..C (0 is also the label of background).
+Ground truth comes padded: segments f32[B, G, 2] in fractions of the window, labels i32[B, G] with 0 for padding and
+class ids 1..C (0 is also the label of background).
 """
 
 from typing import NamedTuple
@@ -98,9 +98,9 @@ def choose_negatives(
 ) -> tf.Tensor:
     """Chooses the negatives that take part in the anchor-based losses.
 
-    All hard negatives (predicted overlap > ``min_tiou`` although nothing matches), plus easy ones drawn at random so that
-    their expected number is ``ratio`` times the positives of the *same window*; in a window without positives, half of them.
-    The draw depends on the window and its place in the batch only, not on what else the batch holds.
+    All hard negatives (predicted overlap > ``min_tiou`` although nothing matches), plus easy ones drawn at random so
+    that their expected number is ``ratio`` times the positives of the *same window*; in a window without positives,
+    half of them. The draw depends on the window and its place in the batch only, not on what else the batch holds.
 
     Args:
         matches: of ``match_anchors``.

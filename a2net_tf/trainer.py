@@ -1,5 +1,7 @@
 """Training: a keras.Model with a custom train step, and the callbacks that validate, save, resume and stop."""
 
+import csv
+import io
 import pathlib
 import time
 from collections.abc import Callable
@@ -10,7 +12,7 @@ import tensorflow as tf
 import tqdm
 
 from a2net_tf import anchors as pyramid
-from a2net_tf import input_pipeline, losses, run_directory, targets
+from a2net_tf import input_pipeline, losses, results, run_directory, targets
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.run_directory import Run
@@ -248,6 +250,28 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         )
 
 
+class History(keras.callbacks.Callback):
+    """One row of numbers per finished epoch in a CSV file; resuming drops the rows of epochs that are run again."""
+
+    def __init__(self, path: pathlib.Path, first_epoch: int):
+        super().__init__()
+        self.path = path
+        self.rows = []
+        if first_epoch and path.exists():
+            with open(path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= first_epoch]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the file anew, whole: it is small."""
+        self.rows.append({"epoch": epoch + 1, **logs})
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        results.write_text(self.path, text.getvalue())
+
+
 class Progress(keras.callbacks.Callback):
     """A bar over the steps of an epoch on a terminal, and one line per finished epoch everywhere."""
 
@@ -304,18 +328,18 @@ def train(run: Run, records: tf.data.Dataset, validate: Callable[[keras.Model], 
             initial_epoch=first_epoch,
             epochs=config.epochs,
             steps_per_epoch=steps_per_epoch,
-            callbacks=_callbacks(run, epoch_end, resumed=first_epoch > 0),
+            callbacks=_callbacks(run, epoch_end, first_epoch),
             verbose=0,
             shuffle=False,  # the pipeline has done it
         )
 
 
-def _callbacks(run: Run, epoch_end: EpochEnd, *, resumed: bool) -> list[keras.callbacks.Callback]:
+def _callbacks(run: Run, epoch_end: EpochEnd, first_epoch: int) -> list[keras.callbacks.Callback]:
     folder = pathlib.Path(run.config.workdir)
     return [
         StopOnNonFiniteLoss(),
         epoch_end,
         Progress(),
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
-        keras.callbacks.CSVLogger(str(folder / "history.csv"), append=resumed),
+        History(folder / "history.csv", first_epoch),
     ]

@@ -1,4 +1,4 @@
-"""Cutting a sequence into windows, inside the graph. Used alike by training, evaluation and the exported model. Pure."""
+"""Cutting a sequence into windows, inside the graph. The same for training, evaluation and exported models. Pure."""
 
 import tensorflow as tf
 

@@ -1,7 +1,7 @@
 """Loads a SavedModel with nothing but TensorFlow and compares it with detections computed elsewhere.
 
-python reload.py SAVED_MODEL SAMPLES.npz prints the largest difference in seconds or score; SAMPLES.npz holds, for each sample i,
-features{i}, seconds_per_step{i} and the expected outputs of ``serving_default``.
+python reload.py SAVED_MODEL SAMPLES.npz prints the largest difference in seconds or score; SAMPLES.npz holds, for each
+sample i, features{i}, seconds_per_step{i} and the expected outputs of ``serving_default``.
 """
 
 import os

@@ -10,9 +10,9 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from a2net_tf.datasets.hapt import hapt_dataset_builder as hapt
 
 from a2net_tf import records
+from a2net_tf.datasets.hapt import hapt_dataset_builder as hapt
 from a2net_tf.errors import UserError
 
 REPO = pathlib.Path(__file__).resolve().parents[2]

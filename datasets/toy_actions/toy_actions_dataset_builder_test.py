@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+
 from a2net_tf.datasets.toy_actions import toy_actions_dataset_builder as toy
 
 

@@ -1,0 +1,37 @@
+# Two commands do all the set-up on a machine that has only Python (3.10 or newer):
+#   make quickstart   virtual environment, install, then the main job on the embedded toy dataset
+#   make test         virtual environment, install with test tools, lint and all tests
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python -m a2net_tf.main
+QUICK = runs/quickstart
+
+.PHONY: quickstart test lint clean
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml
+	$(VENV)/bin/pip install --quiet --editable ".[plots,tensorboard]"
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --editable ".[test]"
+	touch $@
+
+quickstart: $(VENV)/.installed
+	$(RUN) --flagfile=configs/quickstart.flags --mode=train_and_evaluate
+	$(RUN) --mode=export --workdir=$(QUICK) --saved_model=$(QUICK)/saved_model
+	$(RUN) --mode=predict --saved_model=$(QUICK)/saved_model --output=$(QUICK)/held_out.json \
+		--dataset=toy_actions --data_dir=$(QUICK)/data --eval_split='test[:1]'
+	@echo "everything is in $(QUICK): metrics.json, detections.json, timelines/, logs/ (tensorboard --logdir), saved_model/"
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(VENV)/bin/python -m pytest --numprocesses=2
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,66 @@
+"""Fixtures that several test files share. TensorFlow is imported inside them: not every test file needs it."""
+
+import os
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+SMALL = {
+    "window_steps": 32,
+    "train_stride_steps": 8,
+    "test_stride_steps": 16,
+    "max_actions": 6,
+    "num_levels": 4,
+    "base_channels": 8,
+    "level_channels": (8, 7, 6, 8, 8, 8, 8),
+    "head_channels": 8,
+    "anchor_ratios": (0.5, 1.0, 2.0),
+    "batch_size": 4,
+    "epochs": 3,
+    "decay_epochs": (),
+    "shuffle_buffer": 32,
+    "max_detections": 20,
+}
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    """A checked Config with a small network, with the given changes."""
+    from a2net_tf import config as settings
+
+    return lambda **changes: settings.from_dict({**SMALL, **changes})
+
+
+@pytest.fixture(scope="session")
+def make_network():
+    """build_model with random weights, biases and scales, so that none of them can be left out unnoticed."""
+    import keras
+
+    from a2net_tf.model import build_model
+
+    def make(config, num_features=5, num_classes=3, **kwargs):
+        keras.utils.set_random_seed(1)
+        network = build_model(config, num_features, num_classes, **kwargs)
+        random = np.random.default_rng(2)
+        for weight in network.trainable_variables:
+            weight.assign(weight + 0.1 * random.normal(size=weight.shape))
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def same_in_graph():
+    """Runs a function eagerly and as a tf.function, checks that both agree, and returns the result as numpy."""
+    import tensorflow as tf
+
+    def run(function, *arguments):
+        tensors = [tf.convert_to_tensor(a) for a in arguments]
+        eager = tf.nest.map_structure(np.asarray, function(*tensors))
+        graph = tf.nest.map_structure(np.asarray, tf.function(function)(*tensors))
+        tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), eager, graph)
+        return eager
+
+    return run

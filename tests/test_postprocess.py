@@ -1,0 +1,244 @@
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from a2net_tf import anchors as pyramid
+from a2net_tf.postprocess import Candidates, anchor_based_candidates, anchor_free_candidates, suppress
+
+CENTERS = np.float32([2, 4])
+
+
+def logits_of(probabilities):
+    return np.log(np.float32(probabilities) + 1e-30)
+
+
+# --- candidates
+
+
+def test_anchor_free_by_hand(same_in_graph):
+    logits = logits_of([[[0.1, 0.2, 0.7], [0.7, 0.2, 0.1]]])
+    distances = np.float32([[[1, 2], [0, 4]]])
+    found = same_in_graph(lambda x, d: anchor_free_candidates(x, d, centers=CENTERS, grid_units=8), logits, distances)
+    np.testing.assert_allclose(found.segments, [[[1 / 8, 4 / 8], [4 / 8, 1]]])
+    np.testing.assert_allclose(found.scores, [[0.7, 0.2]], rtol=1e-5)  # background is never the best class
+    np.testing.assert_array_equal(found.class_ids, [[1, 0]])
+
+
+@pytest.mark.parametrize("distances", [[-1, 0.5], [0, 0], [-2, 2]])
+def test_reversed_and_empty_anchor_free_segments_score_nothing(distances):
+    both = np.float32([[distances, [1, 1]]])
+    found = anchor_free_candidates(logits_of([[[0, 1], [0, 1]]]), both, centers=CENTERS, grid_units=8)
+    np.testing.assert_allclose(found.scores, [[0, 1]], rtol=1e-5)
+
+
+def based(probabilities, overlap, segments, overlap_score="raw", max_background=0.98):
+    settings = {"overlap_score": overlap_score, "max_background": max_background}
+    arguments = logits_of([probabilities]), np.float32([overlap]), np.float32([segments])
+    return anchor_based_candidates(*arguments, **settings)
+
+
+@pytest.mark.parametrize(
+    ("overlap_score", "expected"),
+    [("raw", [0, 0.25, 0.5]), ("sigmoid", [0.5 / (1 + math.e), 0.5 / (1 + math.exp(-0.5)), 0.5 / (1 + math.exp(-2))])],
+)
+def test_anchor_based_by_hand(overlap_score, expected):
+    found = based([[0.2, 0.3, 0.5]] * 3, [-1, 0.5, 2], [[0.1, 0.4]] * 3, overlap_score)
+    np.testing.assert_allclose(found.scores[0], expected, rtol=1e-5)
+    np.testing.assert_array_equal(found.class_ids, [[1, 1, 1]])
+    np.testing.assert_allclose(found.segments[0], [[0.1, 0.4]] * 3)
+
+
+@pytest.mark.parametrize(("max_background", "expected"), [(0.98, [0, 0.1, 0]), (0.9999, [0.01, 0.1, 0]), (1.0, [0.01, 0.1, 0])])
+def test_background_filter(max_background, expected):
+    segments = [[0, 1], [0, 1], [1, 0]]
+    found = based([[0.99, 0.01], [0.9, 0.1], [0, 1]], [1, 1, 1], segments, max_background=max_background)
+    np.testing.assert_allclose(found.scores[0], expected, rtol=1e-4)
+
+
+def test_certain_background_is_kept_only_without_a_filter():
+    assert based([[1, 0]], [1], [[0, 1]], max_background=1.0).class_ids.shape == (1, 1)
+    np.testing.assert_allclose(based([[1, 0]], [1], [[0, 1]], max_background=0.5).scores, [[0]])
+
+
+def test_candidates_of_no_window(same_in_graph):
+    free = same_in_graph(
+        lambda x, d: anchor_free_candidates(x, d, centers=CENTERS, grid_units=8),
+        np.zeros((0, 2, 3), np.float32),
+        np.zeros((0, 2, 2), np.float32),
+    )
+    assert free.segments.shape == (0, 2, 2)
+    assert free.scores.shape == free.class_ids.shape == (0, 2)
+
+
+# --- suppression by hand
+
+
+def kept(segments, scores, class_ids, **settings):
+    """Kept (start, end, score, class) of one sequence, and the raw detections."""
+    settings = {"tiou": 0.25, "max_detections": 5, **settings}
+    candidates = Candidates(tf.constant([segments], tf.float32), tf.constant([scores], tf.float32), tf.constant([class_ids]))
+    found = suppress(candidates, **settings)
+    count = int(found.num_detections[0])
+    assert not found.segments[0, count:].numpy().any()
+    assert not found.scores[0, count:].numpy().any()
+    assert not found.class_ids[0, count:].numpy().any()
+    columns = [found.segments[0, :count, 0], found.segments[0, :count, 1], found.scores[0, :count], found.class_ids[0, :count]]
+    return [tuple(round(float(value), 5) for value in row) for row in zip(*columns, strict=True)]
+
+
+SOFT = [0.0, 0.5]
+
+
+def test_the_weaker_of_a_class_goes():
+    assert kept([[0, 10], [1, 10], [20, 30]], [0.5, 0.9, 0.4], [3, 3, 3]) == [(1, 10, 0.9, 3), (20, 30, 0.4, 3)]
+
+
+def test_a_suppressed_candidate_suppresses_nothing():
+    # The second overlaps both neighbours; once it is gone, the third stays.
+    assert [row[2] for row in kept([[0, 10], [5, 15], [10, 20]], [0.9, 0.8, 0.7], [0, 0, 0])] == [0.9, 0.7]
+
+
+@pytest.mark.parametrize("soft_sigma", SOFT)
+def test_classes_do_not_touch_each_other(soft_sigma):
+    rows = kept([[0, 10], [0, 10], [0, 10]], [0.5, 0.9, 0.7], [0, 1, 19], soft_sigma=soft_sigma)
+    assert rows == [(0, 10, 0.9, 1), (0, 10, 0.7, 19), (0, 10, 0.5, 0)]
+
+
+@pytest.mark.parametrize(("end", "expected"), [(8, 2), (7.9, 1)])
+def test_an_overlap_equal_to_the_bound_is_kept(end, expected):
+    start = end - 5
+    assert len(kept([[0, 5], [start, end]], [0.9, 0.8], [0, 0])) == expected  # [0, 5] and [3, 8]: 2 / 8
+
+
+@pytest.mark.parametrize("soft_sigma", SOFT)
+def test_the_best_are_kept_over_all_classes(soft_sigma):
+    rows = kept(
+        [[10 * i, 10 * i + 5] for i in range(6)],
+        [0.1, 0.6, 0.2, 0.5, 0.3, 0.4],
+        [0, 0, 0, 1, 1, 2],
+        max_detections=3,
+        soft_sigma=soft_sigma,
+    )
+    assert [row[2:] for row in rows] == [(0.6, 0), (0.5, 1), (0.4, 2)]
+
+
+@pytest.mark.parametrize("soft_sigma", SOFT)
+def test_scores_of_zero_are_never_reported(soft_sigma):
+    assert kept([[0, 1], [5, 6]], [0.0, 0.0], [0, 1], soft_sigma=soft_sigma) == []
+    assert len(kept([[0, 1], [5, 6]], [0.0, 1e-6], [0, 1], soft_sigma=soft_sigma)) == 1
+
+
+@pytest.mark.parametrize("soft_sigma", SOFT)
+def test_min_score_is_strict(soft_sigma):
+    assert [row[2] for row in kept([[0, 1], [5, 6]], [0.5, 0.75], [0, 1], min_score=0.5, soft_sigma=soft_sigma)] == [0.75]
+
+
+@pytest.mark.parametrize("soft_sigma", SOFT)
+def test_reversed_segments_are_never_reported(soft_sigma):
+    distances = np.float32([[[-3, 1], [1, 1]]])
+    candidates = anchor_free_candidates(logits_of([[[0, 1], [0, 1]]]), distances, centers=CENTERS, grid_units=8)
+    found = suppress(candidates, tiou=0.5, max_detections=4, soft_sigma=soft_sigma)
+    assert found.num_detections.numpy() == [1]
+    np.testing.assert_allclose(found.segments[0, 0], [3 / 8, 5 / 8])
+
+
+# --- suppression against restatements
+
+
+def random_candidates(seed, num_sequences=3, num_candidates=80, num_classes=4):
+    """Distinct scores: the order of equal ones is nobody's promise."""
+    random = np.random.default_rng(seed)
+    start = random.uniform(-20, 100, (num_sequences, num_candidates))
+    segments = np.stack([start, start + random.uniform(0.5, 30, start.shape)], axis=-1)
+    scores = np.stack([random.permutation(num_candidates) + 1 for _ in range(num_sequences)]) / (num_candidates + 1)
+    class_ids = random.integers(0, num_classes, start.shape)
+    return Candidates(tf.constant(segments, tf.float32), tf.constant(scores, tf.float32), tf.constant(class_ids, tf.int32))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("settings", [{}, {"max_detections": 7}, {"min_score": 0.6}, {"tiou": 0.0}, {"tiou": 1.0}])
+def test_equals_the_usual_form_with_a_score_per_class(seed, settings):
+    settings = {"tiou": 0.2, "max_detections": 60, "min_score": 0.0, **settings}
+    candidates = random_candidates(seed)
+    found = suppress(candidates, **settings)
+    start, end = candidates.segments[..., 0], candidates.segments[..., 1]
+    usual = tf.image.combined_non_max_suppression(
+        tf.stack([start, tf.zeros_like(start), end, tf.ones_like(start)], axis=-1)[:, :, None],
+        tf.one_hot(candidates.class_ids, 4) * candidates.scores[..., None],
+        max_output_size_per_class=settings["max_detections"],
+        max_total_size=settings["max_detections"],
+        iou_threshold=settings["tiou"],
+        score_threshold=settings["min_score"],
+        clip_boxes=False,
+    )
+    np.testing.assert_array_equal(found.num_detections, usual.valid_detections)
+    assert (found.num_detections.numpy() > 5).all()
+    np.testing.assert_array_equal(found.scores, usual.nmsed_scores)
+    np.testing.assert_array_equal(found.segments, tf.gather(usual.nmsed_boxes, [0, 2], axis=-1))
+    np.testing.assert_array_equal(found.class_ids, tf.cast(usual.nmsed_classes, tf.int32))
+
+
+def slow_soft_nms(segments, scores, class_ids, *, sigma, max_detections, min_score):
+    """Bodla et al. 2017, Gaussian form: take the best, decay what overlaps it by exp(-tiou**2 / sigma), again."""
+    left = [[score, *segment, name] for segment, score, name in zip(segments, scores, class_ids, strict=True)]
+    taken = []
+    while left and len(taken) < max_detections:
+        best = max(left)
+        if best[0] <= min_score:
+            break
+        taken.append(best)
+        left.remove(best)
+        for other in left:
+            both = max(0, min(best[2], other[2]) - max(best[1], other[1]))
+            overlap = both / (best[2] - best[1] + other[2] - other[1] - both)
+            if other[3] == best[3]:
+                other[0] *= math.exp(-(overlap**2) / sigma)
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("sigma", "max_detections", "min_score"), [(0.5, 80, 0.0), (0.2, 20, 0.0), (1.0, 80, 0.3)])
+def test_soft_suppression_equals_a_slow_restatement(seed, sigma, max_detections, min_score):
+    candidates = random_candidates(seed)
+    found = suppress(candidates, tiou=0.2, max_detections=max_detections, min_score=min_score, soft_sigma=sigma)
+    for b in range(3):
+        expected = slow_soft_nms(
+            *(np.float64(values[b]).tolist() for values in candidates),
+            sigma=sigma,
+            max_detections=max_detections,
+            min_score=min_score,
+        )
+        count = int(found.num_detections[b])
+        rows = np.column_stack([found.scores[b, :count], found.segments[b, :count], found.class_ids[b, :count]])
+        np.testing.assert_allclose(rows, expected, atol=1e-4)
+        assert len(expected) > 10
+
+
+@pytest.mark.parametrize("soft_sigma", SOFT)
+def test_suppression_in_a_graph_is_sorted_and_padded(soft_sigma, same_in_graph):
+    candidates = random_candidates(5)
+    settings = {"tiou": 0.2, "max_detections": 100, "soft_sigma": soft_sigma}
+    found = same_in_graph(lambda *values: suppress(Candidates(*values), **settings), *candidates)
+    assert found.segments.shape == (3, 100, 2)
+    assert found.scores.shape == found.class_ids.shape == (3, 100)
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+    np.testing.assert_array_equal((found.scores > 0).sum(axis=1), found.num_detections)
+
+
+@pytest.mark.parametrize("soft_sigma", SOFT)
+@pytest.mark.parametrize("shape", [(2, 9), (0, 9)])
+def test_suppressing_unusable_candidates(soft_sigma, shape, same_in_graph):
+    nothing = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    settings = {"tiou": 0.2, "max_detections": 4, "soft_sigma": soft_sigma}
+    found = same_in_graph(lambda *values: suppress(Candidates(*values), **settings), *nothing)
+    assert found.segments.shape == (shape[0], 4, 2)
+    assert not any(values.any() for values in found)
+
+
+def test_decoded_anchors_are_never_reversed():
+    anchors = pyramid.default_anchors(32, 4, (0.5, 2.0))
+    offsets = np.random.default_rng(0).normal(size=(3, len(anchors), 2), scale=30).astype(np.float32)
+    segments = pyramid.decode_anchors(offsets, anchors, 0.1, 0.1).numpy()
+    assert (segments[..., 1] > segments[..., 0]).all()
