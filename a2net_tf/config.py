@@ -250,17 +250,19 @@ def check(config: Config) -> None:
         raise UserError(f"--decay_epochs={config.decay_epochs}: must increase")
     if list(config.duration_edges) != sorted(config.duration_edges):
         raise UserError(f"--duration_edges={config.duration_edges}: must increase")
-    if config.validation_split and config.validation_split == config.eval_split:
+    trains = config.mode.startswith("train")
+    if trains and config.validation_split and config.validation_split == config.eval_split:
         raise UserError(
             f"--validation_split and --eval_split are both '{config.eval_split}': the best epoch would be picked on "
             "the data it is then scored on"
         )
-    if config.checkpoint == "best" and not config.validation_split and config.mode.startswith("train"):
+    if trains and config.checkpoint == "best" and not config.validation_split:
         raise UserError("--checkpoint=best needs a --validation_split to tell which epoch is best")
 
 
 # name: (lowest, highest, whether the bounds themselves are allowed)
 _RANGES = {
+    "seed": (0, 2**31 - 2, True),
     "window_steps": (4, None, True),
     "train_stride_steps": (1, None, True),
     "test_stride_steps": (1, None, True),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from a2net_tf import records as schema
 from a2net_tf.errors import UserError
@@ -20,6 +21,11 @@ class Found(NamedTuple):
     duration_seconds: float
     detections: dict[str, Detections]  # by branch
     record: dict  # without features; with the ground truth if there is any
+
+    @property
+    def merged(self) -> Detections:
+        """Of all branches together: the last reported one."""
+        return list(self.detections.values())[-1]
 
 
 def read_feature_files(
@@ -145,6 +151,11 @@ def stitched(records: Iterable[dict]) -> Iterator[dict]:
         features = [np.asarray(r["features"][: int(r["chunk_owned_steps"])], np.float32) for r in chunks]
         del waiting[_text(record["id"])]
         yield {**chunks[0], "features": np.concatenate(features)}
+
+
+def collect(found: Iterable[Found]) -> list[Found]:
+    """All of ``found``, with a progress bar on a terminal."""
+    return list(tqdm.tqdm(found, unit="sequence", leave=False, disable=None))
 
 
 def _table(video: str, found: dict[str, tf.Tensor]) -> Detections:

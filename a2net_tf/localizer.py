@@ -175,10 +175,11 @@ class Localizer(tf.Module):
         window_steps, batch = self.config.window_steps, self.config.window_batch
         total = tf.size(starts)
         num_batches = (total + batch - 1) // batch
-        shapes = (tf.TensorShape((None, None, 2)), tf.TensorShape((None, None)), tf.TensorShape((None, None)))
+        per_window = self._num_candidates()
+        # Batches differ in length. The other dimensions are said, so that a chunk without a window of its own is legal.
         arrays = [
-            tf.TensorArray(dtype, size=num_batches, infer_shape=False, element_shape=shape)
-            for dtype, shape in zip((tf.float32, tf.float32, tf.int32), shapes, strict=True)
+            tf.TensorArray(dtype, size=num_batches, infer_shape=False, element_shape=(None, per_window, *rest))
+            for dtype, rest in ((tf.float32, (2,)), (tf.float32, ()), (tf.int32, ()))
         ]
 
         def run(i, segments, scores, class_ids):
@@ -196,13 +197,7 @@ class Localizer(tf.Module):
             )
 
         _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays), parallel_iterations=1)
-        per_window = (self._num_candidates(), self._num_candidates(), self._num_candidates())
-        return Candidates(
-            *(
-                tf.ensure_shape(array.concat(), (None, n, *shape[2:]))
-                for array, n, shape in zip(arrays, per_window, shapes, strict=True)
-            )
-        )
+        return Candidates(*(array.concat() for array in arrays))
 
     def _num_candidates(self) -> int:
         """P: candidates per window."""
@@ -280,7 +275,10 @@ def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: t
         tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(features)), ["features hold NaN or infinite values"]),
         tf.debugging.assert_positive(num_steps, "num_steps must be at least 1: an empty sequence has no detections"),
         tf.debugging.assert_less_equal(num_steps, steps, "num_steps exceeds the steps of features"),
-        tf.debugging.assert_positive(seconds_per_step, "seconds_per_step must be > 0"),
+        tf.debugging.Assert(
+            tf.reduce_all((seconds_per_step > 0) & tf.math.is_finite(seconds_per_step)),
+            ["seconds_per_step must be > 0 and finite, got", seconds_per_step],
+        ),
         tf.debugging.assert_equal(
             tf.shape(num_steps)[0], tf.shape(features)[0], "num_steps needs one value per sequence"
         ),

@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 _PARTS = {
-    "base": r"base\d",
-    "features": r"conv\d$",
+    "base": r"base\d$",
+    "features": r"conv\d+$",
     "anchor_free": r"anchor_free",
     "anchor_based": r"anchor_based",
 }

@@ -195,12 +195,12 @@ def split_into_chunks(
             return
 
 
-def open_dataset(dataset: str, data_dir: str | None = None, manual_dir: str | None = None) -> tfds.core.DatasetBuilder:
+def open_dataset(dataset: str, data_dir: str = "", manual_dir: str = "") -> tfds.core.DatasetBuilder:
     """Opens a prepared dataset, preparing it first if need be.
 
     Args:
         dataset: ``NAME`` or ``NAME/CONFIG`` of a folder under ``datasets/``, or the path of a prepared TFDS directory.
-        data_dir: where prepared datasets live; TFDS's own default if None.
+        data_dir: where prepared datasets live; TFDS's own default if empty.
         manual_dir: where files that the user downloaded by hand are.
 
     Raises:
@@ -213,7 +213,7 @@ def open_dataset(dataset: str, data_dir: str | None = None, manual_dir: str | No
     configs = [c.name for c in builder_class.BUILDER_CONFIGS]
     if config and config not in configs:
         raise UserError(f"--dataset={dataset}: no config '{config}'; have {', '.join(configs) or 'none'}")
-    builder = builder_class(data_dir=data_dir, config=config or None)
+    builder = builder_class(data_dir=data_dir or None, config=config or None)
     if not (builder.data_path / "dataset_info.json").exists():
         prepare(builder, manual_dir)
     return builder
@@ -234,7 +234,7 @@ def find_builder_class(dataset: str) -> type[tfds.core.DatasetBuilder]:
         ) from None
 
 
-def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "") -> None:
     """Writes the records of ``builder``; after an error there is no directory that looks prepared.
 
     Raises:
@@ -248,7 +248,7 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> None:
         if not folder.is_dir() or not any(folder.iterdir()):
             instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
             raise UserError(f"manual_dir={folder}: not a folder, or an empty one. {instructions}")
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
 
 
 def dataset_names() -> list[str]:

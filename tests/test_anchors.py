@@ -61,7 +61,9 @@ def test_encode_and_decode_are_inverse(center_scale, width_scale, same_in_graph)
 
 def test_distances_by_hand_and_back(same_in_graph):
     centers = pyramid.cell_centers(32, 4)
-    np.testing.assert_allclose(pyramid.decode_distances(np.float32([[1, 2], [-1, 3]]), np.float32([4, 5])), [[3, 6], [6, 8]])
+    np.testing.assert_allclose(
+        pyramid.decode_distances(np.float32([[1, 2], [-1, 3]]), np.float32([4, 5])), [[3, 6], [6, 8]]
+    )
     segments = RANDOM.uniform(0, 16, (2, len(centers), 2)).astype(np.float32)
     distances = np.stack([centers - segments[..., 0], segments[..., 1] - centers], axis=-1)  # Eq. 3
     found = same_in_graph(lambda x: pyramid.decode_distances(x, centers), distances)

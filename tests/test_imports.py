@@ -7,7 +7,9 @@ import sys
 import pytest
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
-FILES = sorted(str(path.relative_to(REPO)) for d in ("a2net_tf", "datasets", "export") for path in (REPO / d).rglob("*.py"))
+FILES = sorted(
+    str(path.relative_to(REPO)) for d in ("a2net_tf", "datasets", "export") for path in (REPO / d).rglob("*.py")
+)
 PURE = ("segments", "anchors", "windows", "targets", "losses", "evaluation", "errors")
 
 

@@ -115,7 +115,9 @@ def slow_anchor_free(outputs, batch, config):
                 if inside:
                     _, start, end, label = min(inside)
                     to_start, to_end = outputs["anchor_free_distances"][b, cell]
-                    regression.append(slow_smooth_l1(to_start - (center - start)) + slow_smooth_l1(to_end - (end - center)))
+                    regression.append(
+                        slow_smooth_l1(to_start - (center - start)) + slow_smooth_l1(to_end - (end - center))
+                    )
                 classification.append(slow_cross_entropy(outputs["anchor_free_logits"][b, cell], label))
                 cell += 1
     assert regression
@@ -152,26 +154,29 @@ def slow_matches(outputs, batch, config):
     return rows
 
 
-def chosen_negatives(rows, outputs):
+def chosen_negatives(rows, outputs, config):
     """The draw of the library, on the matches found here."""
     overlap = np.float32(outputs["anchor_overlap"])
     positive = np.zeros(overlap.shape, bool)
     for b, a, _, best, *_ in rows:
-        positive[b, a] = best > 0.5
-    hard = ~positive & (overlap > 0.5)
+        positive[b, a] = best > config.match_tiou
+    hard = ~positive & (overlap > config.match_tiou)
     assert positive.sum() > 10
     assert hard.sum() > 10
     unused = tf.zeros((*positive.shape, 2))
-    matches = targets.AnchorMatches(tf.zeros(positive.shape), tf.zeros(positive.shape, tf.int32), unused, tf.constant(positive))
-    return targets.choose_negatives(matches, tf.constant(overlap), ratio=1.0, seed=SEED).numpy()
+    matches = targets.AnchorMatches(
+        tf.zeros(positive.shape), tf.zeros(positive.shape, tf.int32), unused, tf.constant(positive)
+    )
+    settings = {"ratio": config.negative_ratio, "min_tiou": config.match_tiou}
+    return targets.choose_negatives(matches, tf.constant(overlap), seed=SEED, **settings).numpy()
 
 
 def slow_anchor_based(outputs, batch, config):
     rows = slow_matches(outputs, batch, config)
-    negatives = chosen_negatives(rows, outputs)
+    negatives = chosen_negatives(rows, outputs, config)
     classification, overlap_of_chosen, overlap_of_positives, regression = [], [], [], []
     for b, a, decoded, best, action, label, (center, width) in rows:
-        positive = best > 0.5
+        positive = best > config.match_tiou
         difference = outputs["anchor_overlap"][b, a] - best
         if positive or negatives[b, a]:
             classification.append(slow_cross_entropy(outputs["anchor_logits"][b, a], label if positive else 0))
@@ -192,15 +197,25 @@ def slow_anchor_based(outputs, batch, config):
 
 
 def as_float64(tensors):
-    return {name: value.numpy().astype(np.float64 if value.dtype.is_floating else np.int64) for name, value in tensors.items()}
+    return {
+        name: value.numpy().astype(np.float64 if value.dtype.is_floating else np.int64)
+        for name, value in tensors.items()
+    }
 
 
 @pytest.mark.parametrize("overlap_loss", ["smooth_l1", "mse"])
 @pytest.mark.parametrize("anchor_regression", ["boundaries", "offsets"])
-@pytest.mark.parametrize("weights", [(1, 30, 10, 10), (0.5, 2, 3, 4)])
-def test_losses_equal_a_slow_computation(overlap_loss, anchor_regression, weights, make_config, network):
+@pytest.mark.parametrize(
+    ("weights", "changes"),
+    [
+        ((1, 30, 10, 10), {}),  # the paper's, and by default
+        ((0.5, 2, 3, 4), {"match_tiou": 0.4, "negative_ratio": 2.0, "center_scale": 0.2, "width_scale": 0.05}),
+    ],
+)
+def test_losses_equal_a_slow_computation(overlap_loss, anchor_regression, weights, changes, make_config, network):
     names = ("anchor_based_weight", "anchor_free_classification_weight", "overlap_weight", "anchor_regression_weight")
-    changes = dict(zip(names, weights, strict=True))
+    if changes:
+        changes = {**changes, **dict(zip(names, weights, strict=True))}
     config = make_config(overlap_loss=overlap_loss, anchor_regression=anchor_regression, **changes)
     trainer = Trainer(network, config)
     outputs, batch = random_batch(config)

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from a2net_tf.config import Config
 from a2net_tf.model import LevelScale, build_model
@@ -129,7 +130,12 @@ def test_stride_two_pads_both_sides(cell, expected, make_config):
     """An impulse at a cell of the first level, and the kernel (1, 10, 100) from there to the second."""
     config = make_config(num_levels=2, base_channels=1, level_channels=(1, 1))
     network = build_model(config, 1, 1)
-    for name, kernel in (("base1", [1]), ("base2", [0] * 4 + [1] + [0] * 4), ("conv1", [0, 1, 0]), ("conv2", [1, 10, 100])):
+    for name, kernel in (
+        ("base1", [1]),
+        ("base2", [0] * 4 + [1] + [0] * 4),
+        ("conv1", [0, 1, 0]),
+        ("conv2", [1, 10, 100]),
+    ):
         network.get_layer(name).set_weights([np.float32(kernel)[:, None, None], np.zeros(1, np.float32)])
     features = np.zeros((1, 32, 1), np.float32)
     features[0, 2 * cell] = 1
@@ -158,13 +164,6 @@ def test_normalization_is_the_first_layer(make_config, make_network):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
 
 
-def test_statistics_are_no_trainable_weights(make_config):
-    statistics = (np.zeros(5, np.float32), np.ones(5, np.float32))
-    without, with_them = build_model(make_config(), 5, 3), build_model(make_config(), 5, 3, statistics=statistics)
-    assert with_them.count_params() > without.count_params()
-    assert len(with_them.trainable_variables) == len(without.trainable_variables)
-
-
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(precision, make_config, make_network):
     config = make_config()
@@ -177,6 +176,8 @@ def test_mixed_precision(precision, make_config, make_network):
         assert value.dtype == np.float32
         np.testing.assert_allclose(value, exact[name], atol=0.02 * np.abs(exact[name]).max())
         assert (value != exact[name]).any()
+        # Not only float32 by name: the predictions themselves are not rounded to 16 bits.
+        assert (value != tf.cast(tf.cast(value, network.get_layer("base1").compute_dtype), tf.float32)).numpy().any()
 
 
 @pytest.mark.parametrize("activation", ["softplus", "relu"])
@@ -218,8 +219,3 @@ def test_level_scale_multiplies(same_in_graph):
     layer.build((None, 3, 2))
     layer.scale.assign(2.5)
     np.testing.assert_allclose(same_in_graph(layer, np.float32([[[1, -2]]])), [[[2.5, -5]]])
-
-
-def test_network_takes_an_empty_batch(make_config):
-    for value in run(build_model(make_config(), 5, 3), np.zeros((0, 32, 5), np.float32)).values():
-        assert value.shape[0] == 0

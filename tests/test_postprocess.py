@@ -50,11 +50,18 @@ def test_anchor_based_by_hand(overlap_score, expected):
     np.testing.assert_allclose(found.segments[0], [[0.1, 0.4]] * 3)
 
 
-@pytest.mark.parametrize(("max_background", "expected"), [(0.98, [0, 0.1, 0]), (0.9999, [0.01, 0.1, 0]), (1.0, [0.01, 0.1, 0])])
+@pytest.mark.parametrize(
+    ("max_background", "expected"), [(0.98, [0, 0.1, 0]), (0.9999, [0.01, 0.1, 0]), (1.0, [0.01, 0.1, 0])]
+)
 def test_background_filter(max_background, expected):
     segments = [[0, 1], [0, 1], [1, 0]]
     found = based([[0.99, 0.01], [0.9, 0.1], [0, 1]], [1, 1, 1], segments, max_background=max_background)
     np.testing.assert_allclose(found.scores[0], expected, rtol=1e-4)
+
+
+def test_background_equal_to_the_bound_is_dropped():
+    np.testing.assert_array_equal(based([[0.5, 0.5]], [1], [[0, 1]], max_background=0.5).scores, [[0]])
+    np.testing.assert_allclose(based([[0.5, 0.5]], [1], [[0, 1]], max_background=0.51).scores, [[0.5]])
 
 
 def test_certain_background_is_kept_only_without_a_filter():
@@ -78,13 +85,20 @@ def test_candidates_of_no_window(same_in_graph):
 def kept(segments, scores, class_ids, **settings):
     """Kept (start, end, score, class) of one sequence, and the raw detections."""
     settings = {"tiou": 0.25, "max_detections": 5, **settings}
-    candidates = Candidates(tf.constant([segments], tf.float32), tf.constant([scores], tf.float32), tf.constant([class_ids]))
+    candidates = Candidates(
+        tf.constant([segments], tf.float32), tf.constant([scores], tf.float32), tf.constant([class_ids])
+    )
     found = suppress(candidates, **settings)
     count = int(found.num_detections[0])
     assert not found.segments[0, count:].numpy().any()
     assert not found.scores[0, count:].numpy().any()
     assert not found.class_ids[0, count:].numpy().any()
-    columns = [found.segments[0, :count, 0], found.segments[0, :count, 1], found.scores[0, :count], found.class_ids[0, :count]]
+    columns = [
+        found.segments[0, :count, 0],
+        found.segments[0, :count, 1],
+        found.scores[0, :count],
+        found.class_ids[0, :count],
+    ]
     return [tuple(round(float(value), 5) for value in row) for row in zip(*columns, strict=True)]
 
 
@@ -132,7 +146,9 @@ def test_scores_of_zero_are_never_reported(soft_sigma):
 
 @pytest.mark.parametrize("soft_sigma", SOFT)
 def test_min_score_is_strict(soft_sigma):
-    assert [row[2] for row in kept([[0, 1], [5, 6]], [0.5, 0.75], [0, 1], min_score=0.5, soft_sigma=soft_sigma)] == [0.75]
+    assert [row[2] for row in kept([[0, 1], [5, 6]], [0.5, 0.75], [0, 1], min_score=0.5, soft_sigma=soft_sigma)] == [
+        0.75
+    ]
 
 
 @pytest.mark.parametrize("soft_sigma", SOFT)
@@ -154,7 +170,9 @@ def random_candidates(seed, num_sequences=3, num_candidates=80, num_classes=4):
     segments = np.stack([start, start + random.uniform(0.5, 30, start.shape)], axis=-1)
     scores = np.stack([random.permutation(num_candidates) + 1 for _ in range(num_sequences)]) / (num_candidates + 1)
     class_ids = random.integers(0, num_classes, start.shape)
-    return Candidates(tf.constant(segments, tf.float32), tf.constant(scores, tf.float32), tf.constant(class_ids, tf.int32))
+    return Candidates(
+        tf.constant(segments, tf.float32), tf.constant(scores, tf.float32), tf.constant(class_ids, tf.int32)
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

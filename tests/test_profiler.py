@@ -47,7 +47,9 @@ def convolutions(config, num_features, num_classes):
 def test_counts_equal_a_closed_formula(changes, make_config):
     odd = {"base_channels": 5, "level_channels": (3, 7, 4, 9), "head_channels": 6, "anchor_ratios": (0.5, 1.0)}
     config = make_config(**{**odd, **changes})
-    expected = {part: {"parameters": 0, "multiply_adds": 0} for part in ("base", "features", "anchor_free", "anchor_based")}
+    expected = {
+        part: {"parameters": 0, "multiply_adds": 0} for part in ("base", "features", "anchor_free", "anchor_based")
+    }
     for part, size, inputs, outputs, lengths in convolutions(config, 11, 3):
         expected[part]["parameters"] += (size * inputs + 1) * outputs
         expected[part]["multiply_adds"] += size * inputs * outputs * sum(lengths)

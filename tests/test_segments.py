@@ -67,7 +67,9 @@ def test_tiou_gradient_is_finite(value):
 
 
 def test_center_width_by_hand(same_in_graph):
-    np.testing.assert_allclose(same_in_graph(geometry.to_center_width, np.float32([[1, 4], [0, 0]])), [[2.5, 3], [0, 0]])
+    np.testing.assert_allclose(
+        same_in_graph(geometry.to_center_width, np.float32([[1, 4], [0, 0]])), [[2.5, 3], [0, 0]]
+    )
     np.testing.assert_allclose(same_in_graph(geometry.from_center_width, np.float32([[2.5, 3]])), [[1, 4]])
 
 
@@ -75,7 +77,9 @@ def test_seconds_by_hand(same_in_graph):
     steps = np.float32([0, 1, 10])
     seconds = same_in_graph(geometry.steps_to_seconds, steps, np.float32(0.5), np.float32(0.25))
     np.testing.assert_allclose(seconds, [0.25, 0.75, 5.25])
-    np.testing.assert_allclose(same_in_graph(geometry.seconds_to_steps, seconds, np.float32(0.5), np.float32(0.25)), steps)
+    np.testing.assert_allclose(
+        same_in_graph(geometry.seconds_to_steps, seconds, np.float32(0.5), np.float32(0.25)), steps
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ def assign(segments, labels, window_steps=64, num_levels=4):
 
 
 def match(predicted, segments, labels):
-    return targets.match_anchors(tf.constant(predicted, tf.float32), tf.constant(segments, tf.float32), tf.constant(labels))
+    return targets.match_anchors(
+        tf.constant(predicted, tf.float32), tf.constant(segments, tf.float32), tf.constant(labels)
+    )
 
 
 # --- levels
@@ -27,7 +29,21 @@ def match(predicted, segments, labels):
 
 @pytest.mark.parametrize(
     ("length", "level"),
-    [(0, 0), (1, 0), (1.9999, 0), (2, 1), (3.9, 1), (4, 2), (8, 3), (15.99, 3), (16, 4), (32, 5), (63, 5), (64, 5), (99, 5)],
+    [
+        (0, 0),
+        (1, 0),
+        (1.9999, 0),
+        (2, 1),
+        (3.9, 1),
+        (4, 2),
+        (8, 3),
+        (15.99, 3),
+        (16, 4),
+        (32, 5),
+        (63, 5),
+        (64, 5),
+        (99, 5),
+    ],
 )
 def test_levels_by_hand(length, level, same_in_graph):
     assert same_in_graph(lambda x: targets.assign_levels(x, 6), np.float32([length])) == [level]
@@ -38,7 +54,9 @@ def test_levels_double(num_levels):
     lengths = np.float32([2.0**i for i in range(8)])
     np.testing.assert_array_equal(targets.assign_levels(lengths, num_levels), np.clip(np.arange(8), 0, num_levels - 1))
     below = np.nextafter(lengths, np.float32(0))
-    np.testing.assert_array_equal(targets.assign_levels(below, num_levels), np.clip(np.arange(8) - 1, 0, num_levels - 1))
+    np.testing.assert_array_equal(
+        targets.assign_levels(below, num_levels), np.clip(np.arange(8) - 1, 0, num_levels - 1)
+    )
 
 
 # --- cells
@@ -186,7 +204,9 @@ def matches_with(positive):
     positive = np.asarray(positive, bool)
     zeros = np.zeros(positive.shape, np.float32)
     segments = tf.zeros((*positive.shape, 2))
-    return targets.AnchorMatches(tf.constant(zeros), tf.constant(positive.astype(np.int32)), segments, tf.constant(positive))
+    return targets.AnchorMatches(
+        tf.constant(zeros), tf.constant(positive.astype(np.int32)), segments, tf.constant(positive)
+    )
 
 
 # Three windows of 400 anchors: 20 positive, none, and 1. The last 10 anchors claim a high overlap.

@@ -1,0 +1,140 @@
+"""``--mode=evaluate``: from a trained run to metrics, detections and time lines of a split."""
+
+import importlib.util
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from a2net_tf import config as settings
+from a2net_tf import evaluation, inference, plots, results, run_directory
+from a2net_tf import records as schema
+from a2net_tf.config import Config
+from a2net_tf.errors import UserError
+from a2net_tf.evaluation import Detections, GroundTruth
+from a2net_tf.inference import Found
+from a2net_tf.localizer import Localizer
+from a2net_tf.run_directory import Run
+
+_NUM_TIMELINES = 3
+
+
+def evaluate(config: Config, given: frozenset[str]) -> None:
+    """Scores ``config.eval_split`` with the model in ``config.workdir``; prints tables and writes the results there.
+
+    Args:
+        config: settings of this command.
+        given: names of those that win over the trained run's.
+    """
+    settings.require(config, "workdir")
+    current, localizer = load_trained(config, given)
+    config = current.config
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    check_same_kind(builder, current)
+    records = schema.read_records(builder, config.eval_split)
+    found = inference.collect(inference.localize(localizer, records.as_numpy_iterator(), localizer.branches))
+    by_branch = metrics_by_branch(found, current)
+    _write_evaluation(found, by_branch, current, builder.info.full_name)
+    main_branch = localizer.branches[-1]
+    print(evaluation.format_table(by_branch))
+    print(evaluation.format_classes(by_branch[main_branch]))
+    print(evaluation.format_durations(by_branch[main_branch]))
+    print(f"written: {pathlib.Path(config.workdir, 'metrics.json')} and detections.json")
+
+
+def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]:
+    """The run in the working directory with its localizer; settings given now win where they may."""
+    current = run_directory.load(config.workdir)
+    current = current._replace(config=settings.merge(current.config, config, given))
+    network = run_directory.load_network(current)
+    return current, Localizer(network, current.config, current.class_names, current.first_step_seconds)
+
+
+def check_same_kind(builder: tfds.core.DatasetBuilder, current: Run) -> None:
+    """A model only fits data with its feature size and its classes."""
+    found = schema.num_features(builder)
+    if found != current.num_features:
+        raise UserError(
+            f"{builder.info.full_name} has {found} values per step but the model in {current.config.workdir} takes "
+            f"{current.num_features}"
+        )
+    names = schema.class_names(builder)
+    if names != current.class_names:
+        raise UserError(
+            f"{builder.info.full_name} has the classes {', '.join(names)}, but the model in {current.config.workdir} "
+            f"was trained on {', '.join(current.class_names)}"
+        )
+
+
+def _ground_truth(found: list[Found]) -> GroundTruth:
+    def column(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.concatenate([np.reshape(f.record[name], shape) for f in found])
+
+    def videos(name: str) -> np.ndarray:
+        return np.concatenate([np.full(len(f.record[name]), f.video) for f in found])
+
+    return GroundTruth(
+        videos=videos("segments"),
+        segments=column("segments", (-1, 2)).astype(np.float64),
+        labels=column("labels", (-1,)).astype(np.int64),
+        ambiguous_videos=videos("ambiguous_segments"),
+        ambiguous_segments=column("ambiguous_segments", (-1, 2)).astype(np.float64),
+    )
+
+
+def metrics_by_branch(found: list[Found], current: Run) -> dict[str, dict[str, Any]]:
+    """Metrics by branch."""
+    truth, config = _ground_truth(found), current.config
+    return {
+        branch: evaluation.evaluate(
+            truth,
+            Detections.concatenate([f.detections[branch] for f in found]),
+            protocol=config.protocol,
+            tiou_thresholds=config.tiou_thresholds,
+            class_names=current.class_names,
+            duration_edges=config.duration_edges,
+        )
+        for branch in found[0].detections
+    }
+
+
+def _write_evaluation(found: list[Found], by_branch: dict[str, dict], current: Run, dataset: str) -> None:
+    config = current.config
+    folder = pathlib.Path(config.workdir)
+    merged = by_branch[list(by_branch)[-1]]
+    origin = {
+        "dataset": dataset,
+        "split": config.eval_split,
+        "checkpoint": config.checkpoint,
+        "seed": config.seed,
+        "versions": run_directory.versions(),
+    }
+    results.keep_previous(folder / "metrics.json", folder / "detections.json")
+    videos = [f.video for f in found]
+    detections = Detections.concatenate([f.merged for f in found])
+    results.write_activitynet(folder / "detections.json", detections, current.class_names, videos=videos)
+    results.write_json(folder / "metrics.json", {**merged, "branches": by_branch, **origin})
+    if config.plots:
+        _plot_timelines(found[:_NUM_TIMELINES], current, folder / "timelines")
+
+
+def _plot_timelines(found: list[Found], current: Run, folder: pathlib.Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        print('no time lines drawn: matplotlib is missing (pip install "a2net-tf[plots]", or --noplots)')
+        return
+    for item in found:
+        actions = zip(item.record["segments"], item.record["labels"], strict=True)
+        tracks = {"ground truth": [(float(s), float(e), int(label), None) for (s, e), label in actions]}
+        for branch, table in item.detections.items():
+            rows = zip(table.segments, table.labels, table.scores, strict=True)
+            best = [(s, e, int(label), float(score)) for (s, e), label, score in rows]
+            tracks[branch] = [row for row in best if row[3] >= current.config.subtitle_score]
+        path = folder / f"{file_name(item.video)}.png"
+        plots.plot_timeline(path, item.video, tracks, current.class_names, duration_seconds=item.duration_seconds)
+
+
+def file_name(video: str) -> str:
+    """A sequence's name without what file systems dislike."""
+    return re.sub(r"[^\w.-]", "_", video)

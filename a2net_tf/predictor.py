@@ -1,0 +1,131 @@
+"""``--mode=predict`` and ``--mode=export``: a trained model at work."""
+
+import itertools
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from a2net_tf import config as settings
+from a2net_tf import inference, results
+from a2net_tf import records as schema
+from a2net_tf.config import Config
+from a2net_tf.errors import UserError
+from a2net_tf.evaluation import Detections
+from a2net_tf.evaluator import check_same_kind, file_name, load_trained
+from a2net_tf.inference import Found
+from a2net_tf.run_directory import Run
+
+_PRINTED_DETECTIONS = 20
+_CHECKED_SEQUENCES = 64  # on which an exported model is compared
+
+
+def predict(config: Config, given: frozenset[str]) -> None:
+    """Writes the detections of --features or of --eval_split, by a working directory or an exported model.
+
+    Args:
+        config: settings of this command.
+        given: names of those that win over the trained run's.
+    """
+    settings.require(config, "output")
+    results.check_writable(config.output)
+    if config.saved_model:
+        found, class_names = _predict_exported(config)
+    else:
+        settings.require(config, "workdir")
+        current, localizer = load_trained(config, given)
+        base = [current.seconds_per_step, current.first_step_seconds]
+        sources = _sequences(current.config, current.num_features, *base)
+        found = inference.collect(f for source in sources for f in inference.localize(localizer, source))
+        class_names = current.class_names
+    _write_predictions(found, class_names, config)
+
+
+def _predict_exported(config: Config) -> tuple[list[Found], list[str]]:
+    if not pathlib.Path(config.saved_model, "saved_model.pb").exists():
+        raise UserError(f"--saved_model={config.saved_model}: no SavedModel here (saved_model.pb is missing)")
+    model = tf.saved_model.load(config.saved_model)
+    description = {name: value.numpy() for name, value in model.describe().items()}
+    class_names = [name.decode() for name in description["class_names"]]
+    base = [float(description["seconds_per_step"]), float(description["first_step_seconds"])]
+    sources = _sequences(config, int(description["num_features"]), *base)
+    return inference.collect(f for source in sources for f in inference.localize_exported(model, source)), class_names
+
+
+def _sequences(
+    config: Config, num_features: int, seconds_per_step: float, first_step_seconds: float
+) -> list[Iterable[dict]]:
+    """Records to predict: of --features, or of --eval_split."""
+    if config.features:
+        return inference.read_feature_files(
+            config.features,
+            num_features=num_features,
+            seconds_per_step=config.seconds_per_step or seconds_per_step,
+            first_step_seconds=first_step_seconds,
+        )
+    if not config.dataset:
+        raise UserError(
+            "--mode=predict needs --features=FILE.npy (or a folder), or a --dataset whose --eval_split to read"
+        )
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    if schema.num_features(builder) != num_features:
+        raise UserError(
+            f"{builder.info.full_name} has {schema.num_features(builder)} values per step but the model takes "
+            f"{num_features}"
+        )
+    return [schema.read_records(builder, config.eval_split).as_numpy_iterator()]
+
+
+def _write_predictions(found: list[Found], class_names: list[str], config: Config) -> None:
+    output = pathlib.Path(config.output)
+    # One sequence: out.json and out.srt. Several: out.json and out.NAME.srt.
+    subtitles = [output.with_suffix(".srt" if len(found) == 1 else f".{file_name(item.video)}.srt") for item in found]
+    results.keep_previous(output, *subtitles)
+    videos = [item.video for item in found]
+    for item, path in zip(found, subtitles, strict=True):
+        results.write_srt(path, item.merged, class_names, min_score=config.subtitle_score)
+    results.write_activitynet(output, Detections.concatenate([f.merged for f in found]), class_names, videos=videos)
+    for item in found:
+        _print_detections(item, class_names)
+    print(f"written: {output} and {', '.join(map(str, subtitles[:3]))}{' ...' if len(subtitles) > 3 else ''}")
+
+
+def _print_detections(item: Found, class_names: list[str]) -> None:
+    table = item.merged
+    best = zip(table.segments, table.labels, table.scores, strict=True)
+    print(f"{item.video}: {len(table.scores)} detections in {item.duration_seconds:.1f} s, the best:")
+    for (start, end), label, score in itertools.islice(best, _PRINTED_DETECTIONS):
+        print(f"  {start:9.2f} - {end:9.2f} s  {score:.3f}  {class_names[label]}")
+
+
+def export(config: Config, given: frozenset[str]) -> None:
+    """Writes the model in ``config.workdir`` as a SavedModel, after comparing it in a fresh process."""
+    settings.require(config, "workdir", "saved_model")
+    from a2net_tf.export import saved_model
+
+    results.check_writable(pathlib.Path(config.saved_model) / "saved_model.pb")
+    current, localizer = load_trained(config, given)
+    samples = _export_samples(current)
+    difference = saved_model.export(localizer, current, config.saved_model, samples)
+    print(
+        f"written: {config.saved_model}; reloaded in a fresh process, {len(samples)} sequences agree to "
+        f"{difference:.1e}"
+    )
+
+
+def _export_samples(current: Run) -> list[dict]:
+    """Sequences on which the exported model is compared: real ones if the dataset is at hand, else random ones."""
+    config = current.config
+    try:
+        builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+        check_same_kind(builder, current)
+        records = schema.read_records(builder, config.eval_split).as_numpy_iterator()
+        return list(itertools.islice(inference.stitched(records), _CHECKED_SEQUENCES))
+    except UserError as error:
+        print(f"comparing on random sequences ({error})")
+    random = np.random.default_rng(0)
+    mean, variance = current.statistics or (0.0, 1.0)
+    lengths = (1, config.window_steps, 5 * config.window_steps + 3)
+    features = [random.normal(mean, np.sqrt(variance), (n, current.num_features)).astype(np.float32) for n in lengths]
+    return [{"features": f, "num_steps": len(f), "feature_stride_seconds": current.seconds_per_step} for f in features]

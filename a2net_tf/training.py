@@ -1,0 +1,86 @@
+"""``--mode=train``: from settings to a trained run in its working directory."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import keras
+import tensorflow_datasets as tfds
+
+from a2net_tf import config as settings
+from a2net_tf import evaluator, inference, input_pipeline, results, run_directory, trainer
+from a2net_tf import records as schema
+from a2net_tf.config import Config
+from a2net_tf.errors import UserError
+from a2net_tf.localizer import Localizer
+from a2net_tf.run_directory import Run
+
+
+def train(config: Config) -> None:
+    """Trains on ``config.train_split``, or goes on with the run in ``config.workdir``.
+
+    Raises:
+        UserError: missing settings, unusable data, or a run with other settings in the working directory.
+    """
+    settings.require(config, "workdir", "dataset")
+    results.check_writable(pathlib.Path(config.workdir) / "run.json")
+    input_pipeline.check_window_fits_chunks(config)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
+    validate = _validator(current, builder) if config.validation_split else None
+    trainer.train(current, schema.read_records(builder, config.train_split), validate)
+
+
+def _continue_run(config: Config) -> Run:
+    """The run in the working directory, if it was started with the same settings."""
+    saved = run_directory.load(config.workdir)
+    settings.refuse_changes(saved.config, config, settings.TRAINING_GROUPS)
+    current = saved._replace(config=config)
+    if current.config != saved.config:  # more epochs, say
+        run_directory.save(current)
+    return current
+
+
+def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
+    """Looks at the training data once and writes the run's description."""
+    num_features, class_names = schema.num_features(builder), schema.class_names(builder)
+    for name, found in (("num_features", num_features), ("num_classes", len(class_names))):
+        if getattr(config, name) not in (0, found):
+            raise UserError(f"--{name}={getattr(config, name)}, but {builder.info.full_name} has {found}")
+    for split in filter(None, (config.validation_split, config.eval_split if "evaluate" in config.mode else "")):
+        schema.read_records(builder, split)  # a wrong name should not wait until training is over
+    print(f"{builder.info.full_name}: reading {config.train_split} once for its statistics")
+    scan = input_pipeline.scan(schema.read_records(builder, config.train_split), config)
+    print(
+        f"{scan.num_windows} training windows, {scan.num_actions} actions, {num_features} features, "
+        f"{len(class_names)} classes"
+    )
+    if scan.num_too_long:
+        print(
+            f"warning: {scan.num_too_long} actions are too long for any window of {config.window_steps} steps "
+            "(--window_steps)"
+        )
+    new = Run(
+        config=config,
+        class_names=class_names,
+        num_features=num_features,
+        statistics=(scan.mean, scan.variance) if config.normalize else None,
+        num_windows=scan.num_windows,
+        seconds_per_step=scan.seconds_per_step,
+        first_step_seconds=scan.first_step_seconds,
+    )
+    run_directory.save(new)
+    return new
+
+
+def _validator(current: Run, builder: tfds.core.DatasetBuilder) -> Callable[[keras.Model], float]:
+    """network -> average mAP on the validation split. The localizer is traced once, not every epoch."""
+    cached = functools.cache(lambda network: Localizer(network, current.config, current.class_names))
+
+    def validate(network: keras.Model) -> float:
+        localizer = cached(network)
+        records = schema.read_records(builder, current.config.validation_split)
+        found = list(inference.localize(localizer, records.as_numpy_iterator()))
+        return evaluator.metrics_by_branch(found, current)[localizer.branches[-1]]["average_mAP"]
+
+    return validate

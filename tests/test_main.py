@@ -1,0 +1,793 @@
+"""Bad input ends every command with one line that names the culprit; good input with the files that were asked for."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from a2net_tf.main import main
+from tests import tiny
+
+HAPT_CLASSES = (
+    "WALKING WALKING_UPSTAIRS WALKING_DOWNSTAIRS SITTING STANDING LAYING STAND_TO_SIT SIT_TO_STAND SIT_TO_LIE LIE_TO_SIT "
+    "STAND_TO_LIE LIE_TO_STAND"
+).split()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A trained run of two epochs, to be damaged at will."""
+    return tiny.copy_of_trained(tmp_path)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A copy of the prepared toy dataset, to be damaged at will."""
+    return shutil.copytree(tiny.data_dir() / "toy_actions" / "1.0.0", tmp_path / "prepared")
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Runs a command that must fail and leave no trace below ``tmp_path``; returns its one line."""
+    return lambda *arguments: tiny.refused(capsys, tmp_path, *map(str, arguments))
+
+
+def matrix(path, shape=(70, tiny.FEATURES), dtype=np.float32):
+    """Writes random features as .npy."""
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, np.random.default_rng(0).normal(size=shape).astype(dtype))
+    return path
+
+
+def edit_json(path, change):
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def cut_in_half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+# --- the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mode=train", "--learning_rat=1"], "learning_rat"),
+        (["--mode=tran"], "tran"),
+        (["--mode=train", "--epochs=many"], "epochs.*many"),
+        (["train"], "unexpected argument 'train'"),
+        (["--flagfile=nowhere.flags"], "nowhere.flags"),
+        (["--mode=train", "--epochs=0"], "--epochs=0: must be >= 1"),
+        (["--mode=train", "--nms_tiou=1.5"], "--nms_tiou=1.5: must be"),
+        (["--mode=train", "--noanchor_free", "--noanchor_based"], "--noanchor_free and --noanchor_based"),
+        (["--mode=train", "--window_steps=100"], "--window_steps=100 does not halve 6 times"),
+        (["--mode=train", "--level_channels=8,8"], "--level_channels has 2 values for --num_levels=6"),
+        (["--mode=train", "--validation_split=test"], "--validation_split and --eval_split are both 'test'"),
+        (["--mode=train", "--checkpoint=best"], "--checkpoint=best needs a --validation_split"),
+        (["--mode=train", "--decay_epochs=30,20"], "--decay_epochs.*must increase"),
+        (["--mode=train", "--decay_epochs=30,x"], "--decay_epochs=30,x: expected ints"),
+        (["--mode=train"], "--mode=train needs --workdir and --dataset"),
+        (["--mode=evaluate"], "--mode=evaluate needs --workdir"),
+        (["--mode=predict"], "--mode=predict needs --output"),
+        (["--mode=export", "--workdir=w"], "--mode=export needs --saved_model"),
+        (["--mode=score", "--detections=d"], "--mode=score needs --ground_truth"),
+        (["--mode=profile"], "--mode=profile needs --num_features and --num_classes, or a --dataset"),
+        (["--mode=profile", "--num_features=4"], "--mode=profile needs --num_features and --num_classes"),
+    ],
+)
+def test_bad_flags(refused, arguments, message):
+    assert re.search(message, refused(*arguments))
+
+
+def test_help_lists_every_flag_without_tensorflow():
+    """Loading TensorFlow takes seconds; the first thing that anyone types should not."""
+    command = [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--help"]
+    done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "tensorflow" not in done.stderr.replace("a2net_tf", "")
+    for flag in ("--mode=train|evaluate|train_and_evaluate|predict|export|score|profile", "--workdir", "--[no]anchor_free"):
+        assert flag in done.stdout
+    assert done.stdout.startswith("A2Net: find when actions happen")
+
+
+def test_mistyped_flag_needs_no_tensorflow():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--epoch=3"],
+        cwd=tiny.REPO, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "tensorflow" not in done.stderr.replace("a2net_tf", "")
+    assert [line for line in done.stderr.splitlines() if not line.startswith("import time")] == [
+        "error: Unknown command line flag 'epoch'. Did you mean: epochs ? (--help lists all settings)"
+    ]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--mode=train", "-h"]])
+def test_help_in_process(capsys, arguments):
+    assert main(arguments) == 0
+    assert "modes:" in capsys.readouterr().out
+
+
+def test_exit_status_and_no_traceback_in_a_new_process(tmp_path):
+    done = tiny.in_new_process("--mode=evaluate", f"--workdir={tmp_path / 'nowhere'}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: --workdir={tmp_path / 'nowhere'}: no trained model here (run.json is missing)"
+    ]
+    assert os.listdir(tmp_path) == []
+
+
+# --- datasets
+
+
+def test_unknown_dataset(refused, tmp_path):
+    message = refused("--mode=train", "--dataset=toy_action", f"--workdir={tmp_path / 'run'}")
+    assert re.search("--dataset=toy_action: no such dataset; have hapt, .*toy_actions", message)
+
+
+def test_unknown_dataset_config(refused, tmp_path):
+    message = refused("--mode=train", "--dataset=hapt/acc", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path}")
+    assert "--dataset=hapt/acc: no config 'acc'; have accelerometer, all_sensors" in message
+
+
+@pytest.mark.parametrize("split", ["trian", "train[:0]", "train[:x]", "train+tset"])
+def test_unknown_or_empty_training_split(refused, tmp_path, split):
+    message = refused(*tiny.train_flags(tmp_path / "run", f"--train_split={split}"))
+    assert f"split '{split}'" in message
+    assert "toy_actions" in message
+
+
+@pytest.mark.parametrize(("mode", "flag"), [("train", "--validation_split"), ("train_and_evaluate", "--eval_split")])
+def test_other_wrong_splits_are_found_before_training(refused, tmp_path, mode, flag):
+    message = refused(*tiny.train_flags(tmp_path / "run", f"--mode={mode}", f"{flag}=tset"))
+    assert "split 'tset' is not in toy_actions/1.0.0; it has " in message
+
+
+def test_unknown_split_when_evaluating(refused, run):
+    assert "split 'tset'" in refused("--mode=evaluate", f"--workdir={run}", "--eval_split=tset")
+
+
+@pytest.mark.parametrize(("mode", "split"), [("train", "train"), ("evaluate", "test")])
+@pytest.mark.parametrize("cut", ["inside a record", "between records", "everything"])
+def test_truncated_record_file(refused, run, prepared, tmp_path, mode, split, cut):
+    file = next(prepared.glob(f"*-{split}.tfrecord*"))
+    content = file.read_bytes()
+    first_record = 16 + int.from_bytes(content[:8], "little")  # length, its checksum, the record, its checksum
+    file.write_bytes(content[: {"inside a record": first_record + 99, "between records": first_record}.get(cut, 0)])
+    flags = tiny.train_flags(tmp_path / "new") if mode == "train" else ["--mode=evaluate", f"--workdir={run}"]
+    message = refused(*flags, f"--dataset={prepared}")
+    assert str(file) in message
+    assert "truncated or damaged" in message
+
+
+def test_flipped_byte_in_a_record_file(refused, prepared, tmp_path):
+    file = next(prepared.glob("*-train.tfrecord*"))
+    content = bytearray(file.read_bytes())
+    content[500] ^= 255
+    file.write_bytes(content)
+    assert f"{file}: truncated or damaged" in refused(*tiny.train_flags(tmp_path / "new", f"--dataset={prepared}"))
+
+
+def test_missing_record_file(refused, prepared, tmp_path):
+    file = next(prepared.glob("*-train.tfrecord*"))
+    file.unlink()
+    assert str(file) in refused(*tiny.train_flags(tmp_path / "new", f"--dataset={prepared}"))
+
+
+def test_half_copied_dataset(refused, tmp_path):
+    folder = tmp_path / "data" / "toy_actions" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "features.json").write_text("{}")
+    message = refused(*tiny.train_flags(tmp_path / "run", f"--data_dir={tmp_path / 'data'}"))
+    assert f"{folder}: exists but holds no dataset_info.json" in message
+
+
+def test_features_do_not_fit_what_profile_was_told(refused, tmp_path):
+    message = refused(*tiny.train_flags(tmp_path / "run", "--num_features=12"))
+    assert "--num_features=12, but toy_actions/1.0.0 has 16" in message
+
+
+def test_no_window_holds_an_action(refused, tmp_path):
+    flags = ["--window_steps=4", "--num_levels=1", "--train_split=train[:1]", "--min_action_inside=1"]
+    message = refused(*tiny.train_flags(tmp_path / "run", *flags))
+    assert re.search(r"no .*window.* 4 steps \(--window_steps\).* 100% of an action", message)
+
+
+def test_too_many_actions_in_a_window(refused, tmp_path):
+    message = refused(*tiny.train_flags(tmp_path / "run", "--max_actions=1"))
+    assert re.search(r"sequence .*train_\d+.* has a window with .* actions; raise --max_actions", message)
+
+
+# --- HAPT files as users bring them
+
+
+def write_hapt(folder, *, num_samples=300):
+    """Two recordings of user 1 in the layout that UCI distributes."""
+    raw_data = folder / "RawData"
+    raw_data.mkdir(parents=True)
+    for experiment in (1, 2):
+        for sensor in ("acc", "gyro"):
+            rng = np.random.default_rng(experiment)
+            np.savetxt(raw_data / f"{sensor}_exp{experiment:02d}_user01.txt", rng.normal(size=(num_samples, 3)), "%.4f")
+    (raw_data / "labels.txt").write_text("1 1 5 11 110\n1 1 7 111 300\n2 1 5 11 110\n2 1 7 111 300\n")
+    lines = [f"{number} {name}\n" for number, name in enumerate(HAPT_CLASSES, start=1)]
+    (folder / "activity_labels.txt").write_text("".join(lines))
+    return folder
+
+
+def hapt_flags(tmp_path, raw):
+    return [
+        *tiny.train_flags(tmp_path / "run"),
+        "--dataset=hapt/accelerometer",
+        f"--data_dir={tmp_path / 'data'}",
+        f"--manual_dir={raw}",
+        "--train_split=user01",
+        "--eval_split=user01",
+    ]
+
+
+def train_on_bad_hapt(tmp_path, capsys, raw):
+    """The line of a command that must fail and leave neither a run nor records."""
+    capsys.readouterr()
+    assert main(hapt_flags(tmp_path, raw)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]  # TFDS's progress bars come before it
+    assert "Traceback" not in "".join(lines)
+    assert not (tmp_path / "run").exists()
+    left = {path.name for path in (tmp_path / "data").rglob("*")}
+    assert left <= {"hapt", ".config", "metadata.json", "accelerometer", "downloads"}  # what TFDS makes first
+    return lines[-1]
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_hapt_folder_is_missing_or_empty(refused, tmp_path, kind):
+    raw = tmp_path / "raw"
+    if kind == "empty":
+        raw.mkdir()
+    assert f"manual_dir={raw}: not a folder, or an empty one. Download" in refused(*hapt_flags(tmp_path, raw))
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "text", "message"),
+    [
+        ("acc_exp02_user01.txt", 7, "0.1 nan 0.3", "line 7: found nan, expected a finite number"),
+        ("acc_exp02_user01.txt", 7, "0.1 0.2", "line 7: expected 3 numbers, found 2"),
+        ("acc_exp02_user01.txt", 7, "0.1 0.2 0.3 0.4", "line 7: expected 3 numbers, found 4"),
+        ("labels.txt", 3, "2 1 5 11 301", "line 3: last sample 301, but exp02_user01 has only 300"),
+        ("labels.txt", 3, "2 1 5 110 11", "line 3: samples 110 to 11, expected 1 <= first <= last"),
+        ("labels.txt", 3, "2 1 13 11 110", "line 3: class id 13, expected 1 to 12"),
+        ("labels.txt", 3, "7 1 5 11 110", "line 3: there is no file acc_exp07_user01.txt"),
+    ],
+)
+def test_bad_line_in_a_hapt_file(tmp_path, capsys, file, line, text, message):
+    raw = write_hapt(tmp_path / "raw")
+    lines = (raw / "RawData" / file).read_text().splitlines()
+    lines[line - 1] = text
+    (raw / "RawData" / file).write_text("\n".join(lines) + "\n")
+    assert f"{raw / 'RawData' / file}, {message}" in train_on_bad_hapt(tmp_path, capsys, raw)
+
+
+def test_hapt_recording_without_its_pair(tmp_path, capsys):
+    raw = write_hapt(tmp_path / "raw")
+    (raw / "RawData" / "acc_exp02_user01.txt").unlink()
+    message = train_on_bad_hapt(tmp_path, capsys, raw)
+    assert "gyro_exp02_user01.txt has no partner acc_exp02_user01.txt" in message
+
+
+# --- models and data that do not belong together
+
+
+def test_evaluate_on_data_with_other_features(refused, run, tmp_path):
+    flags = hapt_flags(tmp_path, write_hapt(tmp_path / "raw"))[-5:]
+    with tiny.silence():
+        assert main(["--mode=profile", *flags]) == 0  # prepares it
+    message = refused("--mode=evaluate", f"--workdir={run}", *flags[:2], "--eval_split=user01")
+    assert message == f"error: hapt/accelerometer/1.0.0 has 150 values per step but the model in {run} takes 16"
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+def test_data_with_other_classes(refused, run, prepared, tmp_path, mode):
+    """Scores of one class must not be counted for another; predicting does not need the classes of the data."""
+    (prepared / "labels.labels.txt").write_text("tap\nfall\nrise\nslow_wave\nfast_wave\nstall\n")
+    flags = [f"--mode={mode}", f"--workdir={run}", f"--dataset={prepared}"]
+    if mode == "predict":
+        with tiny.silence():
+            assert main([*flags, f"--output={tmp_path / 'out.json'}"]) == 0
+        return
+    message = refused(*flags)
+    assert "has the classes tap, fall, rise," in message
+    assert "was trained on tap, rise, fall" in message
+
+
+@pytest.mark.parametrize("flag", ["--num_levels=2", "--base_channels=16", "--noanchor_free", "--nonormalize"])
+def test_flag_contradicts_the_trained_model(refused, run, flag):
+    message = refused("--mode=evaluate", f"--workdir={run}", flag)
+    name = flag.removeprefix("--no").removeprefix("--").partition("=")[0]
+    assert re.search(rf"{run} holds a run with other settings: --{name}=.* \(was ", message)
+
+
+def test_flags_that_do_not_belong_to_the_model_are_free(run):
+    with tiny.silence():
+        assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--nms_tiou=0.4", "--test_stride_steps=16"]) == 0
+    assert json.loads((run / "metrics.json").read_text())["split"] == "test[:2]"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"base_channels": 16}, {"level_channels": [8, 8, 9]}, {"num_levels": 2}, {"anchor_free": False}]
+)
+def test_weights_of_another_architecture(refused, run, changes):
+    edit_json(run / "run.json", lambda value: value["config"].update(changes))
+    message = refused("--mode=evaluate", f"--workdir={run}")
+    assert f"{run / 'last.weights.h5'}: damaged, or of another architecture than run.json says" in message
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty"])
+def test_damaged_weights(refused, run, damage):
+    weights = run / "last.weights.h5"
+    if damage == "cut":
+        cut_in_half(weights)
+    else:
+        weights.write_text("weights" if damage == "text" else "")
+    assert f"{weights}: damaged" in refused("--mode=evaluate", f"--workdir={run}")
+
+
+@pytest.mark.parametrize(("mode", "flag"), [("evaluate", "--noplots"), ("export", "--saved_model"), ("predict", "--output")])
+def test_workdir_without_a_run(refused, tmp_path, mode, flag):
+    target = [flag] if mode == "evaluate" else [f"{flag}={tmp_path / 'out'}"]
+    message = refused(f"--mode={mode}", f"--workdir={tmp_path}", *target)
+    assert message == f"error: --workdir={tmp_path}: no trained model here (run.json is missing)"
+
+
+def test_checkpoint_best_without_validation(refused, run):
+    (run / "best.weights.h5").unlink()
+    message = refused("--mode=evaluate", f"--workdir={run}", "--checkpoint=best")
+    assert "best.weights.h5: no such checkpoint (best is kept only with --validation_split)" in message
+
+
+def test_run_whose_first_epoch_never_ended(refused, run):
+    (run / "last.weights.h5").unlink()
+    assert "last.weights.h5: no such checkpoint (no epoch has finished)" in refused("--mode=evaluate", f"--workdir={run}")
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "train"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "\x00\xff", "{", "[]", "{}", '{"config": []}', '{"config": {"epochs": "x"}}', '{"config": {"no_such_setting": 1}}'],
+)
+def test_damaged_run_json(refused, run, text, mode):
+    (run / "run.json").write_text(text, encoding="latin-1")
+    flags = tiny.train_flags(run) if mode == "train" else ["--mode=evaluate", f"--workdir={run}"]
+    assert str(run / "run.json") in refused(*flags)
+
+
+@pytest.mark.parametrize("key", ["class_names", "num_features", "num_windows", "seconds_per_step"])
+def test_key_missing_from_run_json(refused, run, key):
+    edit_json(run / "run.json", lambda value: value.pop(key))
+    assert re.search(f"run.json: damaged.*{key}", refused("--mode=evaluate", f"--workdir={run}"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "text", "other size"])
+def test_damaged_statistics(refused, run, damage):
+    file = run / "statistics.npz"
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        cut_in_half(file)
+    elif damage == "text":
+        file.write_text("mean")
+    else:
+        np.savez(file, mean=np.zeros(3, np.float32), variance=np.ones(3, np.float32))
+    assert str(file) in refused("--mode=evaluate", f"--workdir={run}")
+
+
+# --- feature files
+
+
+def predict_flags(run, features):
+    return ["--mode=predict", f"--workdir={run}", f"--features={features}", f"--output={run.parent / 'out.json'}"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((70, 12), np.float32, "12 values per step but 16 are expected"),
+        ((16, 70), np.float32, "70 values per step but 16 are expected; is the matrix transposed?"),
+        ((0, 16), np.float32, "0 feature steps; an empty recording cannot be used"),
+        ((0, 12), np.float32, "0 feature steps"),
+        ((16,), np.float32, "expected a number matrix [steps, features], found shape [16]"),
+        ((1, 70, 16), np.float32, "expected a number matrix [steps, features], found shape [1, 70, 16]"),
+        ((70, 16), "U5", "expected a number matrix [steps, features], found shape"),
+        ((70, 16), bool, "expected a number matrix [steps, features], found shape"),
+        ((70, 16), np.complex64, "expected a number matrix [steps, features], found shape"),
+    ],
+)
+def test_array_that_is_no_feature_matrix(refused, run, tmp_path, shape, dtype, message):
+    file = matrix(tmp_path / "video.npy", shape, dtype)
+    assert f"error: {file}: {message}" in refused(*predict_flags(run, file))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite_features(refused, run, tmp_path, value):
+    file = matrix(tmp_path / "video.npy")
+    features = np.load(file)
+    features[[5, 9], 3] = value
+    np.save(file, features)
+    message = refused(*predict_flags(run, file))
+    assert f"{file}: 2 steps hold NaN or infinite values, the first is step 5" in message
+
+
+def test_numbers_that_overflow_float32(refused, run, tmp_path):
+    file = tmp_path / "video.npy"
+    np.save(file, np.full((70, 16), 1e300))
+    assert str(file) in refused(*predict_flags(run, file))
+
+
+def test_array_of_objects_is_never_unpickled(refused, run, tmp_path):
+    file = tmp_path / "video.npy"
+    np.save(file, np.array([Unpickled(tmp_path / "harm")] * 2, dtype=object), allow_pickle=True)
+    message = refused(*predict_flags(run, file))
+    assert f"{file}: not a readable .npy array" in message
+    assert not (tmp_path / "harm").exists()
+
+
+class Unpickled:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("content", [b"1 2 3\n4 5 6\n", b"", b"\x93NUMPY", b"PK\x03\x04 a zip file, cut off"])
+def test_file_that_is_no_npy(refused, run, tmp_path, content):
+    file = tmp_path / "video.npy"
+    file.write_bytes(content)
+    assert f"{file}: not a readable .npy array" in refused(*predict_flags(run, file))
+
+
+def test_npz_named_npy(refused, run, tmp_path):
+    with open(tmp_path / "video.npy", "wb") as file:
+        np.savez(file, features=np.zeros((70, 16), np.float32))
+    assert f"{tmp_path / 'video.npy'}: " in refused(*predict_flags(run, tmp_path / "video.npy"))
+
+
+def test_npy_cut_off(refused, run, tmp_path):
+    file = matrix(tmp_path / "video.npy")
+    cut_in_half(file)
+    assert f"{file}: not a readable .npy array" in refused(*predict_flags(run, file))
+
+
+def test_no_feature_files(refused, run, tmp_path):
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "video.txt").write_text("1 2 3")
+    message = refused(*predict_flags(run, tmp_path / "features"))
+    assert message == f"error: --features={tmp_path / 'features'}: no .npy file in this folder"
+    message = refused(*predict_flags(run, tmp_path / "nowhere.npy"))
+    assert message == f"error: --features={tmp_path / 'nowhere.npy'}: no such file"
+
+
+def test_one_bad_file_of_many_stops_before_work_begins(refused, run, tmp_path):
+    matrix(tmp_path / "features" / "a.npy")
+    bad = matrix(tmp_path / "features" / "b.npy", (70, 12))
+    assert f"{bad}: 12 values per step" in refused(*predict_flags(run, tmp_path / "features"))
+
+
+def test_two_sequences_of_one_name_for_subtitles(run, tmp_path):
+    """Names that differ only in letters that files may not have must not overwrite each other's subtitles."""
+    for name in ("a b", "a_b"):
+        matrix(tmp_path / "features" / f"{name}.npy")
+    with tiny.silence():
+        assert main(predict_flags(run, tmp_path / "features")) == 0
+    assert set(json.loads((tmp_path / "out.json").read_text())["results"]) == {"a b", "a_b"}
+    assert len(list(tmp_path.glob("out.*.srt"))) == 2
+
+
+def test_subtitles_do_not_overwrite_the_detections(run, tmp_path, capsys):
+    flags = [*predict_flags(run, matrix(tmp_path / "video.npy")), f"--output={tmp_path / 'out.srt'}"]
+    if main(flags) == 0:
+        assert len(list(tmp_path.glob("out*"))) == 2
+    assert capsys.readouterr().err.count("error: ") == (not (tmp_path / "out.srt").exists())
+
+
+def test_predict_without_anything_to_predict(refused, run, tmp_path):
+    (tmp_path / "no_model").mkdir()
+    flags = ["--mode=predict", f"--output={tmp_path / 'out.json'}"]
+    assert f"{tmp_path / 'no_model'}: no SavedModel here" in refused(*flags, f"--saved_model={tmp_path / 'no_model'}")
+    assert "--mode=predict needs --workdir" in refused(*flags)
+
+
+# --- results that cannot be written
+
+
+def test_results_path_is_a_folder(refused, run, tmp_path):
+    file = matrix(tmp_path / "video.npy")
+    (tmp_path / "results").mkdir()
+    message = refused(*predict_flags(run, file), f"--output={tmp_path / 'results'}")
+    assert f"{tmp_path / 'results'}: is a folder; expected the name of a file to write" in message
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag"),
+    [
+        ("predict", "--output"),
+        ("profile", "--metrics"),
+        ("score", "--metrics"),
+        ("export", "--saved_model"),
+        ("train", "--workdir"),
+    ],
+)
+def test_results_path_below_a_file(refused, run, tmp_path, mode, flag):
+    (tmp_path / "file").write_text("not a folder")
+    flags = {
+        "predict": predict_flags(run, matrix(tmp_path / "video.npy")),
+        "profile": ["--mode=profile", "--num_features=4", "--num_classes=2", *tiny.NETWORK],
+        "score": ["--mode=score", *write_activitynet(tmp_path)],
+        "export": ["--mode=export", f"--workdir={run}"],
+        "train": tiny.train_flags(tmp_path / "unused"),
+    }[mode]
+    message = refused(*flags, f"{flag}={tmp_path / 'file' / 'below'}")
+    assert f"{tmp_path / 'file' / 'below'}" in message
+    assert "cannot be written" in message
+
+
+def test_workdir_is_a_file(refused, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert f"{tmp_path / 'file'}" in refused(*tiny.train_flags(tmp_path / "file"))
+
+
+def test_device_is_not_replaced(refused, run, tmp_path):
+    message = refused(*predict_flags(run, matrix(tmp_path / "video.npy")), "--output=/dev/full")
+    assert "/dev/full: is not a regular file and cannot be replaced" in message
+    assert os.path.exists("/dev/full")
+
+
+@contextlib.contextmanager
+def nearly_full_disk():
+    """No file may grow beyond 4 kB: the same failure inside write() as on a full disk."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_disk_full_when_predicting(refused, run, tmp_path):
+    flags = predict_flags(run, matrix(tmp_path / "video.npy"))
+    with nearly_full_disk():
+        message = refused(*flags, "--subtitle_score=1")
+    assert f"{tmp_path / 'out.json'}: cannot be written" in message
+
+
+def test_disk_full_when_evaluating(refused, run):
+    with nearly_full_disk():
+        message = refused("--mode=evaluate", f"--workdir={run}", "--noplots")
+    assert f"{run / 'detections.json'}: cannot be written" in message
+
+
+def test_disk_full_when_training(run, tmp_path):
+    """The epoch that could not be saved is lost, the one before is kept. In a new process: HDF5 has state of its own."""
+    kept = ("last.weights.h5", "best.weights.h5", "run.json", "state/checkpoint")
+    before = {name: (run / name).read_bytes() for name in kept}
+    code = (
+        "import resource, sys\n"
+        "from a2net_tf.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, -1))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    flags = tiny.train_flags(run, "--epochs=3", "--validation_split=validation[:2]")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], cwd=tiny.REPO, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert str(run) in errors[0]
+    assert {name: (run / name).read_bytes() for name in kept} == before
+    assert [path.name for path in run.rglob("*tmp*")] == []
+
+
+def test_interrupted_command_says_how_to_go_on(capsys, monkeypatch):
+    from a2net_tf import modes
+
+    def interrupt(config, given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(modes._MODES, "profile", interrupt)
+    assert main(["--mode=profile"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+# --- score
+
+
+def write_activitynet(folder):
+    """Flags for the ground truth of two videos and detections: both jumps are found, the only run is not."""
+    truth = {
+        "a": {"subset": "validation", "annotations": [{"label": "jump", "segment": [0, 10]}]},
+        "b": {
+            "subset": "validation",
+            "annotations": [{"label": "jump", "segment": [5, 9]}, {"label": "run", "segment": [20, 30]}],
+        },
+        "c": {"subset": "training", "annotations": [{"label": "swim", "segment": [0, 1]}]},
+    }
+    found = {
+        "a": [{"label": "jump", "score": 0.9, "segment": [0, 10]}],
+        "b": [{"label": "jump", "score": 0.8, "segment": [5, 9]}, {"label": "run", "score": 0.7, "segment": [40, 50]}],
+    }
+    (folder / "truth.json").write_text(json.dumps({"database": truth}))
+    (folder / "found.json").write_text(json.dumps({"version": "VERSION 1.3", "results": found, "external_data": {}}))
+    return [f"--detections={folder / 'found.json'}", f"--ground_truth={folder / 'truth.json'}"]
+
+
+def write_thumos14(folder):
+    """Flags for the same in the challenge's texts."""
+    (folder / "annotations").mkdir()
+    texts = {
+        "detclasslist.txt": "7 Jump\n22 Run\n",
+        "Jump_test.txt": "video_1  0.0 10.0\nvideo_2  5.0  9.0\n",
+        "Run_test.txt": "video_2 20.0 30.0\n",
+        "Ambiguous_test.txt": "",
+    }
+    for name, text in texts.items():
+        (folder / "annotations" / name).write_text(text)
+    (folder / "found.txt").write_text("video_1 0 10 7 0.9\nvideo_2 5 9 7 0.8\nvideo_2 40 50 22 0.7\n")
+    return [
+        "--protocol=thumos14",
+        f"--detections={folder / 'found.txt'}",
+        f"--ground_truth={folder / 'annotations'}",
+    ]
+
+
+@pytest.mark.parametrize(("write", "protocol"), [(write_activitynet, "activitynet"), (write_thumos14, "thumos14")])
+def test_score(tmp_path, capsys, write, protocol):
+    metrics = tmp_path / "metrics.json"
+    assert main(["--mode=score", *write(tmp_path), f"--metrics={metrics}", "--tiou_thresholds=0.3,0.5"]) == 0
+    found = json.loads(metrics.read_text())
+    keys = "protocol tiou_thresholds mAP average_mAP mAP_normalized average_mAP_normalized per_class".split()
+    assert set(keys) <= set(found)
+    assert found["protocol"] == protocol
+    assert found["tiou_thresholds"] == [0.3, 0.5]
+    assert found["mAP"] == pytest.approx([0.5, 0.5])
+    assert found["average_mAP"] == pytest.approx(0.5)
+    printed = capsys.readouterr().out
+    assert f"protocol {protocol}" in printed
+    assert "50.0" in printed
+
+
+def test_second_result_keeps_the_first(tmp_path):
+    flags, metrics = write_activitynet(tmp_path), tmp_path / "metrics.json"
+    for thresholds in ("0.3", "0.5", "0.7"):
+        with tiny.silence():
+            assert main(["--mode=score", *flags, f"--metrics={metrics}", f"--tiou_thresholds={thresholds}"]) == 0
+    kept = [json.loads((tmp_path / f"metrics{n}.json").read_text())["tiou_thresholds"] for n in (".1", ".2", "")]
+    assert kept == [[0.3], [0.5], [0.7]]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("found.json", None, "found.json: cannot be read"),
+        ("truth.json", None, "truth.json: cannot be read"),
+        ("found.json", '{"results": {', "found.json: damaged JSON at line 1"),
+        ("found.json", '{"result": {}}', "found.json: key 'results' is missing; found result"),
+        ("found.json", "\xff\xfe", "found.json"),
+        ("found.json", '{"results": {"a": [{"label": "hop", "score": 1, "segment": [0, 1]}]}}', "unknown label 'hop'"),
+        ("found.json", '{"results": {"a": [{"label": "jump", "score": 1, "segment": [0]}]}}', r"expected \[start, end\]"),
+        ("found.json", '{"results": {"a": [{"label": "jump", "segment": [0, 1]}]}}', "key 'score' is missing"),
+        ("truth.json", '{"database": {}}', "truth.json: no video of subset 'validation'"),
+    ],
+)
+def test_score_bad_activitynet_files(refused, tmp_path, file, content, message):
+    flags = write_activitynet(tmp_path)
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_text(content, encoding="latin-1")
+    error = refused("--mode=score", *flags, f"--metrics={tmp_path / 'metrics.json'}")
+    assert re.search(message, error)
+    assert str(tmp_path / file) in error
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("found.txt", "video_1 0 10 7\n", "found.txt: line 1: expected 'video start end class_id score'"),
+        ("found.txt", "video_1 0 10 7 0.9\nvideo_1 0 10 8 0.9\n", "found.txt: line 2: unknown class id 8"),
+        ("found.txt", "video_1 0 ten 7 0.9\n", "found.txt: line 1: end: expected a number, found 'ten'"),
+        ("annotations/Run_test.txt", None, "Run_test.txt: cannot be read"),
+        ("annotations/Run_test.txt", "video_2 30 20\n", r"Run_test.txt: line 1: .*reversed\?"),
+        ("annotations/detclasslist.txt", None, "annotations: holds no THUMOS14 annotations"),
+    ],
+)
+def test_score_bad_thumos14_files(refused, tmp_path, file, content, message):
+    flags = write_thumos14(tmp_path)
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_text(content)
+    assert re.search(message, refused("--mode=score", *flags, f"--metrics={tmp_path / 'metrics.json'}"))
+
+
+@pytest.mark.parametrize("subset", ["testing", "trainval"])
+def test_score_unknown_subset(refused, tmp_path, subset):
+    assert f"no video of subset '{subset}'" in refused("--mode=score", *write_activitynet(tmp_path), f"--subset={subset}")
+
+
+# --- profile
+
+
+def test_profile(tmp_path, capsys):
+    metrics = tmp_path / "profile.json"
+    flags = ["--num_features=2048", "--num_classes=20", *tiny.NETWORK]
+    assert main(["--mode=profile", *flags, f"--metrics={metrics}"]) == 0
+    counts = json.loads(metrics.read_text())
+    by_hand = 8 * 2048 + 8 + 9 * 8 * 8 + 8  # both base layers
+    assert counts["parts"]["base"] == {"parameters": by_hand, "multiply_adds": 64 * (8 * 2048 + 9 * 8 * 8)}
+    for total in ("parameters", "multiply_adds"):
+        assert counts[total] == sum(part[total] for part in counts["parts"].values())
+    assert f"{counts['multiply_adds']:,}" in capsys.readouterr().out
+
+
+def test_profile_takes_sizes_from_a_dataset(tmp_path):
+    metrics = tmp_path / "profile.json"
+    with tiny.silence():
+        assert main(["--mode=profile", *tiny.data(), *tiny.NETWORK, f"--metrics={metrics}"]) == 0
+    assert json.loads(metrics.read_text())["num_features"] == tiny.FEATURES
+
+
+# --- a command's files
+
+
+def test_evaluate_writes_metrics_detections_and_pictures(run):
+    pytest.importorskip("matplotlib")
+    with tiny.silence():
+        assert main(["--mode=evaluate", f"--workdir={run}"]) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics["branches"]) == {"anchor_free", "anchor_based", "both"}
+    assert metrics["average_mAP"] == metrics["branches"]["both"]["average_mAP"]
+    assert metrics["dataset"] == "toy_actions/1.0.0"
+    assert metrics["split"] == "test[:2]"
+    detections = json.loads((run / "detections.json").read_text())["results"]
+    assert len(detections) == 2
+    assert {entry["label"] for entries in detections.values() for entry in entries} <= set(tiny.CLASSES)
+    pictures = sorted(path.name for path in (run / "timelines").iterdir())
+    assert pictures == sorted(f"{video}.png" for video in detections)
+
+
+def test_evaluate_agrees_with_score(run, tmp_path):
+    """The numbers that evaluate prints are those of its detections file against the same ground truth."""
+    from a2net_tf import records
+
+    with tiny.silence():
+        assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--max_background=1"]) == 0
+    builder = records.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
+    truth = {}
+    for record in records.read_records(builder, "test[:2]").as_numpy_iterator():
+        annotations = [
+            {"label": tiny.CLASSES[label], "segment": segment.tolist()}
+            for segment, label in zip(record["segments"], record["labels"], strict=True)
+        ]
+        truth[record["id"].decode()] = {"subset": "validation", "annotations": annotations}
+    (tmp_path / "truth.json").write_text(json.dumps({"database": truth}))
+    metrics = tmp_path / "scored.json"
+    flags = [f"--detections={run / 'detections.json'}", f"--ground_truth={tmp_path / 'truth.json'}"]
+    with tiny.silence():
+        assert main(["--mode=score", *flags, f"--metrics={metrics}"]) == 0
+    evaluated, scored = (json.loads(path.read_text()) for path in (run / "metrics.json", metrics))
+    assert scored["mAP"] == pytest.approx(evaluated["mAP"])
+    assert scored["average_mAP_normalized"] == pytest.approx(evaluated["average_mAP_normalized"])

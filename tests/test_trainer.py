@@ -1,0 +1,441 @@
+"""Training that is stopped, repeated, continued, averaged, and that goes wrong."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from a2net_tf import input_pipeline, records, run_directory, trainer
+from a2net_tf import config as settings
+from a2net_tf.main import main
+from tests import tiny
+
+VALIDATION = "--validation_split=validation[:2]"  # of tiny.trained()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two epochs with validation, to go on with or to damage."""
+    return tiny.copy_of_trained(tmp_path)
+
+
+def saved_weights(workdir, checkpoint="last"):
+    """The arrays that evaluate and export would use."""
+    current = run_directory.load(str(workdir))
+    current = current._replace(config=dataclasses.replace(current.config, checkpoint=checkpoint))
+    return run_directory.load_network(current).get_weights()
+
+
+def saved_state(workdir, epoch):
+    """Every number that resuming restores, by name."""
+    reader = tf.train.load_checkpoint(str(workdir / "state" / f"ckpt-{epoch}"))
+    names = [name for name in reader.get_variable_to_shape_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
+    return {name: np.asarray(reader.get_tensor(name)) for name in names}
+
+
+def network_in_state(workdir, epoch):
+    """The raw (not averaged) weights of the network after an epoch."""
+    return {name: value for name, value in saved_state(workdir, epoch).items() if name.startswith("network/")}
+
+
+def assert_equal(found, expected, atol=0.0):
+    found, expected = (dict(enumerate(x)) if isinstance(x, list) else x for x in (found, expected))
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=str(name))
+
+
+def largest_difference(found, expected):
+    return max(np.abs(f - e).max() for f, e in zip(found, expected, strict=True))
+
+
+def history(workdir):
+    with open(workdir / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- exact resume
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+    """With random offsets and averaged weights, whose state is easily forgotten."""
+    more = ["--epochs=4", "--train_split=train[:40]", "--batch_size=4", "--random_offsets", "--ema_momentum=0.9"]
+    whole, stopped = start(tmp_path / "whole", *more), start(tmp_path / "stopped", *more)
+    kill_in_the_middle_of_an_epoch(stopped, tmp_path / "stopped")
+    assert whole.wait() == 0
+    tiny.train(tmp_path / "stopped", *more)
+    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"), atol=1e-6)
+    assert_equal(saved_state(tmp_path / "stopped", 4), saved_state(tmp_path / "whole", 4), atol=1e-6)
+    assert [row["epoch"] for row in history(tmp_path / "stopped")] == ["1", "2", "3", "4"]
+    assert history(tmp_path / "stopped") == history(tmp_path / "whole")
+
+
+def start(workdir, *more):
+    """Trains in a process of its own."""
+    command = [sys.executable, "-m", "a2net_tf.main", *tiny.train_flags(workdir, *more)]
+    return subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_in_the_middle_of_an_epoch(process, workdir):
+    """SIGKILL a moment after the second epoch has ended."""
+    deadline = time.monotonic() + 120
+    while not (workdir / "state" / "ckpt-2.index").exists():
+        assert process.poll() is None, "training ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.15)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (workdir / "state" / "ckpt-4.index").exists(), "there is nothing left to resume"
+
+
+# --- seeds
+
+
+def test_same_seed_same_weights(tmp_path):
+    """Also without validation, which must only look."""
+    again = tiny.train(tmp_path / "again", "--epochs=2")
+    assert_equal(saved_weights(again), saved_weights(tiny.trained()))
+    assert_equal(saved_state(again, 2).keys(), saved_state(tiny.trained(), 2).keys())
+
+
+def test_same_seed_same_weights_when_the_dataset_is_prepared_by_the_same_command(tmp_path):
+    fresh = tiny.train(tmp_path / "fresh", f"--data_dir={tmp_path / 'data'}")
+    assert_equal(network_in_state(fresh, 1), network_in_state(tiny.trained(), 1))
+
+
+def test_other_seed_other_weights(tmp_path):
+    other = tiny.train(tmp_path / "other", "--seed=1")
+    expected = network_in_state(tiny.trained(), 1)
+    different = [name for name, value in network_in_state(other, 1).items() if not np.array_equal(value, expected[name])]
+    kernels = [name for name, value in expected.items() if value.ndim == 3]
+    assert set(kernels) <= set(different)
+
+
+# --- learning: one batch, over and over
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps a running average of the weights by hand."""
+
+    def __init__(self, momentum):
+        super().__init__()
+        self.momentum = momentum
+        self.average = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.raw = self.model.network.get_weights()
+        if self.average is None:
+            self.average = self.raw  # the average starts at the first step's weights
+        pairs = zip(self.average, self.raw, strict=True)
+        self.average = [self.momentum * average + (1 - self.momentum) * raw for average, raw in pairs]
+
+
+@dataclasses.dataclass
+class OneBatch:
+    """60 steps on one batch."""
+
+    run: run_directory.Run
+    model: trainer.Trainer
+    recorder: Recorder
+    initial: list
+    loss_before: float
+    loss_after: float
+
+
+@pytest.fixture(scope="module")
+def one_batch(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one_batch")
+    run = run_directory.load(str(tiny.trained()))
+    config = dataclasses.replace(run.config, workdir=str(folder), ema_momentum=0.9, learning_rate=3e-3, batch_size=8)
+    run = run._replace(config=config)
+    builder = records.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
+    pipeline = input_pipeline.training_batches(
+        records.read_records(builder, "train[:8]"), config, first_epoch=0, steps_per_epoch=1
+    )
+    batch = next(iter(pipeline))
+    model = trainer.Trainer(run_directory.build_network(run), config)
+    model.compile(optimizer=trainer.make_optimizer(config, 60), auto_scale_loss=False)
+    recorder, initial, before = Recorder(0.9), model.network.get_weights(), loss_on(model, batch)
+    data = tf.data.Dataset.from_tensors(batch).repeat(60)
+    model.fit(data, epochs=1, callbacks=[recorder, trainer.EpochEnd(run, None)], verbose=0)
+    return OneBatch(run, model, recorder, initial, before, loss_on(model, batch))
+
+
+def loss_on(model, batch):
+    """With the same draw of negatives each time."""
+    parts, _ = model.losses_of(model.network(batch["features"]), batch, tf.constant([0, 0]))
+    return float(parts["loss"])
+
+
+def test_loss_falls_by_more_than_half(one_batch):
+    assert one_batch.loss_after < one_batch.loss_before / 2
+
+
+def test_every_weight_learns(one_batch):
+    names = [w.path for w in one_batch.model.network.weights]
+    frozen = [
+        name
+        for name, before, after in zip(names, one_batch.initial, one_batch.recorder.raw, strict=True)
+        if np.array_equal(before, after)
+    ]
+    assert [name for name in frozen if "normalize" not in name] == []
+
+
+def test_averaged_weights_are_what_is_evaluated(one_batch):
+    saved = saved_weights_of(one_batch.run)
+    assert_equal(saved, one_batch.recorder.average, atol=1e-5)
+    assert largest_difference(saved, one_batch.recorder.raw) > 1e-3
+
+
+def test_training_goes_on_with_the_raw_weights(one_batch):
+    """Averages are swapped in to be saved, and out again."""
+    assert_equal(one_batch.model.network.get_weights(), one_batch.recorder.raw)
+
+
+def saved_weights_of(run):
+    return run_directory.load_network(run._replace(config=dataclasses.replace(run.config, checkpoint="last"))).get_weights()
+
+
+# --- optimiser. Adam moves a weight by the learning rate as long as its gradient stays the same
+
+
+def steps_of_adam(config, gradients, steps_per_epoch=3):
+    """How far one weight moves at each step."""
+    optimizer, weight, moves = trainer.make_optimizer(config, steps_per_epoch), keras.Variable([0.0]), []
+    for gradient in gradients:
+        before = float(weight.numpy()[0])
+        optimizer.apply([tf.constant([float(gradient)])], [weight])
+        moves.append(before - float(weight.numpy()[0]))
+    return moves
+
+
+def test_rate_falls_exactly_at_the_end_of_the_decay_epochs():
+    config = settings.Config(learning_rate=1.0, decay_epochs=(2, 3), decay_factor=0.1)
+    moves = steps_of_adam(config, [1.0] * 12, steps_per_epoch=3)
+    np.testing.assert_allclose(moves, [1.0] * 6 + [0.1] * 3 + [0.01] * 3, rtol=1e-3)
+
+
+def test_rate_stays_without_decay_epochs():
+    moves = steps_of_adam(settings.Config(learning_rate=0.5, decay_epochs=()), [1.0] * 9)
+    np.testing.assert_allclose(moves, [0.5] * 9, rtol=1e-3)
+
+
+def test_clip_norm():
+    """With clipping a gradient that explodes moves a weight as far as any other; without, Adam remembers it for long."""
+    gradients = [1.0, 1.0, 1000.0, 1.0, 1.0]
+    clipped = steps_of_adam(settings.Config(learning_rate=1.0, decay_epochs=(), clip_norm=1.0), gradients)
+    np.testing.assert_allclose(clipped, [1.0] * 5, rtol=1e-3)
+    free = steps_of_adam(settings.Config(learning_rate=1.0, decay_epochs=()), gradients)
+    assert not np.allclose(free[3:], 1.0, atol=0.1)
+
+
+def test_clip_norm_is_of_all_weights_together():
+    optimizer = trainer.make_optimizer(settings.Config(clip_norm=5.0, decay_epochs=()), 1)
+    clipped = optimizer._clip_gradients([tf.constant([30.0]), tf.constant([40.0])])
+    np.testing.assert_allclose(np.concatenate(clipped), [3.0, 4.0], rtol=1e-6)
+
+
+# --- precision and XLA
+
+
+@pytest.mark.parametrize("flag", ["--precision=mixed_bfloat16", "--precision=mixed_float16", "--jit_compile"])
+def test_other_arithmetic_trains_alike(tmp_path, flag):
+    run = tiny.train(tmp_path / "run", flag)
+    (epoch,), expected = history(run), history(tiny.trained())[0]
+    assert np.isfinite(float(epoch["gradient_norm"]))
+    assert float(epoch["loss"]) == pytest.approx(float(expected["loss"]), rel=0.05)
+    moved = largest_difference(list(network_in_state(run, 1).values()), list(network_in_state(tiny.trained(), 1).values()))
+    assert moved < 0.01  # the first weights are the same, and no step goes astray
+
+
+def test_half_precision_stays_inside_the_network(make_config):
+    config = make_config(precision="mixed_bfloat16")
+    run = run_directory.Run(config, ["a", "b"], 5, None, 1, 1.0, 0.0)
+    network = run_directory.build_network(run)
+    assert {str(w.dtype) for w in network.weights} == {"float32"}
+    assert {tensor.dtype for tensor in network.output.values()} == {"float32"}
+
+
+# --- logs
+
+
+def events(folder):
+    """(epoch, value) by tag, of all event files in the order they were written."""
+    found = {}
+    for file in sorted(folder.rglob("events.out.tfevents.*")):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, float(tf.make_ndarray(value.tensor))))
+    return found
+
+
+def test_tensorboard_shows_everything():
+    found = events(tiny.trained() / "logs")
+    levels = range(1, 4)
+    parts = ["loss", "anchor_free_classification", "anchor_free_regression", "anchor_based_classification"]
+    parts += ["anchor_based_overlap", "anchor_based_regression", "gradient_norm", "learning_rate", "validation_mAP"]
+    parts += [f"{head}_positives_level{i}" for head in ("anchor_free", "anchor_based") for i in levels]
+    assert {f"epoch_{name}" for name in parts} <= set(found)
+    for name in parts:
+        assert [step for step, _ in found[f"epoch_{name}"]] == [0, 1], name
+        assert np.isfinite([value for _, value in found[f"epoch_{name}"]]).all(), name
+    assert found["epoch_learning_rate"][0][1] == pytest.approx(1e-4)
+    assert sum(found[f"epoch_anchor_free_positives_level{i}"][0][1] for i in levels) > 1
+
+
+def test_history_has_a_row_per_epoch_and_no_empty_columns():
+    rows = history(tiny.trained())
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "gradient_norm", "validation_mAP", "anchor_free_positives_level1"} <= set(rows[0])
+    for row in rows:
+        assert np.isfinite([float(value) for value in row.values()]).all()
+        assert 0 <= float(row["validation_mAP"]) <= 1
+
+
+def test_loss_is_the_weighted_sum_of_its_logged_parts():
+    for row in history(tiny.trained()):
+        value = {name: float(number) for name, number in row.items() if number}
+        anchor_free = 30 * value["anchor_free_classification"] + value["anchor_free_regression"]
+        anchor_based = (
+            value["anchor_based_classification"]
+            + 10 * value["anchor_based_overlap"]
+            + 10 * value["anchor_based_regression"]
+        )
+        assert value["loss"] == pytest.approx(anchor_free + anchor_based, rel=1e-4)
+
+
+# --- going on
+
+
+def test_more_epochs_continue_a_finished_run(run):
+    """Columns and rows of history.csv stay in order also if only the added epoch is validated."""
+    before = saved_state(run, 2)
+    tiny.train(run, "--epochs=4", VALIDATION, "--validate_every=2")
+    assert [row["epoch"] for row in history(run)] == ["1", "2", "3", "4"]
+    assert [np.isfinite(float(row["validation_mAP"] or "nan")) for row in history(run)] == [True, True, False, True]
+    assert float(history(run)[3]["loss"]) < float(history(run)[0]["loss"])
+    after = saved_state(run, 4)
+    (steps,) = [name for name in after if re.search(r"optimizer.*iteration|optimizer/_variables/0/", name)][:1]
+    assert int(after[steps]) == 2 * int(before[steps])
+    assert set(events(run / "logs")["epoch_loss"]) >= {(2, pytest.approx(float(history(run)[2]["loss"]), rel=1e-5))}
+
+
+def test_a_finished_run_is_left_alone(run, capsys):
+    before = tiny.files_below(run)
+    assert main(tiny.train_flags(run, "--epochs=2", VALIDATION)) == 0
+    assert "2 of 2 epochs are done" in capsys.readouterr().out
+    after = tiny.files_below(run)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--learning_rate=0.001", r"--learning_rate=0\.001 \(was 0\.0001\)"),
+        ("--head_channels=9", r"--head_channels=9 \(was 8\)"),
+        ("--train_split=train[:9]", r"--train_split=train\[:9\] \(was train\[:8\]\)"),
+        ("--overlap_loss=mse", r"--overlap_loss=mse \(was smooth_l1\)"),
+        ("--seed=1", r"--seed=1 \(was 0\)"),
+    ],
+)
+def test_changed_settings_are_refused(run, capsys, flag, message):
+    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--epochs=3", VALIDATION, flag))
+    assert re.search(f"{run} holds a run with other settings: {message}; use another --workdir", error)
+
+
+def test_fewer_epochs_than_are_done(run, capsys):
+    """Nothing to do is no error, but it must not claim 2 of 1."""
+    status = main(tiny.train_flags(run, "--epochs=1", VALIDATION))
+    printed = capsys.readouterr()
+    assert status == 1 or "of 1 epochs" not in printed.out
+    assert len(saved_state(run, 2)) > 0
+
+
+def test_best_is_the_best_validated_epoch():
+    scores = [float(row["validation_mAP"]) for row in history(tiny.trained())]
+    best = 1 + int(np.argmax(scores))
+    kept = saved_weights(tiny.trained(), "best")
+    expected = network_in_state(tiny.trained(), best)
+    assert sorted(float(np.abs(w).sum()) for w in kept) == pytest.approx(
+        sorted(float(np.abs(w).sum()) for w in expected.values()), rel=1e-6
+    )
+
+
+def test_run_says_what_it_was_made_with(run):
+    description = json.loads((run / "run.json").read_text())
+    assert description["class_names"] == list(tiny.CLASSES)
+    assert {"tensorflow", "keras", "numpy", "a2net-tf"} <= set(description["versions"])
+    config, _ = settings.parse([f"--flagfile={run / 'flags.txt'}"])
+    assert settings.to_dict(config) == description["config"]
+
+
+# --- going wrong
+
+
+def edit_config(run, **changes):
+    """Changes settings in run.json, so that a command with them fits the run."""
+    description = json.loads((run / "run.json").read_text())
+    description["config"].update(changes)
+    (run / "run.json").write_text(json.dumps(description))
+
+
+def test_not_finite_loss_stops_and_keeps_the_last_epoch(run, capsys):
+    edit_config(run, learning_rate=1e30, epochs=3)
+    before = {name: content for name, content in tiny.files_below(run).items() if "logs" not in name}
+    capsys.readouterr()
+    assert main(tiny.train_flags(run, "--epochs=3", VALIDATION, "--learning_rate=1e30")) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(r"the loss is no longer finite at epoch 3, step [1-5] \(.*loss.*\); the last finished epoch is kept", errors[0])
+    after = {name: content for name, content in tiny.files_below(run).items() if "logs" not in name}
+    assert after == before
+
+
+@pytest.mark.parametrize("damage", ["data cut", "data missing", "index cut", "index empty", "list of states is garbage"])
+def test_damaged_state(run, capsys, damage):
+    (data,), index, listing = run.glob("state/ckpt-2.data*"), run / "state" / "ckpt-2.index", run / "state" / "checkpoint"
+    if damage == "data cut":
+        data.write_bytes(data.read_bytes()[:1000])
+    elif damage == "data missing":
+        data.unlink()
+    elif damage == "index cut":
+        index.write_bytes(index.read_bytes()[:1000])
+    elif damage == "index empty":
+        index.write_bytes(b"")
+    else:
+        listing.write_text("\x00garbage")
+    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--epochs=2", VALIDATION))
+    assert str(run / "state") in error
+
+
+def test_lost_state_is_not_mistaken_for_a_new_run(run, capsys):
+    """Weights are there but nothing to resume from: starting over would overwrite them."""
+    for file in (run / "state").iterdir():
+        file.unlink()
+    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--epochs=2", VALIDATION))
+    assert str(run / "state") in error
+
+
+def test_state_of_another_architecture(run, capsys):
+    edit_config(run, head_channels=9)
+    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--epochs=2", VALIDATION, "--head_channels=9"))
+    assert f"{run / 'state' / 'ckpt-2'}: damaged, or of another architecture" in error
+
+
+def test_leftovers_of_a_killed_save_do_no_harm(run):
+    """A kill while the weights are written leaves the temporary file only."""
+    pathlib.Path(run / "last.tmp.weights.h5").write_bytes(b"half")
+    (run / "state" / "ckpt-3_temp").mkdir()
+    with tiny.silence():
+        assert main(["--mode=evaluate", f"--workdir={run}", "--noplots"]) == 0
