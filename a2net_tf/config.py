@@ -218,6 +218,9 @@ def from_dict(values: dict[str, Any]) -> Config:
 def _convert(name: str, value: Any) -> Any:
     default = FIELDS[name].default
     if not isinstance(default, tuple):
+        expected = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
+            raise UserError(f"--{name}={value!r}: expected {type(default).__name__}")
         return value
     number = type(default[0])
     try:
@@ -246,10 +249,10 @@ def check(config: Config) -> None:
     _check_pyramid(config)
     if not (config.anchor_free or config.anchor_based):
         raise UserError("--noanchor_free and --noanchor_based together leave no module to train")
-    if list(config.decay_epochs) != sorted(config.decay_epochs):
-        raise UserError(f"--decay_epochs={config.decay_epochs}: must increase")
-    if list(config.duration_edges) != sorted(config.duration_edges):
-        raise UserError(f"--duration_edges={config.duration_edges}: must increase")
+    for name in ("decay_epochs", "duration_edges"):
+        values = getattr(config, name)
+        if list(values) != sorted(set(values)):
+            raise UserError(f"--{name}={','.join(map(str, values))}: must increase")
     trains = config.mode.startswith("train")
     if trains and config.validation_split and config.validation_split == config.eval_split:
         raise UserError(
@@ -262,7 +265,7 @@ def check(config: Config) -> None:
 
 # name: (lowest, highest, whether the bounds themselves are allowed)
 _RANGES = {
-    "seed": (0, 2**31 - 2, True),
+    "seed": (0, 2**31 - 3, True),
     "window_steps": (4, None, True),
     "train_stride_steps": (1, None, True),
     "test_stride_steps": (1, None, True),

@@ -95,7 +95,8 @@ def training_batches(
     """Batches of all epochs from ``first_epoch`` on, ``steps_per_epoch`` each.
 
     The order and the offsets of an epoch depend on (seed, epoch) alone, so a run that starts again at an epoch sees
-    what an uninterrupted one sees.
+    what an uninterrupted one sees. tf.data takes a seed that differs by epoch only while the global seed
+    (``tf.random.set_seed``) is unset or not 0.
     """
     indexed = records.enumerate()
 

@@ -117,7 +117,7 @@ def _soft_suppress(boxes, scores, max_detections, min_score, sigma):
             boxes=inputs[0],
             scores=inputs[1],
             max_output_size=max_detections,
-            iou_threshold=1.0,  # lower, and the operator would also suppress hard
+            iou_threshold=1.0,  # no hard suppression beside the soft one
             score_threshold=min_score,
             soft_nms_sigma=sigma / 2,  # the operator computes exp(-tiou**2 / (2 sigma))
             pad_to_max_output_size=True,

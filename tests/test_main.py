@@ -95,7 +95,11 @@ def test_help_lists_every_flag_without_tensorflow():
     done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "tensorflow" not in done.stderr.replace("a2net_tf", "")
-    for flag in ("--mode=train|evaluate|train_and_evaluate|predict|export|score|profile", "--workdir", "--[no]anchor_free"):
+    for flag in (
+        "--mode=train|evaluate|train_and_evaluate|predict|export|score|profile",
+        "--workdir",
+        "--[no]anchor_free",
+    ):
         assert flag in done.stdout
     assert done.stdout.startswith("A2Net: find when actions happen")
 
@@ -318,7 +322,9 @@ def test_flag_contradicts_the_trained_model(refused, run, flag):
 
 def test_flags_that_do_not_belong_to_the_model_are_free(run):
     with tiny.silence():
-        assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--nms_tiou=0.4", "--test_stride_steps=16"]) == 0
+        assert (
+            main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--nms_tiou=0.4", "--test_stride_steps=16"]) == 0
+        )
     assert json.loads((run / "metrics.json").read_text())["split"] == "test[:2]"
 
 
@@ -341,7 +347,9 @@ def test_damaged_weights(refused, run, damage):
     assert f"{weights}: damaged" in refused("--mode=evaluate", f"--workdir={run}")
 
 
-@pytest.mark.parametrize(("mode", "flag"), [("evaluate", "--noplots"), ("export", "--saved_model"), ("predict", "--output")])
+@pytest.mark.parametrize(
+    ("mode", "flag"), [("evaluate", "--noplots"), ("export", "--saved_model"), ("predict", "--output")]
+)
 def test_workdir_without_a_run(refused, tmp_path, mode, flag):
     target = [flag] if mode == "evaluate" else [f"{flag}={tmp_path / 'out'}"]
     message = refused(f"--mode={mode}", f"--workdir={tmp_path}", *target)
@@ -356,13 +364,24 @@ def test_checkpoint_best_without_validation(refused, run):
 
 def test_run_whose_first_epoch_never_ended(refused, run):
     (run / "last.weights.h5").unlink()
-    assert "last.weights.h5: no such checkpoint (no epoch has finished)" in refused("--mode=evaluate", f"--workdir={run}")
+    assert "last.weights.h5: no such checkpoint (no epoch has finished)" in refused(
+        "--mode=evaluate", f"--workdir={run}"
+    )
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "train"])
 @pytest.mark.parametrize(
     "text",
-    ["", "\x00\xff", "{", "[]", "{}", '{"config": []}', '{"config": {"epochs": "x"}}', '{"config": {"no_such_setting": 1}}'],
+    [
+        "",
+        "\x00\xff",
+        "{",
+        "[]",
+        "{}",
+        '{"config": []}',
+        '{"config": {"epochs": "x"}}',
+        '{"config": {"no_such_setting": 1}}',
+    ],
 )
 def test_damaged_run_json(refused, run, text, mode):
     (run / "run.json").write_text(text, encoding="latin-1")
@@ -687,7 +706,11 @@ def test_second_result_keeps_the_first(tmp_path):
         ("found.json", '{"result": {}}', "found.json: key 'results' is missing; found result"),
         ("found.json", "\xff\xfe", "found.json"),
         ("found.json", '{"results": {"a": [{"label": "hop", "score": 1, "segment": [0, 1]}]}}', "unknown label 'hop'"),
-        ("found.json", '{"results": {"a": [{"label": "jump", "score": 1, "segment": [0]}]}}', r"expected \[start, end\]"),
+        (
+            "found.json",
+            '{"results": {"a": [{"label": "jump", "score": 1, "segment": [0]}]}}',
+            r"expected \[start, end\]",
+        ),
         ("found.json", '{"results": {"a": [{"label": "jump", "segment": [0, 1]}]}}', "key 'score' is missing"),
         ("truth.json", '{"database": {}}', "truth.json: no video of subset 'validation'"),
     ],
@@ -725,7 +748,9 @@ def test_score_bad_thumos14_files(refused, tmp_path, file, content, message):
 
 @pytest.mark.parametrize("subset", ["testing", "trainval"])
 def test_score_unknown_subset(refused, tmp_path, subset):
-    assert f"no video of subset '{subset}'" in refused("--mode=score", *write_activitynet(tmp_path), f"--subset={subset}")
+    assert f"no video of subset '{subset}'" in refused(
+        "--mode=score", *write_activitynet(tmp_path), f"--subset={subset}"
+    )
 
 
 # --- profile

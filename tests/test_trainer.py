@@ -39,20 +39,23 @@ def saved_weights(workdir, checkpoint="last"):
 def saved_state(workdir, epoch):
     """Every number that resuming restores, by name."""
     reader = tf.train.load_checkpoint(str(workdir / "state" / f"ckpt-{epoch}"))
-    names = [name for name in reader.get_variable_to_shape_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
+    names = [
+        name for name in reader.get_variable_to_shape_map() if not name.startswith(("_CHECKPOINT", "save_counter"))
+    ]
     return {name: np.asarray(reader.get_tensor(name)) for name in names}
 
 
-def network_in_state(workdir, epoch):
-    """The raw (not averaged) weights of the network after an epoch."""
-    return {name: value for name, value in saved_state(workdir, epoch).items() if name.startswith("network/")}
+def raw_weights(workdir, epoch):
+    """The network's weights after an epoch, not averaged; ``epoch`` is one of the last two."""
+    network = run_directory.build_network(run_directory.load(str(workdir)))
+    tf.train.Checkpoint(network=network).restore(str(workdir / "state" / f"ckpt-{epoch}")).expect_partial()
+    return network.get_weights()
 
 
 def assert_equal(found, expected, atol=0.0):
-    found, expected = (dict(enumerate(x)) if isinstance(x, list) else x for x in (found, expected))
-    assert found.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=str(name))
+    """Compares lists of arrays."""
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(f, e, rtol=0, atol=atol)
 
 
 def largest_difference(found, expected):
@@ -69,13 +72,16 @@ def history(workdir):
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     """With random offsets and averaged weights, whose state is easily forgotten."""
-    more = ["--epochs=4", "--train_split=train[:40]", "--batch_size=4", "--random_offsets", "--ema_momentum=0.9"]
+    more = ["--epochs=4", "--train_split=train[:16]", "--batch_size=4", "--random_offsets", "--ema_momentum=0.9"]
     whole, stopped = start(tmp_path / "whole", *more), start(tmp_path / "stopped", *more)
     kill_in_the_middle_of_an_epoch(stopped, tmp_path / "stopped")
     assert whole.wait() == 0
     tiny.train(tmp_path / "stopped", *more)
     assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"), atol=1e-6)
-    assert_equal(saved_state(tmp_path / "stopped", 4), saved_state(tmp_path / "whole", 4), atol=1e-6)
+    resumed, expected = saved_state(tmp_path / "stopped", 4), saved_state(tmp_path / "whole", 4)
+    assert resumed.keys() == expected.keys()
+    for name in expected:  # Adam's moments and the averages too
+        np.testing.assert_allclose(resumed[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
     assert [row["epoch"] for row in history(tmp_path / "stopped")] == ["1", "2", "3", "4"]
     assert history(tmp_path / "stopped") == history(tmp_path / "whole")
 
@@ -93,7 +99,7 @@ def kill_in_the_middle_of_an_epoch(process, workdir):
         assert process.poll() is None, "training ended too early"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.15)
+    time.sleep(0.1)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (workdir / "state" / "ckpt-4.index").exists(), "there is nothing left to resume"
@@ -106,20 +112,19 @@ def test_same_seed_same_weights(tmp_path):
     """Also without validation, which must only look."""
     again = tiny.train(tmp_path / "again", "--epochs=2")
     assert_equal(saved_weights(again), saved_weights(tiny.trained()))
-    assert_equal(saved_state(again, 2).keys(), saved_state(tiny.trained(), 2).keys())
 
 
 def test_same_seed_same_weights_when_the_dataset_is_prepared_by_the_same_command(tmp_path):
     fresh = tiny.train(tmp_path / "fresh", f"--data_dir={tmp_path / 'data'}")
-    assert_equal(network_in_state(fresh, 1), network_in_state(tiny.trained(), 1))
+    assert_equal(raw_weights(fresh, 1), raw_weights(tiny.trained(), 1))
 
 
 def test_other_seed_other_weights(tmp_path):
     other = tiny.train(tmp_path / "other", "--seed=1")
-    expected = network_in_state(tiny.trained(), 1)
-    different = [name for name, value in network_in_state(other, 1).items() if not np.array_equal(value, expected[name])]
-    kernels = [name for name, value in expected.items() if value.ndim == 3]
-    assert set(kernels) <= set(different)
+    pairs = zip(raw_weights(other, 1), raw_weights(tiny.trained(), 1), strict=True)
+    kernels = [(a, b) for a, b in pairs if a.ndim == 3]
+    assert len(kernels) > 10
+    assert all(np.abs(a - b).max() > 0.01 for a, b in kernels)
 
 
 # --- learning: one batch, over and over
@@ -145,7 +150,7 @@ class Recorder(keras.callbacks.Callback):
 class OneBatch:
     """60 steps on one batch."""
 
-    run: run_directory.Run
+    folder: pathlib.Path
     model: trainer.Trainer
     recorder: Recorder
     initial: list
@@ -159,6 +164,7 @@ def one_batch(tmp_path_factory):
     run = run_directory.load(str(tiny.trained()))
     config = dataclasses.replace(run.config, workdir=str(folder), ema_momentum=0.9, learning_rate=3e-3, batch_size=8)
     run = run._replace(config=config)
+    run_directory.save(run)
     builder = records.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
     pipeline = input_pipeline.training_batches(
         records.read_records(builder, "train[:8]"), config, first_epoch=0, steps_per_epoch=1
@@ -169,7 +175,7 @@ def one_batch(tmp_path_factory):
     recorder, initial, before = Recorder(0.9), model.network.get_weights(), loss_on(model, batch)
     data = tf.data.Dataset.from_tensors(batch).repeat(60)
     model.fit(data, epochs=1, callbacks=[recorder, trainer.EpochEnd(run, None)], verbose=0)
-    return OneBatch(run, model, recorder, initial, before, loss_on(model, batch))
+    return OneBatch(folder, model, recorder, initial, before, loss_on(model, batch))
 
 
 def loss_on(model, batch):
@@ -193,18 +199,14 @@ def test_every_weight_learns(one_batch):
 
 
 def test_averaged_weights_are_what_is_evaluated(one_batch):
-    saved = saved_weights_of(one_batch.run)
+    saved = saved_weights(one_batch.folder)
     assert_equal(saved, one_batch.recorder.average, atol=1e-5)
     assert largest_difference(saved, one_batch.recorder.raw) > 1e-3
 
 
 def test_training_goes_on_with_the_raw_weights(one_batch):
-    """Averages are swapped in to be saved, and out again."""
-    assert_equal(one_batch.model.network.get_weights(), one_batch.recorder.raw)
-
-
-def saved_weights_of(run):
-    return run_directory.load_network(run._replace(config=dataclasses.replace(run.config, checkpoint="last"))).get_weights()
+    """Averages are swapped in to be saved, and out again before the state is."""
+    assert_equal(raw_weights(one_batch.folder, 1), one_batch.recorder.raw, atol=1e-6)  # Keras swaps by adding
 
 
 # --- optimiser. Adam moves a weight by the learning rate as long as its gradient stays the same
@@ -255,7 +257,7 @@ def test_other_arithmetic_trains_alike(tmp_path, flag):
     (epoch,), expected = history(run), history(tiny.trained())[0]
     assert np.isfinite(float(epoch["gradient_norm"]))
     assert float(epoch["loss"]) == pytest.approx(float(expected["loss"]), rel=0.05)
-    moved = largest_difference(list(network_in_state(run, 1).values()), list(network_in_state(tiny.trained(), 1).values()))
+    moved = largest_difference(raw_weights(run, 1), raw_weights(tiny.trained(), 1))
     assert moved < 0.01  # the first weights are the same, and no step goes astray
 
 
@@ -320,15 +322,12 @@ def test_loss_is_the_weighted_sum_of_its_logged_parts():
 
 def test_more_epochs_continue_a_finished_run(run):
     """Columns and rows of history.csv stay in order also if only the added epoch is validated."""
-    before = saved_state(run, 2)
     tiny.train(run, "--epochs=4", VALIDATION, "--validate_every=2")
     assert [row["epoch"] for row in history(run)] == ["1", "2", "3", "4"]
     assert [np.isfinite(float(row["validation_mAP"] or "nan")) for row in history(run)] == [True, True, False, True]
     assert float(history(run)[3]["loss"]) < float(history(run)[0]["loss"])
-    after = saved_state(run, 4)
-    (steps,) = [name for name in after if re.search(r"optimizer.*iteration|optimizer/_variables/0/", name)][:1]
-    assert int(after[steps]) == 2 * int(before[steps])
-    assert set(events(run / "logs")["epoch_loss"]) >= {(2, pytest.approx(float(history(run)[2]["loss"]), rel=1e-5))}
+    shown = dict(events(run / "logs")["epoch_loss"])
+    assert shown == pytest.approx({i: float(row["loss"]) for i, row in enumerate(history(run))}, rel=1e-5)
 
 
 def test_a_finished_run_is_left_alone(run, capsys):
@@ -365,11 +364,8 @@ def test_fewer_epochs_than_are_done(run, capsys):
 def test_best_is_the_best_validated_epoch():
     scores = [float(row["validation_mAP"]) for row in history(tiny.trained())]
     best = 1 + int(np.argmax(scores))
-    kept = saved_weights(tiny.trained(), "best")
-    expected = network_in_state(tiny.trained(), best)
-    assert sorted(float(np.abs(w).sum()) for w in kept) == pytest.approx(
-        sorted(float(np.abs(w).sum()) for w in expected.values()), rel=1e-6
-    )
+    kept, expected = saved_weights(tiny.trained(), "best"), raw_weights(tiny.trained(), best)
+    assert_equal(kept, expected)
 
 
 def test_run_says_what_it_was_made_with(run):
@@ -397,14 +393,22 @@ def test_not_finite_loss_stops_and_keeps_the_last_epoch(run, capsys):
     assert main(tiny.train_flags(run, "--epochs=3", VALIDATION, "--learning_rate=1e30")) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert re.search(r"the loss is no longer finite at epoch 3, step [1-5] \(.*loss.*\); the last finished epoch is kept", errors[0])
+    assert re.search(
+        r"the loss is no longer finite at epoch 3, step [1-5] \(.*loss.*\); the last finished epoch is kept", errors[0]
+    )
     after = {name: content for name, content in tiny.files_below(run).items() if "logs" not in name}
     assert after == before
 
 
-@pytest.mark.parametrize("damage", ["data cut", "data missing", "index cut", "index empty", "list of states is garbage"])
+@pytest.mark.parametrize(
+    "damage", ["data cut", "data missing", "index cut", "index empty", "list of states is garbage"]
+)
 def test_damaged_state(run, capsys, damage):
-    (data,), index, listing = run.glob("state/ckpt-2.data*"), run / "state" / "ckpt-2.index", run / "state" / "checkpoint"
+    (data,), index, listing = (
+        run.glob("state/ckpt-2.data*"),
+        run / "state" / "ckpt-2.index",
+        run / "state" / "checkpoint",
+    )
     if damage == "data cut":
         data.write_bytes(data.read_bytes()[:1000])
     elif damage == "data missing":
@@ -415,7 +419,8 @@ def test_damaged_state(run, capsys, damage):
         index.write_bytes(b"")
     else:
         listing.write_text("\x00garbage")
-    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--epochs=2", VALIDATION))
+    warned = damage == "list of states is garbage"  # by TensorFlow
+    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--epochs=2", VALIDATION), alone=not warned)
     assert str(run / "state") in error
 
 

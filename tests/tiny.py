@@ -67,7 +67,11 @@ def trained() -> pathlib.Path:
 
 def copy_of_trained(parent: pathlib.Path) -> pathlib.Path:
     """A copy of ``trained`` to damage or to go on with."""
-    return shutil.copytree(trained(), parent / "run")
+    run = shutil.copytree(trained(), parent / "run")
+    for name in ("run.json", "flags.txt"):
+        text = (run / name).read_text()
+        (run / name).write_text(text.replace(str(trained()), str(run)))
+    return run
 
 
 @contextlib.contextmanager
@@ -81,15 +85,18 @@ def silence():
         yield
 
 
-def refused(capsys, where: pathlib.Path, *arguments: str) -> str:
-    """Runs a command that must fail with one line and leave every file below ``where`` as it was; returns the line."""
+def refused(capsys, where: pathlib.Path, *arguments: str, alone: bool = True) -> str:
+    """Runs a command that must fail with one line and leave every file below ``where`` as it was; returns the line.
+
+    The line stands ``alone`` unless something else is expected to write to stderr before it.
+    """
     capsys.readouterr()
     before = files_below(where)
     status = main(list(arguments))
     lines = capsys.readouterr().err.strip().splitlines()
     assert status == 1
     assert [line for line in lines if line.startswith("error: ")] == lines[-1:], lines
-    assert len(lines) == 1, lines
+    assert len(lines) == 1 or not alone, lines
     assert files_below(where) == before
     return lines[-1]
 
