@@ -248,8 +248,8 @@ def train_on_bad_hapt(tmp_path, capsys, raw):
     assert [line for line in lines if line.startswith("error: ")] == lines[-1:]  # TFDS's progress bars come before it
     assert "Traceback" not in "".join(lines)
     assert not (tmp_path / "run").exists()
-    left = {path.name for path in (tmp_path / "data").rglob("*")}
-    assert left <= {"hapt", ".config", "metadata.json", "accelerometer", "downloads"}  # what TFDS makes first
+    left = " ".join(path.name for path in (tmp_path / "data").rglob("*"))
+    assert not re.search("tfrecord|incomplete|dataset_info", left)  # TFDS leaves some empty folders
     return lines[-1]
 
 
