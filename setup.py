@@ -31,6 +31,7 @@ def mapped_packages() -> list[str]:
 PLOTS = ["matplotlib>=3.8"]
 TENSORBOARD = ["tensorboard>=2.17"]
 TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line does not start without them
+RELEASE = ["torch>=2.2"]  # reads the authors' checkpoints; half a gigabyte and more, so not among the tests' needs
 TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -58,6 +59,7 @@ setup(
         "plots": PLOTS,
         "tensorboard": TENSORBOARD,
         "tfds-build": TFDS_COMMAND,
+        "release": RELEASE,
         "test": TEST + PLOTS + TENSORBOARD + TFDS_COMMAND,
     },
 )

@@ -12,7 +12,7 @@ from absl import flags
 
 from a2net_tf.errors import UserError
 
-MODES = ("train", "evaluate", "train_and_evaluate", "predict", "export", "score", "profile")
+MODES = ("train", "evaluate", "train_and_evaluate", "predict", "export", "score", "profile", "import_release")
 
 # A trained model is bound to these groups: later commands take them from the working directory.
 MODEL_GROUPS = ("windows", "model")
@@ -40,6 +40,9 @@ class Config:
     train_split: str = _setting("train", "Split to train on, TFDS syntax: user01+user03, train[:80%].", "training data")
     validation_split: str = _setting(
         "", "Split whose mAP is logged and picks the best epoch; keep it apart from --eval_split.", "training data"
+    )
+    release_checkpoint: str = _setting(
+        "", "import_release: PyTorch file of the authors' release; what is imported is not trained on.", "training data"
     )
     data_dir: str = _setting("", "Where prepared datasets live; empty: TFDS's default (~/tensorflow_datasets).", "data")
     manual_dir: str = _setting("", "Folder with raw files that cannot be downloaded automatically.", "data")
@@ -138,15 +141,22 @@ class Config:
     max_detections: int = _setting(200, "Best detections kept per sequence.", "localization")
     window_batch: int = _setting(32, "Windows that go through the network at once.", "localization")
     # --- evaluation
-    protocol: str = _setting("activitynet", "How detections are scored.", "evaluation", ("activitynet", "thumos14"))
-    tiou_thresholds: tuple[float, ...] = _setting((0.3, 0.4, 0.5, 0.6, 0.7), "Of mAP.", "evaluation")
+    protocol: str = _setting(
+        "activitynet",
+        "How detections are scored: mAP of either challenge; score only: recall of proposals (AR@AN).",
+        "evaluation",
+        ("activitynet", "thumos14", "proposals"),
+    )
+    tiou_thresholds: tuple[float, ...] = _setting(
+        (0.3, 0.4, 0.5, 0.6, 0.7), "Of mAP (proposals: 0.5:0.05:0.95 unless given).", "evaluation"
+    )
     duration_edges: tuple[float, ...] = _setting(
         (1.5, 2.5, 4.2, 6.9), "Seconds between the duration buckets of Table I.", "evaluation"
     )
     plots: bool = _setting(True, "Draw time lines of a few sequences when evaluating (needs matplotlib).", "evaluation")
     detections: str = _setting("", "score: the file to judge.", "evaluation")
     ground_truth: str = _setting(
-        "", "score: annotation folder (thumos14) or database JSON (activitynet).", "evaluation"
+        "", "score: annotation folder (thumos14) or database JSON (activitynet); proposals: either.", "evaluation"
     )
     subset: str = _setting("", "score: subset of the ground truth; empty: test or validation.", "evaluation")
     metrics: str = _setting("", "score, profile: JSON file to write.", "evaluation")
@@ -154,7 +164,9 @@ class Config:
     features: str = _setting("", "predict: one .npy matrix [steps, features], or a folder of them.", "use")
     saved_model: str = _setting("", "export: directory to write; predict: exported model to use.", "use")
     output: str = _setting("", "predict: ActivityNet-format JSON to write; subtitles go beside it.", "use")
-    seconds_per_step: float = _setting(0.0, "predict: time between feature vectors; 0: as in training.", "use")
+    seconds_per_step: float = _setting(
+        0.0, "predict: time between feature vectors; 0: as in training. import_release: 0 is 4 frames at 30 fps.", "use"
+    )
     subtitle_score: float = _setting(0.3, "predict: detections below are left out of the subtitles.", "use")
 
 
@@ -253,7 +265,14 @@ def check(config: Config) -> None:
         values = getattr(config, name)
         if list(values) != sorted(set(values)):
             raise UserError(f"--{name}={','.join(map(str, values))}: must increase")
+    if config.protocol == "proposals" and config.mode != "score":
+        raise UserError(
+            f"--protocol=proposals is for --mode=score, not --mode={config.mode}; evaluate reports the recall of "
+            "proposals beside the mAP of --protocol=activitynet or thumos14"
+        )
     trains = config.mode.startswith("train")
+    if trains and config.release_checkpoint:  # its run has no optimiser state: the weights would be lost
+        raise UserError("--release_checkpoint is for --mode=import_release; an imported run cannot be trained on")
     if trains and config.validation_split and config.validation_split == config.eval_split:
         raise UserError(
             f"--validation_split and --eval_split are both '{config.eval_split}': the best epoch would be picked on "

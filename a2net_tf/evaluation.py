@@ -1,6 +1,7 @@
-"""Mean average precision by the rules of THUMOS14 and of ActivityNet; numpy only.
+"""Mean average precision by the rules of THUMOS14 and of ActivityNet, average recall of proposals; numpy only.
 
-The two protocols give different numbers for the same detections, so every result carries the protocol's name.
+The two protocols of mean average precision give different numbers for the same detections, so every result carries the
+protocol's name.
 
 | | thumos14 | activitynet |
 |---|---|---|
@@ -11,8 +12,12 @@ The two protocols give different numbers for the same detections, so every resul
 | average precision | sum of the precision at each true positive / ground truths | area under the interpolated curve |
 | equal scores | true positives first | the order in which the detections are given |
 
-Sources: the evaluation kit of the THUMOS 2014 challenge, the evaluation code of the ActivityNet challenge, and for the
-normalised mAP Alwassel et al., "Diagnosing Error in Temporal Action Detectors" (DETAD), ECCV 2018.
+The third protocol, ``proposals``, looks at no class: which share of the actions does some proposal cover, as a function
+of the average number of proposals per video (AR@AN)? See ``average_recall``.
+
+Sources: the evaluation kit of the THUMOS 2014 challenge, the evaluation code of the ActivityNet challenge (detections
+and proposals), and for the normalised mAP Alwassel et al., "Diagnosing Error in Temporal Action Detectors" (DETAD),
+ECCV 2018.
 
 Letters used here: M ground truths, N detections, R tIoU thresholds.
 """
@@ -297,18 +302,28 @@ def _check_settings(protocol: str, tiou_thresholds: Sequence[float], duration_ed
     """Returns the thresholds as f64[R]."""
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol: expected {' or '.join(PROTOCOLS)}, got '{protocol}'")
-    thresholds = np.asarray(tiou_thresholds, float).reshape(-1)
-    if len(thresholds) == 0 or not ((thresholds > 0) & (thresholds <= 1)).all():
-        raise UserError(f"tiou_thresholds: expected numbers above 0 and up to 1, got {thresholds.tolist()}; percent?")
+    thresholds = _check_thresholds(tiou_thresholds)
     edges = np.asarray(duration_edges, float).reshape(-1)
     if not (np.isfinite(edges).all() and (np.diff(edges, prepend=0.0) > 0).all()):
         raise UserError(f"duration_edges: expected rising numbers of seconds above 0, got {edges.tolist()}")
     return thresholds
 
 
-def _check_labels(ground_truth: GroundTruth, detections: Detections, class_names: Sequence[str]) -> None:
+def _check_thresholds(tiou_thresholds: Sequence[float]) -> np.ndarray:
+    """Returns them as f64[R]."""
+    thresholds = np.asarray(tiou_thresholds, float).reshape(-1)
+    if len(thresholds) == 0 or not ((thresholds > 0) & (thresholds <= 1)).all():
+        raise UserError(f"tiou_thresholds: expected numbers above 0 and up to 1, got {thresholds.tolist()}; percent?")
+    return thresholds
+
+
+def _check_ground_truth(ground_truth: GroundTruth) -> None:
     if len(ground_truth.videos) == 0:
         raise UserError("there is no ground truth to evaluate against; is it the right subset?")
+
+
+def _check_labels(ground_truth: GroundTruth, detections: Detections, class_names: Sequence[str]) -> None:
+    _check_ground_truth(ground_truth)
     if len(set(class_names)) != len(class_names):
         raise UserError("class_names: a name occurs twice")
     for kind, labels in (("ground truth", ground_truth.labels), ("detections", detections.labels)):
@@ -440,6 +455,128 @@ def _means(name: str, per_class: list[list[float] | None], num_thresholds: int =
         return {name: [None] * num_thresholds, f"average_{name}": None}
     means = np.mean(rows, axis=0)
     return {name: means.tolist(), f"average_{name}": float(means.mean())}
+
+
+PROPOSAL_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as the challenge computes them, bit for bit
+AVERAGE_NUMBERS = (50, 100, 200, 500, 1000)  # of Table XIII
+TOP_PROPOSALS = 200  # of Section IV-C
+_CURVE_LEVELS = 100  # the curve has the average numbers 1, 2, ..., 100
+
+
+def average_recall(
+    ground_truth: GroundTruth, proposals: Detections, *, tiou_thresholds: Sequence[float] = PROPOSAL_THRESHOLDS
+) -> dict:
+    """Average recall against the average number of proposals per video (AR@AN), as the ActivityNet challenge has it.
+
+    Classes are not looked at. A ground truth is recalled if any of the proposals taken from its video has a tIoU of at
+    least the threshold; one proposal may recall several. Videos get no equal numbers of proposals but equal *shares*:
+    at the average number AN each gives its best n x AN x videos / (all proposals), rounded down, of its n. All
+    proposals of the file count there, also those in videos without ground truth. Where there are fewer than AN per
+    video, all are taken.
+
+    Proposals that are reversed, empty or hold a number that is not finite overlap nothing, but count as proposals. Of
+    equal scores the first given comes first.
+
+    Args:
+        ground_truth: of all classes and videos; an action annotated in two classes counts twice.
+        proposals: of all videos, in any order; labels are ignored.
+        tiou_thresholds: R numbers in (0, 1]; the challenge has 0.5:0.05:0.95.
+
+    Returns:
+        A dict that can be written as JSON, recalls as fractions: protocol; tiou_thresholds; average_number (1 to 100)
+        and average_recall, the curve, 100 numbers each; AR@ {"50": ..}, for those of 50, 100, 200, 500 and 1000 that
+        the proposals reach; area_under_curve, divided by the largest average number: a fraction too; recall_of_top_200,
+        R numbers: of the 200 best proposals of each video; num_ground_truths, num_videos (with ground truth),
+        num_proposals, num_reversed_proposals; proposals_per_video (in the videos with ground truth).
+
+    Raises:
+        UserError: no ground truth, bad thresholds.
+    """
+    thresholds = _check_thresholds(tiou_thresholds)
+    _check_ground_truth(ground_truth)
+    videos, proposal_videos = _number_videos(ground_truth.videos, proposals.videos)
+    num_videos = int(videos.max()) + 1
+    available = np.bincount(proposal_videos, minlength=num_videos)[:num_videos]
+    ranks = _first_ranks(ground_truth, proposals, thresholds)
+
+    def curve(average_number: int) -> np.ndarray:
+        counts = _proposals_taken(available, len(proposals), average_number)
+        return np.mean([(row[:, None] < counts[videos]).mean(axis=0) for row in ranks], axis=0)
+
+    recalls = curve(_CURVE_LEVELS)
+    reached = [n for n in AVERAGE_NUMBERS if available.sum() >= n * num_videos]
+    numbers = np.arange(1, _CURVE_LEVELS + 1)
+    top = np.minimum(available, TOP_PROPOSALS)[videos]
+    return {
+        "protocol": "proposals",
+        "tiou_thresholds": thresholds.round(9).tolist(),
+        "average_number": numbers.tolist(),
+        "average_recall": recalls.tolist(),
+        "AR@": {str(n): float(recalls[n - 1] if n <= _CURVE_LEVELS else curve(n)[-1]) for n in reached},
+        "area_under_curve": float(((recalls[1:] + recalls[:-1]) / 2).sum() / _CURVE_LEVELS),  # trapezoids from 1 to 100
+        f"recall_of_top_{TOP_PROPOSALS}": (ranks < top).mean(axis=1).tolist(),
+        "num_ground_truths": len(videos),
+        "num_videos": num_videos,
+        "num_proposals": len(proposals),
+        "num_reversed_proposals": int((~_is_proper(proposals)).sum()),
+        "proposals_per_video": float(available.sum() / num_videos),
+    }
+
+
+def _first_ranks(ground_truth: GroundTruth, proposals: Detections, thresholds: np.ndarray) -> np.ndarray:
+    """i64[R, M]: how many proposals of its video are better scored than the first that reaches each ground truth.
+
+    Where none does, it is the number of proposals of the video.
+    """
+    ranked = proposals.select(np.argsort(-proposals.scores, kind="stable"))  # NaN goes last
+    segments = np.where(_is_proper(ranked)[:, None], ranked.segments, 0.0)  # empty: overlaps nothing
+    ranks = np.zeros((len(thresholds), len(ground_truth.videos)), np.int64)
+    for t, p in _shared_groups(*_number_videos(ground_truth.videos, ranked.videos)):
+        best_so_far = np.maximum.accumulate(tiou_matrix(ground_truth.segments[t], segments[p]), axis=1)
+        ranks[:, t] = (best_so_far < thresholds[:, None, None]).sum(axis=-1)
+    return ranks
+
+
+def _proposals_taken(available: np.ndarray, num_proposals: int, average_number: int) -> np.ndarray:
+    """i64[V, 100]: the proposals taken from each video at 1/100, 2/100, ... 100/100 of ``average_number``.
+
+    The order of the operations is that of the challenge's code, since rounding down makes 28 of 28.999999999999996.
+
+    Args:
+        available: i64[V], the proposals of each video with ground truth.
+        num_proposals: in the whole file.
+        average_number: per video.
+    """
+    most = average_number * float(len(available))
+    kept = np.minimum((available * (most / max(num_proposals, 1))).astype(np.int64), available)
+    shares = np.arange(1, _CURVE_LEVELS + 1) / 100.0 * (most / max(kept.sum(), 1))
+    return np.minimum((kept[:, None] * shares).astype(np.int64), kept[:, None])
+
+
+def format_proposals(metrics_by_branch: dict[str, dict]) -> str:
+    """A plain-text table in percent, one row per branch; ``-`` where there are fewer proposals than that per video.
+
+    Args:
+        metrics_by_branch: name of the row -> what ``average_recall`` returned, all with the same thresholds.
+    """
+    first = next(iter(metrics_by_branch.values()))
+    thresholds = first["tiou_thresholds"]
+    header = [
+        "recall (%)",
+        f"top {TOP_PROPOSALS} at tIoU {thresholds[0]:g}",
+        *[f"AR@{n}" for n in AVERAGE_NUMBERS],
+        "area under AR-AN",
+        "per video",
+    ]
+    rows = []
+    for name, metrics in metrics_by_branch.items():
+        recalls = [metrics[f"recall_of_top_{TOP_PROPOSALS}"][0], *(metrics["AR@"].get(str(n)) for n in AVERAGE_NUMBERS)]
+        rows.append(
+            [name, *_percents([*recalls, metrics["area_under_curve"]]), f"{metrics['proposals_per_video']:.1f}"]
+        )
+    span = f"{thresholds[0]:g} to {thresholds[-1]:g}"
+    counts = f"{first['num_videos']} videos, {first['num_ground_truths']} ground truths"
+    return f"protocol proposals (tIoU >= threshold, AR over {span}, no classes), {counts}\n{_align([header, *rows])}"
 
 
 def format_table(metrics_by_branch: dict[str, dict]) -> str:

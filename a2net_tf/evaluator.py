@@ -36,11 +36,15 @@ def evaluate(config: Config, given: frozenset[str]) -> None:
     records = schema.read_records(builder, config.eval_split)
     found = inference.collect(inference.localize(localizer, records.as_numpy_iterator(), localizer.branches))
     by_branch = metrics_by_branch(found, current)
+    proposals = proposals_by_branch(found)
+    for branch, metrics in by_branch.items():
+        metrics["proposals"] = proposals[branch]
     _write_evaluation(found, by_branch, current, builder.info.full_name)
     main_branch = localizer.branches[-1]
     print(evaluation.format_table(by_branch))
     print(evaluation.format_classes(by_branch[main_branch]))
     print(evaluation.format_durations(by_branch[main_branch]))
+    print(evaluation.format_proposals(proposals))
     print(f"written: {pathlib.Path(config.workdir, 'metrics.json')} and detections.json")
 
 
@@ -96,6 +100,15 @@ def metrics_by_branch(found: list[Found], current: Run) -> dict[str, dict[str, A
             class_names=current.class_names,
             duration_edges=config.duration_edges,
         )
+        for branch in found[0].detections
+    }
+
+
+def proposals_by_branch(found: list[Found]) -> dict[str, dict[str, Any]]:
+    """Recall of each branch's detections, whatever their class (Section IV-C compares both heads in this)."""
+    truth = _ground_truth(found)
+    return {
+        branch: evaluation.average_recall(truth, Detections.concatenate([f.detections[branch] for f in found]))
         for branch in found[0].detections
     }
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from a2net_tf import anchors as pyramid
@@ -21,94 +22,27 @@ from a2net_tf.postprocess import (
 BRANCHES = ("anchor_free", "anchor_based", "both")
 
 
-class Localizer(tf.Module):
-    """Cuts windows, runs the network over batches of them, merges all candidates of a sequence and suppresses.
+class Member(tf.Module):
+    """One trained network with its settings, as a source of candidates.
 
     Args:
         network: of ``build_model``.
-        config: windows and localization settings.
-        class_names: the C classes; class id i is ``class_names[i]``.
-        first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
+        config: of the same run.
     """
 
-    def __init__(
-        self, network: keras.Model, config: Config, class_names: Sequence[str], first_step_seconds: float = 0.0
-    ):
-        super().__init__(name="localizer")
+    def __init__(self, network: keras.Model, config: Config):
+        super().__init__(name="member")
         self.network = network
         self.config = config
-        self.class_names = tuple(class_names)
-        self.first_step_seconds = float(first_step_seconds)
-        self.num_features = int(network.inputs[0].shape[-1])
-        self._labels = tf.constant(self.class_names)
         self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
         self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
-        self.sequence_candidates = tf.function(
-            self._sequence_candidates,
-            input_signature=[
-                tf.TensorSpec((None, self.num_features), tf.float32),
-                *[tf.TensorSpec((), tf.int32)] * 3,
-            ],
-        )
-        per_sequence = tf.TensorSpec((None,), tf.float32)
-        self.detect = {
-            branch: tf.function(
-                functools.partial(self._detect, branch=branch),
-                input_signature=[
-                    Candidates(
-                        tf.TensorSpec((None, None, 2), tf.float32),
-                        tf.TensorSpec((None, None), tf.float32),
-                        tf.TensorSpec((None, None), tf.int32),
-                    ),
-                    tf.TensorSpec((None,), tf.int32),
-                    per_sequence,
-                    per_sequence,
-                ],
-            )
-            for branch in self.branches
-        }
+        heads = [[False] * len(self._centers)] * config.anchor_free + [
+            [True] * len(self._anchors)
+        ] * config.anchor_based
+        self.is_anchor_based = np.concatenate(heads)  # bool[P]
 
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """The branches that this network can report: all of BRANCHES only if it has both modules."""
-        if self.config.anchor_free and self.config.anchor_based:
-            return BRANCHES
-        return ("anchor_free",) if self.config.anchor_free else ("anchor_based",)
-
-    def __call__(self, features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Detections of a batch of whole sequences.
-
-        Args:
-            features: f32[B, T, D], padded at the end with anything finite.
-            num_steps: i32[B], 1 <= num_steps <= T.
-            seconds_per_step: f32[B] > 0.
-
-        Returns:
-            ``segments`` f32[B, K, 2] in seconds, ``scores`` f32[B, K], ``class_ids`` i32[B, K], ``labels`` string[B, K]
-            and ``num_detections`` i32[B]; entries beyond it are 0 or "".
-        """
-        with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
-            candidates = self.batch_candidates(tf.identity(features), num_steps)
-        first = tf.fill(tf.shape(seconds_per_step), self.first_step_seconds)
-        found = self._detect(candidates, num_steps, seconds_per_step, first, branch=self.branches[-1])
-        return self.named(found)
-
-    def named(self, found: Detections) -> dict[str, tf.Tensor]:
-        """Detections with their labels, as a dict."""
-        there = tf.range(tf.shape(found.scores)[1]) < found.num_detections[:, None]
-        labels = tf.where(there, tf.gather(self._labels, found.class_ids), "")
-        return {**found._asdict(), "labels": labels}
-
-    def window_candidates(self, features: tf.Tensor) -> Candidates:
-        """Candidates of each window before suppression, in fractions of the window.
-
-        Args:
-            features: f32[N, W, D].
-
-        Returns:
-            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = L + A, anchor-free first. Scores carry no
-            merge weight yet.
-        """
+    def candidates(self, features: tf.Tensor) -> Candidates:
+        """Candidates of windows f32[N, W, D] before suppression, in fractions of the window: [N, P, ...]."""
         outputs = self.network(features, training=False)
         parts = []
         if self.config.anchor_free:
@@ -132,6 +66,107 @@ class Localizer(tf.Module):
                     max_background=self.config.max_background,
                 )
             )
+        return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
+
+
+class Localizer(tf.Module):
+    """Cuts windows, runs the network over batches of them, merges all candidates of a sequence and suppresses.
+
+    Args:
+        network: of ``build_model``.
+        config: windows and localization settings.
+        class_names: the C classes; class id i is ``class_names[i]``.
+        first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
+        others: further networks with their settings, for the same features and classes; all candidates are merged
+            before suppression (the "fuse" rows of Tables III and IV).
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        config: Config,
+        class_names: Sequence[str],
+        first_step_seconds: float = 0.0,
+        *,
+        others: Sequence[tuple[keras.Model, Config]] = (),
+    ):
+        super().__init__(name="localizer")
+        self.config = config
+        self.members = [Member(network, config), *(Member(*other) for other in others)]
+        self._is_anchor_based = np.concatenate([member.is_anchor_based for member in self.members])
+        self.class_names = tuple(class_names)
+        self.first_step_seconds = float(first_step_seconds)
+        self.num_features = int(network.inputs[0].shape[-1])
+        self._labels = tf.constant(self.class_names)
+        self.sequence_candidates = tf.function(
+            self._sequence_candidates,
+            input_signature=[
+                tf.TensorSpec((None, self.num_features), tf.float32),
+                *[tf.TensorSpec((), tf.int32)] * 3,
+            ],
+        )
+        per_sequence = tf.TensorSpec((None,), tf.float32)
+        self.detect = {
+            branch: tf.function(
+                functools.partial(self._detect, branch=branch),
+                input_signature=[
+                    Candidates(
+                        tf.TensorSpec((None, None, 2), tf.float32),
+                        tf.TensorSpec((None, None), tf.float32),
+                        tf.TensorSpec((None, None), tf.int32),
+                    ),
+                    tf.TensorSpec((None,), tf.int32),
+                    per_sequence,
+                    per_sequence,
+                    tf.TensorSpec((), tf.float32),
+                ],
+            )
+            for branch in self.branches
+        }
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that can be reported: all of BRANCHES only if there are both modules."""
+        if self._is_anchor_based.all():
+            return ("anchor_based",)
+        return BRANCHES if self._is_anchor_based.any() else ("anchor_free",)
+
+    def __call__(self, features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detections of a batch of whole sequences.
+
+        Args:
+            features: f32[B, T, D], padded at the end with anything finite.
+            num_steps: i32[B], 1 <= num_steps <= T.
+            seconds_per_step: f32[B] > 0.
+
+        Returns:
+            ``segments`` f32[B, K, 2] in seconds, ``scores`` f32[B, K], ``class_ids`` i32[B, K], ``labels`` string[B, K]
+            and ``num_detections`` i32[B]; entries beyond it are 0 or "".
+        """
+        with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
+            candidates = self.batch_candidates(tf.identity(features), num_steps)
+        first = tf.fill(tf.shape(seconds_per_step), self.first_step_seconds)
+        weight = tf.constant(self.config.anchor_based_lambda)
+        found = self._detect(candidates, num_steps, seconds_per_step, first, weight, branch=self.branches[-1])
+        return self.named(found)
+
+    def named(self, found: Detections) -> dict[str, tf.Tensor]:
+        """Detections with their labels, as a dict."""
+        there = tf.range(tf.shape(found.scores)[1]) < found.num_detections[:, None]
+        labels = tf.where(there, tf.gather(self._labels, found.class_ids), "")
+        return {**found._asdict(), "labels": labels}
+
+    def window_candidates(self, features: tf.Tensor) -> Candidates:
+        """Candidates of each window before suppression, in fractions of the window.
+
+        Args:
+            features: f32[N, W, D].
+
+        Returns:
+            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = L + A of each network, anchor-free
+            first. Scores carry no merge weight yet.
+        """
+        parts = [member.candidates(features) for member in self.members]
         return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
 
     def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
@@ -175,7 +210,7 @@ class Localizer(tf.Module):
         window_steps, batch = self.config.window_steps, self.config.window_batch
         total = tf.size(starts)
         num_batches = (total + batch - 1) // batch
-        per_window = self._num_candidates()
+        per_window = len(self._is_anchor_based)
         # Batches differ in length. The other dimensions are said, so that a chunk without a window of its own is legal.
         arrays = [
             tf.TensorArray(dtype, size=num_batches, infer_shape=False, element_shape=(None, per_window, *rest))
@@ -199,37 +234,35 @@ class Localizer(tf.Module):
         _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays), parallel_iterations=1)
         return Candidates(*(array.concat() for array in arrays))
 
-    def _num_candidates(self) -> int:
-        """P: candidates per window."""
-        return len(self._centers) * self.config.anchor_free + len(self._anchors) * self.config.anchor_based
-
-    def merged_scores(self, scores: tf.Tensor, segments: tf.Tensor, *, branch: str) -> tf.Tensor:
+    def merged_scores(
+        self, scores: tf.Tensor, segments: tf.Tensor, *, branch: str, anchor_based_lambda: tf.Tensor
+    ) -> tf.Tensor:
         """Scores as they enter suppression: times the merge weight of their head, and 0 for empty or reversed segments.
 
         Args:
             scores: f32[B, N], N a multiple of P.
             segments: f32[B, N, 2] clipped to the sequence or window.
             branch: one of ``branches``.
+            anchor_based_lambda: f32[] merge weight; matters to the branch "both" only.
         """
-        weights = self._merge_weights(branch)
-        by_window = tf.reshape(scores, (tf.shape(scores)[0], -1, len(weights)))
+        weights = self._merge_weights(branch, anchor_based_lambda)
+        by_window = tf.reshape(scores, (tf.shape(scores)[0], -1, len(self._is_anchor_based)))
         weighted = tf.reshape(by_window * weights, tf.shape(scores))
         return tf.where(segments[..., 1] > segments[..., 0], weighted, 0.0)
 
-    def _merge_weights(self, branch: str) -> tf.Tensor:
+    def _merge_weights(self, branch: str, anchor_based_lambda: tf.Tensor) -> tf.Tensor:
         """f32[P]: what the scores of a window's candidates are multiplied with when branches are merged.
 
         The paper multiplies by lambda and 1 - lambda. Both are divided by the larger here, which ranks the same and
         leaves scores their range.
         """
-        weight = self.config.anchor_based_lambda
+        larger = tf.maximum(anchor_based_lambda, 1 - anchor_based_lambda)
         free, based = {
             "anchor_free": (1.0, 0.0),
             "anchor_based": (0.0, 1.0),
-            "both": ((1 - weight) / max(weight, 1 - weight), weight / max(weight, 1 - weight)),
+            "both": ((1 - anchor_based_lambda) / larger, anchor_based_lambda / larger),
         }[branch]
-        free_part = [free] * (len(self._centers) * self.config.anchor_free)
-        return tf.constant(free_part + [based] * (len(self._anchors) * self.config.anchor_based))
+        return tf.where(self._is_anchor_based, based, free)
 
     def _detect(
         self,
@@ -237,6 +270,7 @@ class Localizer(tf.Module):
         num_steps: tf.Tensor,
         seconds_per_step: tf.Tensor,
         first_step_seconds: tf.Tensor,
+        anchor_based_lambda: tf.Tensor,
         *,
         branch: str,
     ) -> Detections:
@@ -247,13 +281,14 @@ class Localizer(tf.Module):
             num_steps: i32[B]; segments are clipped to the sequence.
             seconds_per_step: f32[B].
             first_step_seconds: f32[B].
+            anchor_based_lambda: f32[], merge weight of the branch "both".
             branch: one of ``branches``.
 
         Returns:
             Detections in seconds.
         """
         segments = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
-        scores = self.merged_scores(candidates.scores, segments, branch=branch)
+        scores = self.merged_scores(candidates.scores, segments, branch=branch, anchor_based_lambda=anchor_based_lambda)
         found = suppress(
             Candidates(segments, scores, candidates.class_ids),
             tiou=self.config.nms_tiou,

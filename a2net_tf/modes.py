@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from a2net_tf import config as settings
-from a2net_tf import evaluation, evaluator, predictor, profiler, results, training
+from a2net_tf import evaluation, evaluator, predictor, profiler, release_weights, results, training
 from a2net_tf import records as schema
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
@@ -65,21 +65,28 @@ def _damaged_file(config: Config) -> str | None:
     return None
 
 
-def _score(config: Config) -> None:
+def _score(config: Config, given: frozenset[str]) -> None:
     settings.require(config, "detections", "ground_truth")
     if config.metrics:
         results.check_writable(config.metrics)
+    thresholds = config.tiou_thresholds
+    if config.protocol == "proposals" and "tiou_thresholds" not in given:
+        thresholds = evaluation.PROPOSAL_THRESHOLDS  # the default of the setting is that of mAP
     metrics = results.score(
         config.detections,
         config.ground_truth,
         protocol=config.protocol,
         subset=config.subset or None,
-        tiou_thresholds=config.tiou_thresholds,
+        tiou_thresholds=thresholds,
         duration_edges=config.duration_edges,
     )
-    print(evaluation.format_table({pathlib.Path(config.detections).name: metrics}))
-    print(evaluation.format_classes(metrics))
-    print(evaluation.format_durations(metrics))
+    name = pathlib.Path(config.detections).name
+    if config.protocol == "proposals":
+        print(evaluation.format_proposals({name: metrics}))
+    else:
+        print(evaluation.format_table({name: metrics}))
+        print(evaluation.format_classes(metrics))
+        print(evaluation.format_durations(metrics))
     _write_metrics(config, metrics)
 
 
@@ -116,6 +123,7 @@ _MODES = {
     "train_and_evaluate": _train_and_evaluate,
     "predict": predictor.predict,
     "export": predictor.export,
-    "score": lambda config, given: _score(config),
+    "score": _score,
     "profile": lambda config, given: _profile(config),
+    "import_release": release_weights.import_release,
 }

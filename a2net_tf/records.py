@@ -15,17 +15,20 @@ A chunk holds the steps ``[chunk_start_step, chunk_start_step + T)`` and *owns* 
 and lies completely inside it, so that cutting windows from chunks gives what cutting them from the whole would give.
 """
 
+import abc
 import functools
 import importlib
 import logging
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from a2net_tf import feature_files
 from a2net_tf.errors import UserError
 
 MAX_CHUNK_STEPS = 16384  # 134 MB of 2048 float32 features
@@ -195,6 +198,83 @@ def split_into_chunks(
             return
 
 
+class FolderContents(NamedTuple):
+    """What a ``FolderBuilder`` found in its folder.
+
+    Attributes:
+        num_features: D.
+        class_names: the C classes in the order of their ids.
+        splits: for each split one function per video, which reads the video's features and returns its records.
+        metadata: for JSON; ``also_reported`` ({class: a class that each of its detections also has}), ``counts``.
+    """
+
+    num_features: int
+    class_names: Sequence[str]
+    splits: Mapping[str, Sequence[Callable[[], Iterable[dict]]]]
+    metadata: dict
+
+
+class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose feature size, classes and splits depend on the files that the user puts into manual_dir.
+
+    TFDS asks for the schema when a builder is made, but says where the files are only when it prepares. So the schema
+    is left open at first, completed just before records are written, and from then on read from the prepared directory.
+    A fingerprint of the files is stored with it: the directory is not reused in silence when they have changed.
+    """
+
+    HOMEPAGE = ""
+
+    @abc.abstractmethod
+    def read_folder(self, folder: pathlib.Path) -> FolderContents:
+        """Looks at everything in ``folder`` but the features themselves; raises UserError."""
+
+    def check_unchanged(self, folder: pathlib.Path) -> None:
+        """Raises UserError if this builder's prepared directory was written from other files than ``folder`` holds."""
+        then, now = read_metadata(self).get("fingerprint"), feature_files.fingerprint(folder)
+        if then != now:
+            told = [f"{f['files']} files of {f['bytes'] / 1e6:.1f} MB" if f else "unknown" for f in (then, now)]
+            raise UserError(
+                f"manual_dir={folder}: its files have changed since {self.data_path} was written (then {told[0]}, now "
+                f"{told[1]}); delete that directory to prepare it again, or use it as it is with --dataset="
+                f"{self.data_path}"
+            )
+
+    def download_and_prepare(self, *, download_config: tfds.download.DownloadConfig | None = None, **kwargs) -> None:
+        """As in TFDS, but does not reuse a directory that was written from other files."""
+        manual_dir = download_config.manual_dir if download_config else None
+        reuse = download_config and not download_config.download_mode.overwrite_dataset
+        if manual_dir and reuse and (self.data_path / "dataset_info.json").exists():
+            self.check_unchanged(pathlib.Path(manual_dir))
+        super().download_and_prepare(download_config=download_config, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=None, homepage=self.HOMEPAGE, metadata=tfds.core.MetadataDict())
+
+    def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager, *args, **kwargs) -> None:
+        folder = pathlib.Path(dl_manager.manual_dir)
+        self._contents = self.read_folder(folder)
+        if not any(self._contents.splits.values()):
+            raise UserError(f"manual_dir={folder}: no video is left that could be prepared")
+        # TFDS has no public way to complete a schema; it does the same when it opens a directory without its builder.
+        self.info._features = record_features(self._contents.num_features, self._contents.class_names)
+        self.info.metadata.update(self._contents.metadata, fingerprint=feature_files.fingerprint(folder))
+        super()._download_and_prepare(dl_manager, *args, **kwargs)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        # TFDS cannot write an empty split.
+        return {split: self._generate_examples(videos) for split, videos in self._contents.splits.items() if videos}
+
+    def _generate_examples(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Iterator[tuple[str, dict]]:
+        for read_video in videos:
+            for record in read_video():
+                yield from split_into_chunks({**record, "features": record["features"].astype(np.float32, copy=False)})
+
+
+def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
+    """What a prepared dataset says beside its records (see ``FolderContents.metadata``); {} if nothing."""
+    return {} if builder.info.metadata is None else dict(builder.info.metadata.items())
+
+
 def open_dataset(dataset: str, data_dir: str = "", manual_dir: str = "") -> tfds.core.DatasetBuilder:
     """Opens a prepared dataset, preparing it first if need be.
 
@@ -204,7 +284,7 @@ def open_dataset(dataset: str, data_dir: str = "", manual_dir: str = "") -> tfds
         manual_dir: where files that the user downloaded by hand are.
 
     Raises:
-        UserError: unknown dataset, or its raw files are missing or bad.
+        UserError: unknown dataset, its raw files are missing or bad, or they are not those that it was prepared from.
     """
     if tf.io.gfile.exists(f"{dataset}/dataset_info.json"):
         return tfds.builder_from_directory(dataset)
@@ -216,6 +296,8 @@ def open_dataset(dataset: str, data_dir: str = "", manual_dir: str = "") -> tfds
     builder = builder_class(data_dir=data_dir or None, config=config or None)
     if not (builder.data_path / "dataset_info.json").exists():
         prepare(builder, manual_dir)
+    elif isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
+        builder.check_unchanged(pathlib.Path(manual_dir))
     return builder
 
 

@@ -143,33 +143,33 @@ def _check_finite(path: Path, detections: Detections) -> None:
 
 
 def read_activitynet_detections(
-    path: Path, class_names: Sequence[str], *, dropped_labels: Collection[str] = ()
+    path: Path, class_names: Sequence[str] | None, *, dropped_labels: Collection[str] = ()
 ) -> Detections:
     """Reads ActivityNet JSON; a ``v_`` before a video's name is taken off, as in the ground truth.
 
     Args:
         path: the file.
-        class_names: C names; a label is the position in it.
+        class_names: C names; a label is the position in it. None for proposals: labels need not be there, all become 0.
         dropped_labels: detections of these classes are left out, with a warning that counts them.
 
     Raises:
         UserError: damaged file, missing key, unknown label.
     """
     results = _get(_read_json(path), "results", path, kind=dict)
-    ids = {name: i for i, name in enumerate(class_names)}
+    ids = {name: i for i, name in enumerate(class_names or ())}
     videos, segments, labels, scores, num_dropped = [], [], [], [], 0
     for video, entries in results.items():
         where = f"{path}: video {video}"
         for entry in _checked(entries, list, f"{where}: results"):
-            label = _get(entry, "label", where)
+            label = None if class_names is None else _get(entry, "label", where)
             if label in dropped_labels:
                 num_dropped += 1
                 continue
-            if label not in ids:
+            if class_names is not None and label not in ids:
                 raise UserError(f"{where}: unknown label '{label}'; the annotations have {_some(class_names)}")
             videos.append(_strip_prefix(video))
             segments.append(_get_segment(entry, where))
-            labels.append(ids[label])
+            labels.append(ids.get(label, 0))
             scores.append(_number(_get(entry, "score", where), f"{where}: score"))
     if num_dropped:
         logging.warning("%s: %d detections of classes that only other subsets have are not scored", path, num_dropped)
@@ -320,36 +320,41 @@ def score(
     subset: str | None = None,
     duration_edges: Sequence[float] = (),
 ) -> dict:
-    """Scores a file of detections against annotations, both in the format of the protocol's challenge.
+    """Scores a file of detections against annotations, both in the formats of one challenge.
 
     Args:
         detections_path: THUMOS14 text or ActivityNet JSON.
         ground_truth_path: THUMOS14 folder or ActivityNet JSON.
-        protocol: "thumos14" or "activitynet".
-        tiou_thresholds: see ``evaluation.evaluate``.
-        subset: "test" by default for thumos14, "validation" for activitynet.
+        protocol: "thumos14" or "activitynet", which say the formats too; or "proposals": THUMOS14's formats if the
+            ground truth is a folder, else ActivityNet's, where proposals need no label.
+        tiou_thresholds: see ``evaluation.evaluate`` and ``evaluation.average_recall``.
+        subset: "test" by default for THUMOS14's formats, "validation" for ActivityNet's.
         duration_edges: see ``evaluation.evaluate``.
 
     Returns:
-        what ``evaluation.evaluate`` returns.
+        what ``evaluation.evaluate`` returns, or ``evaluation.average_recall`` for proposals.
 
     Raises:
-        UserError: a bad file, or what ``evaluation.evaluate`` refuses. A label that the annotations have nowhere is
-            refused; one that only other subsets have is left out, with a warning.
+        UserError: a bad file, or what ``evaluation`` refuses. A label that the annotations have nowhere is refused; one
+            that only other subsets have is left out, with a warning.
     """
-    if protocol == "thumos14":
+    class_agnostic = protocol == "proposals"
+    if protocol == "thumos14" or (class_agnostic and pathlib.Path(ground_truth_path).is_dir()):
         ground_truth, class_names, class_ids = read_thumos14_ground_truth(ground_truth_path, subset or "test")
         detections = read_thumos14_detections(detections_path, class_ids)
-    elif protocol == "activitynet":
+    elif protocol == "activitynet" or class_agnostic:
         database = _read_database(ground_truth_path)
         ground_truth, class_names = _select_subset(database, subset or "validation", ground_truth_path)
         others = {entry["subset"] for entry in database.values()}
         elsewhere = _labels_of(database, others, ground_truth_path) - set(class_names)
-        detections = read_activitynet_detections(detections_path, class_names, dropped_labels=elsewhere)
+        known = None if class_agnostic else class_names
+        detections = read_activitynet_detections(detections_path, known, dropped_labels=elsewhere)
     else:
-        raise UserError(f"protocol: expected {' or '.join(evaluation.PROTOCOLS)}, got '{protocol}'")
+        raise UserError(f"protocol: expected {', '.join(evaluation.PROTOCOLS)} or proposals, got '{protocol}'")
     if len(detections) and not np.isin(detections.videos, ground_truth.videos).any():
         logging.warning("%s: no video of it has ground truth in %s", detections_path, ground_truth_path)
+    if class_agnostic:
+        return evaluation.average_recall(ground_truth, detections, tiou_thresholds=tiou_thresholds)
     return evaluation.evaluate(
         ground_truth,
         detections,

@@ -59,7 +59,7 @@ class Exported(tf.Module):
         localizer = self.localizer
         found = localizer.window_candidates(features)
         segments = tf.clip_by_value(found.segments, 0.0, 1.0)
-        scores = localizer.merged_scores(found.scores, segments, branch=localizer.branches[-1])
+        scores = self._merged_scores(found.scores, segments)
         config = localizer.config
         kept = suppress(
             Candidates(segments, scores, found.class_ids),
@@ -72,10 +72,13 @@ class Exported(tf.Module):
 
     def _raw(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
         """Candidates of each window f32[N, W, D] before suppression; ``segments`` are fractions of the window."""
+        found = self.localizer.window_candidates(features)
+        return {**found._asdict(), "scores": self._merged_scores(found.scores, found.segments)}
+
+    def _merged_scores(self, scores: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
         localizer = self.localizer
-        found = localizer.window_candidates(features)
-        scores = localizer.merged_scores(found.scores, found.segments, branch=localizer.branches[-1])
-        return {**found._asdict(), "scores": scores}
+        weight = tf.constant(localizer.config.anchor_based_lambda)
+        return localizer.merged_scores(scores, segments, branch=localizer.branches[-1], anchor_based_lambda=weight)
 
     @property
     def signatures(self) -> dict:

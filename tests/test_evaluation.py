@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -452,3 +453,185 @@ def test_table_refuses_to_mix_protocols():
     mixed = {p: evaluate(*args, p) for p in evaluation.PROTOCOLS}
     with pytest.raises(UserError, match="one protocol"):
         evaluation.format_table(mixed)
+
+
+# --- proposals
+
+
+def proposals(ground_truth, detections, **changes):
+    return json.loads(json.dumps(evaluation.average_recall(ground_truth, detections, **changes), allow_nan=False))
+
+
+def spread(video, scores, *, hit=None, action=(0, 10)):
+    """One proposal per score far from any action, except that number ``hit`` of them covers it."""
+    return [
+        (video, *(action if i == hit else (1000 + i, 1001 + i)), i % 2, score)  # classes do not matter
+        for i, score in enumerate(scores)
+    ]
+
+
+def falling(n):
+    return (1 - np.arange(n) / 1000).tolist()
+
+
+def test_average_recall_by_hand():
+    """Two videos with 100 proposals each: the 10th finds one action, the 60th the other, with a tIoU of 0.72."""
+    ground_truth = truth(("v", 0, 10, 0), ("w", 0, 10, 1))
+    detections = found(*spread("v", falling(100), hit=9), *spread("w", falling(100), hit=59, action=(0, 7.2)))
+    metrics = proposals(ground_truth, detections)
+    curve = metrics["average_recall"]
+    assert metrics["average_number"] == list(range(1, 101))
+    assert (curve[8], curve[9]) == (0, 0.5)
+    assert (curve[58], curve[59]) == (0.5, pytest.approx(0.5 + 0.5 * 5 / 10))  # thresholds .5 .55 .6 .65 .7 of ten
+    assert metrics["AR@"] == {"50": 0.5, "100": pytest.approx(0.75)}
+    trapezoids = 8 * 0 + 0.25 + 49 * 0.5 + 0.625 + 40 * 0.75  # 1 to 9, to 10, to 59, to 60, to 100
+    assert metrics["area_under_curve"] == pytest.approx(trapezoids / 100)
+    assert metrics["recall_of_top_200"] == [1] * 5 + [0.5] * 5
+    assert metrics["tiou_thresholds"] == pytest.approx(np.arange(0.5, 0.96, 0.05))
+    assert (metrics["num_videos"], metrics["num_proposals"], metrics["proposals_per_video"]) == (2, 200, 100)
+
+
+def test_videos_give_equal_shares_of_their_proposals_not_equal_numbers():
+    """At 100 per video, the video with 300 gives 150 of them and that with 100 gives 50."""
+    ground_truth = truth(("v", 0, 10, 0), ("w", 0, 10, 0))
+    for rank, expected in ((149, 0.5), (150, 0)):
+        detections = found(*spread("v", falling(300), hit=rank), *spread("w", falling(100)))
+        metrics = proposals(ground_truth, detections)
+        assert metrics["AR@"]["100"] == expected
+        assert set(metrics["AR@"]) == {"50", "100", "200"}
+        assert metrics["AR@"]["200"] == 0.5
+
+
+def test_shares_are_rounded_down_as_in_the_challenge():
+    """0.29 of 100 proposals is 28.999999999999996, so that the 29th comes only with the 30th."""
+    metrics = proposals(truth(("v", 0, 10, 0)), found(*spread("v", falling(100), hit=28)))
+    assert metrics["average_recall"][28:30] == [0, 1]
+    metrics = proposals(truth(("v", 0, 10, 0)), found(*spread("v", falling(100), hit=27)))
+    assert metrics["average_recall"][26:28] == [0, 1]
+
+
+def test_average_recall_beyond_a_hundred():
+    ground_truth = truth(("v", 0, 10, 0))
+    metrics = proposals(ground_truth, found(*spread("v", falling(1000), hit=400)))
+    assert metrics["AR@"] == {"50": 0, "100": 0, "200": 0, "500": 1, "1000": 1}
+    assert metrics["recall_of_top_200"] == [0] * 10
+    assert max(metrics["average_recall"]) == 0
+
+
+def test_few_proposals_keep_the_curve_flat():
+    """Two proposals: all are taken from the second level on, and no average number of the table is reached."""
+    metrics = proposals(truth(("v", 0, 10, 0)), found(("v", 0, 10, 0, 0.5), ("v", 50, 60, 0, 0.9)))
+    assert metrics["average_recall"] == [0] + [1] * 99
+    assert metrics["AR@"] == {}
+    assert metrics["area_under_curve"] == pytest.approx(0.985)
+
+
+def test_one_proposal_recalls_several_actions_of_any_class():
+    ground_truth = truth(("v", 0, 10, 0), ("v", 0, 9, 1), ("v", 50, 60, 1))
+    metrics = proposals(ground_truth, found(("v", 0, 10, 2, 0.5)), tiou_thresholds=[0.5, 0.9, 0.95])
+    assert metrics["recall_of_top_200"] == pytest.approx([2 / 3, 2 / 3, 1 / 3])  # a tIoU of 0.9 is enough for 0.9
+
+
+def test_proposals_without_use():
+    ground_truth = truth(("v", 0, 10, 0), ("w", 0, 10, 0), ("x", 5, 5, 0))
+    assert proposals(ground_truth, Detections.empty())["average_recall"] == [0] * 100
+    bad = [("v", 10, 0, 0, 0.9), ("v", 0, np.inf, 0, 0.9), ("x", 5, 5, 0, 0.9), ("unknown", 0, 10, 0, 0.9)]
+    metrics = proposals(ground_truth, found(*bad, ("v", 0, 10, 0, np.nan)))
+    assert metrics["average_recall"] == [0] * 100
+    assert (metrics["num_proposals"], metrics["num_reversed_proposals"], metrics["num_videos"]) == (5, 4, 3)
+    assert metrics["proposals_per_video"] == pytest.approx(4 / 3)
+
+
+def test_proposals_in_other_videos_count():
+    """50 of 100 proposals lie in a video without ground truth: the limit of 100 for one video keeps all 50 of it."""
+    ground_truth, own = truth(("v", 0, 10, 0)), spread("v", falling(200), hit=99)
+    assert proposals(ground_truth, found(*own))["average_recall"][-1] == 1
+    assert proposals(ground_truth, found(*own, *spread("other", falling(200))))["average_recall"][-1] == 0
+
+
+def plain_average_recall(actions, found_by_video, num_all, thresholds, most):
+    """The challenge's steps, one by one: recall at 100 levels up to an average of ``most`` proposals per video."""
+    ratio = most * len(actions) / num_all
+    taken = {}
+    for video in actions:
+        ranked = sorted(found_by_video.get(video, []), key=lambda p: -p[1])
+        taken[video] = ranked[: min(int(len(ranked) * ratio), len(ranked))]
+    total = sum(len(t) for t in taken.values())
+    curve = []
+    for level in range(1, 101):
+        share, recalls = level / 100.0 * (most * len(actions) / total), []
+        for threshold in thresholds:
+            hits = count = 0
+            for video, segments in actions.items():
+                best = taken[video][: min(int(len(taken[video]) * share), len(taken[video]))]
+                hits += sum(any(plain_tiou(s, p[0]) >= threshold for p in best) for s in segments)
+                count += len(segments)
+            recalls.append(hits / count)
+        curve.append(sum(recalls) / len(recalls))
+    return curve
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("num_proposals", [30, 700])
+def test_average_recall_equals_a_plain_restatement(seed, num_proposals):
+    """Few and many proposals per video (the limit of 100 takes effect), of very different numbers."""
+    rng = np.random.default_rng(seed)
+    videos = np.array(["u", "v", "w", "x", "without ground truth"])
+    start = rng.uniform(0, 60, (20, 1))
+    ground_truth = GroundTruth(
+        videos[rng.integers(0, 4, 20)], np.hstack([start, start + rng.uniform(1, 9, (20, 1))]), rng.integers(0, 3, 20)
+    )
+    start = rng.uniform(0, 60, (num_proposals, 1))
+    detections = Detections(
+        rng.choice(videos, num_proposals, p=[0.5, 0.3, 0.15, 0, 0.05]),
+        np.hstack([start, start + rng.uniform(1, 9, (num_proposals, 1))]),
+        rng.integers(0, 3, num_proposals),
+        rng.permutation(num_proposals) / num_proposals,
+    )
+    actions, by_video = {}, {}
+    for video, segment in zip(ground_truth.videos, ground_truth.segments, strict=True):
+        actions.setdefault(video, []).append(segment)
+    for video, segment, score in zip(detections.videos, detections.segments, detections.scores, strict=True):
+        by_video.setdefault(video, []).append((segment, score))
+    metrics = proposals(ground_truth, detections)
+    thresholds = np.linspace(0.5, 0.95, 10)
+    expected = plain_average_recall(actions, by_video, num_proposals, thresholds, 100)
+    assert expected[0] < expected[-1] < 1
+    np.testing.assert_allclose(metrics["average_recall"], expected, atol=1e-12)
+    area = sum((a + b) / 2 for a, b in zip(expected, expected[1:], strict=False)) / 100
+    assert metrics["area_under_curve"] == pytest.approx(area)
+
+
+def test_proposals_table():
+    ground_truth = truth(("v", 0, 10, 0))
+    metrics = {
+        "anchor_free": proposals(ground_truth, found(*spread("v", falling(100), hit=0))),
+        "anchor_based": proposals(ground_truth, Detections.empty()),
+    }
+    lines = evaluation.format_proposals(metrics).splitlines()
+    assert lines[0] == (
+        "protocol proposals (tIoU >= threshold, AR over 0.5 to 0.95, no classes), 1 videos, 1 ground truths"
+    )
+    assert "top 200 at tIoU 0.5" in lines[1]
+    assert lines[2].split() == ["anchor_free", "100.0", "100.0", "100.0", "-", "-", "-", "99.0", "100.0"]
+    assert lines[3].split() == ["anchor_based", "0.0", "-", "-", "-", "-", "-", "0.0", "0.0"]
+
+
+def test_proposals_need_ground_truth_and_thresholds():
+    with pytest.raises(UserError, match="no ground truth"):
+        evaluation.average_recall(truth(), Detections.empty())
+    with pytest.raises(UserError, match="percent"):
+        evaluation.average_recall(truth(("v", 0, 1, 0)), Detections.empty(), tiou_thresholds=[50])
+
+
+def test_proposals_are_quick():
+    """200 videos of 200 proposals; the bound is loose for the sake of busy machines."""
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 200, (40000, 1))
+    detections = Detections(
+        np.repeat(np.arange(200), 200).astype(str), np.hstack([start, start + 5]), np.zeros(40000), rng.random(40000)
+    )
+    ground_truth = GroundTruth(detections.videos[::13], detections.segments[::13] + 1, np.zeros(3077))
+    began = time.perf_counter()
+    evaluation.average_recall(ground_truth, detections)
+    assert time.perf_counter() - began < 5

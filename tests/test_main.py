@@ -816,3 +816,92 @@ def test_evaluate_agrees_with_score(run, tmp_path):
     evaluated, scored = (json.loads(path.read_text()) for path in (run / "metrics.json", metrics))
     assert scored["mAP"] == pytest.approx(evaluated["mAP"])
     assert scored["average_mAP_normalized"] == pytest.approx(evaluated["average_mAP_normalized"])
+
+
+# --- proposals
+
+
+@pytest.mark.parametrize(("write", "kind"), [(write_activitynet, "activitynet"), (write_thumos14, "thumos14")])
+def test_score_of_proposals(tmp_path, capsys, write, kind):
+    """Three actions and three proposals, of which two cover one each."""
+    metrics = tmp_path / "metrics.json"
+    flags = [*write(tmp_path), "--protocol=proposals", f"--metrics={metrics}"]
+    assert main(["--mode=score", *flags]) == 0
+    found = json.loads(metrics.read_text())
+    assert (found["protocol"], found["num_proposals"], found["num_ground_truths"]) == ("proposals", 3, 3)
+    assert found["tiou_thresholds"] == pytest.approx([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+    assert found["recall_of_top_200"] == pytest.approx([2 / 3] * 10)
+    assert found["average_recall"][-1] == pytest.approx(2 / 3)
+    printed = capsys.readouterr().out
+    assert "protocol proposals" in printed
+    assert "66.7" in printed
+    assert main(["--mode=score", *flags, "--tiou_thresholds=0.5"]) == 0
+    assert json.loads(metrics.read_text())["tiou_thresholds"] == [0.5]
+
+
+def test_proposals_are_no_protocol_of_evaluate(refused, run):
+    message = refused("--mode=evaluate", f"--workdir={run}", "--protocol=proposals")
+    assert "--protocol=proposals is for --mode=score, not --mode=evaluate" in message
+
+
+def test_evaluate_reports_proposals_of_every_branch(run, tmp_path, capsys):
+    assert main(["--mode=evaluate", f"--workdir={run}", "--noplots"]) == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    branches = {branch: value["proposals"] for branch, value in metrics["branches"].items()}
+    assert set(branches) == {"anchor_free", "anchor_based", "both"}
+    assert metrics["proposals"] == branches["both"]
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("protocol proposals"))
+    assert [line.split()[0] for line in lines[start + 2 : start + 5]] == ["anchor_free", "anchor_based", "both"]
+    # With its own detections as the ground truth everything is recalled, and by the same number of proposals.
+    found = json.loads((run / "detections.json").read_text())["results"]
+    truth = {video: {"subset": "validation", "annotations": entries} for video, entries in found.items()}
+    (tmp_path / "truth.json").write_text(json.dumps({"database": truth}))
+    scored = tmp_path / "scored.json"
+    flags = [f"--detections={run / 'detections.json'}", f"--ground_truth={tmp_path / 'truth.json'}"]
+    assert main(["--mode=score", "--protocol=proposals", *flags, f"--metrics={scored}"]) == 0
+    assert json.loads(scored.read_text())["num_proposals"] == branches["both"]["num_proposals"]
+    assert json.loads(scored.read_text())["recall_of_top_200"] == [1] * 10
+
+
+# --- weights of the authors' release
+
+
+def test_import_release_needs_its_flags(refused, tmp_path):
+    assert "--mode=import_release needs --release_checkpoint and --workdir" in refused("--mode=import_release")
+
+
+def test_imported_release_can_be_evaluated_and_used(refused, tmp_path):
+    torch = pytest.importorskip("torch", reason='needs torch (pip install "a2net-tf[release]")')
+    from tests.test_release_weights import largest_difference, random_state
+
+    state = random_state(tiny.FEATURES, num_logits=len(tiny.CLASSES) + 1)
+    torch.save(
+        {"model": {f"module.{name}": torch.from_numpy(value) for name, value in state.items()}}, tmp_path / "f.pt"
+    )
+    new = [f"--workdir={tmp_path / 'imported'}"]
+    flags = [
+        "--mode=import_release",
+        f"--release_checkpoint={tmp_path / 'f.pt'}",
+        *new,
+        "--window_steps=64",
+        *tiny.data(),
+    ]
+    with tiny.silence():
+        assert main(flags) == 0
+        assert main(["--mode=evaluate", *new, "--noplots"]) == 0
+        output = tmp_path / "out.json"
+        features = matrix(tmp_path / "video.npy")
+        assert main(["--mode=predict", *new, f"--features={features}", f"--output={output}"]) == 0
+    metrics = json.loads((tmp_path / "imported" / "metrics.json").read_text())
+    assert set(metrics["per_class"]) == set(tiny.CLASSES)
+    assert json.loads(output.read_text())["results"]["video"]
+    from a2net_tf import run_directory
+
+    network = run_directory.load_network(run_directory.load(str(tmp_path / "imported")))
+    assert largest_difference(network, state, num_logits=7) < 1e-3
+    assert "holds a run already" in refused(*flags)
+    assert "an imported run cannot be trained on" in refused(
+        f"--flagfile={tmp_path}/imported/flags.txt", "--mode=train"
+    )
+    assert "holds a run with other settings: --release_checkpoint= (was " in refused("--mode=train", *new, *tiny.data())

@@ -227,6 +227,10 @@ def test_empty_split(tiny):
         records.read_records(tiny, "train[:0]")
 
 
+def test_nothing_said_beside_the_records(tiny):
+    assert records.read_metadata(tiny) == records.read_metadata(records.open_dataset(str(tiny.data_path))) == {}
+
+
 # open_dataset
 
 

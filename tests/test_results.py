@@ -348,8 +348,40 @@ def test_score_thumos14(tmp_path):
 
 
 def test_score_refuses_unknown_protocols(tmp_path):
-    with pytest.raises(UserError, match="thumos14 or activitynet"):
+    with pytest.raises(UserError, match="thumos14, activitynet or proposals, got 'coco'"):
         results.score("d", "g", protocol="coco", tiou_thresholds=[0.5])
+
+
+def test_score_proposals_in_both_formats(tmp_path):
+    """The reader is chosen by whether the ground truth is a folder; proposals in JSON need no label, or any."""
+    write_thumos14_folder(tmp_path / "annotations_test")
+    (tmp_path / "d.txt").write_text("v 10 20 21 0.9\nw 0 1 7 0.8\n")
+    metrics = results.score(tmp_path / "d.txt", tmp_path, protocol="proposals", tiou_thresholds=[0.5])
+    assert metrics["protocol"] == "proposals"
+    assert (metrics["recall_of_top_200"], metrics["num_videos"]) == ([0.25], 2)
+    results.write_json(tmp_path / "g.json", database())
+    unlabelled = {"v_1": [{"score": 0.9, "segment": [0, 10]}], "2": [{"score": 1, "segment": [5, 9], "label": "fly"}]}
+    results.write_json(tmp_path / "d.json", {"results": unlabelled})
+    metrics = results.score(tmp_path / "d.json", tmp_path / "g.json", protocol="proposals", tiou_thresholds=[0.5])
+    assert metrics["recall_of_top_200"] == [pytest.approx(1 / 3)]
+    assert (metrics["num_proposals"], metrics["num_ground_truths"]) == (2, 3)
+    metrics = results.score(
+        tmp_path / "d.json", tmp_path / "g.json", protocol="proposals", tiou_thresholds=[0.5], subset="training"
+    )
+    assert metrics["num_ground_truths"] == 1
+
+
+@needs_thumos14
+def test_real_thumos14_proposals():
+    """Perfect proposals, one for each action of the test set: an average of 15.8 per video recalls everything."""
+    ground_truth, _, _ = results.read_thumos14_ground_truth(THUMOS14, "test")
+    num_actions = len(ground_truth.videos)
+    perfect = Detections(ground_truth.videos, ground_truth.segments, ground_truth.labels, np.ones(num_actions))
+    metrics = evaluation.average_recall(ground_truth, perfect)
+    per_video = metrics["proposals_per_video"]
+    assert per_video == pytest.approx(num_actions / metrics["num_videos"])
+    assert metrics["average_recall"][int(per_video) + 1 :] == [1] * (99 - int(per_video))
+    assert metrics["average_recall"][0] < 0.1
 
 
 @needs_thumos14

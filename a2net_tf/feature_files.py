@@ -1,0 +1,366 @@
+"""Files that users bring along: feature arrays, annotations, settings of a folder. Pure (numpy only).
+
+Shared by the dataset folders whose features cannot be downloaded (``thumos14``, ``activitynet13``, ``feature_folder``).
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from a2net_tf.errors import UserError
+
+SETTINGS_FILE = "settings.json"
+FEATURE_SUFFIXES = (".npy", ".npz", ".csv")
+READ_SUFFIXES = (*FEATURE_SUFFIXES, ".json", ".txt")  # of everything that a builder may read
+MAX_CLIP_SECONDS = 1.0  # an action may exceed its recording by this much: rounding, or another decoder's frame count
+
+Settings = TypeVar("Settings")
+
+
+# Settings
+
+
+def read_settings(folder: pathlib.Path, defaults: Settings) -> Settings:
+    """``defaults`` (a frozen dataclass) with the values of ``folder``/settings.json in their place, if there is one."""
+    file = folder / SETTINGS_FILE
+    return with_values(defaults, read_json(file), str(file)) if file.exists() else defaults
+
+
+def with_values(settings: Settings, values: dict[str, Any], where: str) -> Settings:
+    """``settings`` (a frozen dataclass) with ``values`` of a JSON file.
+
+    Raises:
+        UserError: names ``where`` and the key that is unknown or has a value of another type.
+    """
+    known = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'; known are {', '.join(known)}")
+    typed = {key: _as_type_of(known[key], value, f"{where}: '{key}'") for key, value in values.items()}
+    return dataclasses.replace(settings, **typed)
+
+
+def _as_type_of(default: Any, value: Any, where: str) -> Any:
+    """``value`` of a JSON file with the type of ``default``; whole numbers may stand for others, lists for tuples."""
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    names = {tuple: "a list of texts", float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    raise UserError(f"{where} must be {names[type(default)]}, found {json.dumps(value)}")
+
+
+def check_choice(value: str, choices: Sequence[str], where: str) -> None:
+    """Raises UserError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise UserError(f"{where} must be one of {', '.join(choices)}, found '{value}'")
+
+
+# Reading
+
+
+def read_json(file: pathlib.Path) -> dict:
+    """A JSON object; raises UserError with the line of the mistake."""
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{file}: this file is missing") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a text file") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: expected a JSON object {{...}}, found a {type(content).__name__}")
+    return content
+
+
+def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
+    """The array of a .npy file, of a .npz file (``key``, or its only array) or of a .csv file, as it is stored.
+
+    Raises:
+        UserError: damaged, or a .npz file with several arrays none of which is named ``key``.
+    """
+    if file.suffix == ".csv":
+        return read_csv(file)
+    if file.suffix == ".npz":
+        return next(iter(read_arrays(file, [key], only_one=True).values()))
+    try:
+        with file.open("rb") as stream:
+            return np.load(stream, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{file}: not a readable .npy array ({error})") from None
+
+
+def read_arrays(file: pathlib.Path, keys: Sequence[str], *, only_one: bool = False) -> dict[str, np.ndarray]:
+    """The arrays named ``keys`` of a .npz file; with ``only_one``, a file's only array may have any name."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            found = archive.files
+            keys = found if only_one and len(found) == 1 else keys
+            arrays = {key: archive[key] for key in keys if key in found}
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: not a readable .npz file ({error})") from None
+    for key in keys:
+        if key not in arrays:
+            raise UserError(f"{file}: no array named '{key}', found {', '.join(found) or 'none'}")
+    return arrays
+
+
+def read_csv(file: pathlib.Path) -> np.ndarray:
+    """f32[rows, columns] of comma-separated numbers, with or without a header row."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a readable text file ({error})") from None
+    header = bool(lines) and not _is_number(lines[0].split(",")[0])
+    if len(lines) <= header:
+        raise UserError(f"{file}: no rows of numbers")
+    try:
+        return np.loadtxt(lines[header:], delimiter=",", ndmin=2, dtype=np.float32)
+    except ValueError as error:
+        raise UserError(f"{file}: not comma-separated numbers ({error})") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def find_num_features(files: Sequence[pathlib.Path]) -> int:
+    """D: the columns of the first of ``files``, which the second must share (the others are checked when stored).
+
+    It is 0 if there are no files.
+
+    Raises:
+        UserError: not matrices, or they differ.
+    """
+    shapes = [read_features(file).shape for file in files[:2]]
+    for file, shape in zip(files, shapes, strict=False):
+        if len(shape) != 2:
+            raise UserError(f"{file}: expected a matrix [steps, features], found shape {list(shape)}")
+    if len({columns for _, columns in shapes}) > 1:
+        same_rows = shapes[0][0] == shapes[1][0]
+        raise UserError(
+            f"{files[1]}: {shapes[1][1]} values per step, but {files[0].name} has {shapes[0][1]}"
+            + ("; are the matrices transposed? They must be [steps, features]" if same_rows else "")
+        )
+    return shapes[0][1] if shapes else 0
+
+
+def find_feature_files(folder: pathlib.Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> dict[str, pathlib.Path]:
+    """Feature files in ``folder`` and the folders in it, by their names without suffix.
+
+    Raises:
+        UserError: two files have the same name.
+    """
+    found = {}
+    for file in list_files(folder, suffixes):
+        if file.stem in found:
+            raise UserError(f"{file}: {found[file.stem]} is there as well; which of them are the features?")
+        found[file.stem] = file
+    return found
+
+
+def list_files(folder: pathlib.Path, suffixes: Collection[str]) -> list[pathlib.Path]:
+    """Files in ``folder`` and the folders in it, sorted; hidden ones are left out, linked folders are entered."""
+    found = []
+    for path, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [pathlib.Path(path, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in found if file.suffix in suffixes)
+
+
+def fingerprint(folder: pathlib.Path) -> dict:
+    """Number, total size and a digest of names, sizes and times of change of the files that a builder may read.
+
+    Prepared datasets inside ``folder`` are not counted.
+    """
+    digest, sizes = hashlib.sha256(), []
+    for file in list_files(folder, READ_SUFFIXES):
+        if (file.parent / "dataset_info.json").exists():
+            continue
+        status = file.stat()
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        sizes.append(status.st_size)
+    return {"files": len(sizes), "bytes": sum(sizes), "digest": digest.hexdigest()[:16]}
+
+
+# Annotations
+
+
+class LabelledSegment(NamedTuple):
+    """One annotated action."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A video of an ActivityNet-format JSON."""
+
+    name: str
+    subset: str
+    duration_seconds: float  # 0 if not given
+    actions: tuple[LabelledSegment, ...]
+    fields: dict  # everything that the file says about the video
+
+
+def read_entries(database: dict[str, dict], where: str, *, duration_key: str = "duration") -> list[Entry]:
+    """The videos of ``{video: {"subset", "duration", "annotations": [{"segment", "label"}]}}``, sorted by name.
+
+    Raises:
+        UserError: names the video and what is missing or has a wrong type.
+    """
+    if not isinstance(database, dict):
+        raise UserError(f"{where}: expected an object {{video: ...}}, found a {type(database).__name__}")
+    entries = []
+    for name, fields in sorted(database.items()):
+        try:
+            actions = [LabelledSegment(*map(float, a["segment"]), str(a["label"])) for a in fields["annotations"]]
+            duration = float(fields.get(duration_key) or 0.0)
+            entries.append(Entry(name, str(fields["subset"]), duration, tuple(actions), fields))
+        except KeyError as error:
+            raise UserError(f"{where}: video '{name}' has no {error}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{where}: video '{name}' is not as in ActivityNet's JSON ({error})") from None
+    return entries
+
+
+def clean_actions(
+    actions: Iterable[LabelledSegment],
+    duration_seconds: float,
+    *,
+    where: str,
+    max_clip_seconds: float = MAX_CLIP_SECONDS,
+) -> tuple[list[LabelledSegment], collections.Counter]:
+    """Drops actions of no length and clips those that exceed [0, duration] by at most ``max_clip_seconds``.
+
+    Returns:
+        What is left, and how many were "of no length, dropped", "clipped to the recording" or "repeated, kept".
+
+    Raises:
+        UserError: an action is reversed, not finite, or further outside.
+    """
+    kept, counts = [], collections.Counter()
+    for action in actions:
+        start, end, label = action
+        told = f"{where}: '{label}' from {start:g} to {end:g} s"
+        if start == end:
+            counts["of no length, dropped"] += 1
+            continue
+        if not (math.isfinite(start) and math.isfinite(end) and start < end):
+            raise UserError(f"{told} does not end after its start (reversed?)")
+        if start < -max_clip_seconds or end > duration_seconds + max_clip_seconds or start >= duration_seconds:
+            raise UserError(f"{told} lies outside the recording of {duration_seconds:g} s; wrong unit or wrong video?")
+        counts["clipped to the recording"] += start < 0 or end > duration_seconds
+        counts["repeated, kept"] += action in kept
+        kept.append(LabelledSegment(max(start, 0.0), min(end, duration_seconds), label))
+    return kept, +counts
+
+
+def clean_entries(entries: Iterable[Entry], where: str, max_clip_seconds: float = MAX_CLIP_SECONDS) -> list[Entry]:
+    """``clean_actions`` for every video; prints what was changed. Without a duration only lengths are looked at."""
+    total, cleaned = collections.Counter(), []
+    for entry in entries:
+        told, duration = f"{where}, video '{entry.name}'", entry.duration_seconds or math.inf
+        actions, counts = clean_actions(entry.actions, duration, where=told, max_clip_seconds=max_clip_seconds)
+        total += counts
+        cleaned.append(dataclasses.replace(entry, actions=tuple(actions)))
+    if total:
+        print(f"{where}: actions {'; '.join(f'{what}: {number}' for what, number in sorted(total.items()))}")
+    return cleaned
+
+
+def check_labels(entries: Iterable[Entry], class_names: Collection[str], where: str) -> None:
+    """Raises UserError for the first label that is not in ``class_names``."""
+    for entry in entries:
+        for action in entry.actions:
+            if action.label not in class_names:
+                raise UserError(
+                    f"{where}: video '{entry.name}' has the label '{action.label}', which is none of the "
+                    f"{len(class_names)} classes ({list_some(class_names, 5)})"
+                )
+
+
+def check_missing(names: Sequence[str], available: Collection[str], *, allow_missing: bool, where: str) -> None:
+    """Raises UserError that lists the annotated videos ``names`` without features; prints them if they are allowed."""
+    missing = [name for name in names if name not in available]
+    if not missing:
+        return
+    told = f"{where}: {len(missing)} of {len(names)} annotated videos have no features: {list_some(missing)}"
+    if not allow_missing:
+        raise UserError(f'{told}; complete the folder, or allow it with "allow_missing": true in {SETTINGS_FILE}')
+    print(f"{told}; left out")
+
+
+def count_actions(labels: Sequence[Sequence[str]], class_names: Sequence[str]) -> dict:
+    """Counts of a split, given the labels of each of its videos: videos, actions, classes and actions per class."""
+    per_class = collections.Counter(label for of_video in labels for label in of_video)
+    return {
+        "videos": len(labels),
+        "actions": sum(per_class.values()),
+        "classes": len(per_class),
+        "per_class": {name: per_class[name] for name in class_names},
+    }
+
+
+def describe_counts(counts: dict, *, max_classes: int = 40) -> str:
+    """One line of text for ``count_actions``; classes are listed if there are not too many."""
+    text = f"{counts['videos']} videos, {counts['actions']} actions of {counts['classes']} classes"
+    if len(counts["per_class"]) > max_classes:
+        return text
+    return f"{text}: {', '.join(f'{name} {number}' for name, number in counts['per_class'].items())}"
+
+
+def list_some(names: Iterable[str], most: int = 10) -> str:
+    """The first ``most`` of ``names``, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+# Features
+
+
+def resize_linear(features: np.ndarray, num_steps: int) -> np.ndarray:
+    """Resamples a sequence to ``num_steps`` vectors that share the same time, by linear interpolation.
+
+    A vector stands for a *stretch* of time, its value for the middle: new step i, whose middle is at (i + 0.5) / N of
+    the sequence, is read between the middles of the old steps. (Image libraries call this half-pixel centres, or
+    ``align_corners=False``. Their other convention makes the first and last vectors fall together and so shifts
+    everything between by up to half a step.) Before the first and after the last middle the vector there is repeated.
+    There is no smoothing when the sequence gets shorter.
+
+    Args:
+        features: f[T, D], T >= 1.
+        num_steps: N >= 1.
+
+    Returns:
+        f32[N, D].
+    """
+    if num_steps < 1 or len(features) < 1:
+        raise ValueError(f"cannot resize {len(features)} steps to {num_steps}")
+    features = np.asarray(features, np.float32)
+    position = (np.arange(num_steps) + 0.5) * len(features) / num_steps - 0.5
+    position = np.clip(position, 0, len(features) - 1)
+    before = np.floor(position).astype(np.int64)
+    after = np.minimum(before + 1, len(features) - 1)
+    share = (position - before).astype(np.float32)[:, None]
+    return features[before] * (1 - share) + features[after] * share

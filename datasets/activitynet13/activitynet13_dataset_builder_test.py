@@ -1,0 +1,310 @@
+"""Tests of the ActivityNet builder: small generated files, and the real annotations where they are there."""
+
+import json
+import pathlib
+import re
+import shutil
+import tempfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from a2net_tf import feature_files, records
+from a2net_tf.datasets.activitynet13 import activitynet13_dataset_builder as activitynet
+from a2net_tf.errors import UserError
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+REAL_ANNOTATIONS = REPO.parent / "shared" / "data" / "activitynet"
+needs_real_annotations = pytest.mark.skipif(
+    not REAL_ANNOTATIONS.is_dir(), reason="the annotations are not distributed with the code"
+)
+
+# name (11 characters, which may begin with v_): subset, seconds, steps of the features, actions
+VIDEOS = {
+    "QOlSCBRmfWY": ("training", 82.73, 129, [(6.2, 77.7, "Ballet"), (3.0, 3.0, "Ballet")]),
+    "ehGHCYKzyZ8": ("training", 61.719, 100, [(44.0, 45.4, "Doing crunches"), (44.0, 45.4, "Doing crunches")]),
+    "v_nwznKOuZM": ("validation", 31.65, 59, [(0.01, 32.0, "Waxing skis"), (5, 6, "Archery")]),
+    "KrwFx7kw2pY": ("validation", 223.66, 1, []),
+    "notForTrain": ("testing", 10.0, 5, []),
+}
+SIZE = 6
+
+
+def make_features(name: str) -> np.ndarray:
+    rng = np.random.default_rng(list(name.encode()))
+    return rng.normal(size=(VIDEOS[name][2], SIZE)).astype(np.float32)
+
+
+def annotations_of(name: str) -> list[dict]:
+    return [{"segment": [start, end], "label": label} for start, end, label in VIDEOS[name][3]]
+
+
+def write_official(folder: pathlib.Path) -> None:
+    database = {
+        name: {"subset": subset, "duration": seconds, "annotations": annotations_of(name), "url": "https://..."}
+        for name, (subset, seconds, _, _) in VIDEOS.items()
+    }
+    (folder / "activity_net.v1-3.min.json").write_text(json.dumps({"database": database, "version": "VERSION 1.3"}))
+
+
+def write_converted(folder: pathlib.Path) -> None:
+    content = {
+        f"v_{name}": {"duration_second": seconds, "duration_frame": 1, "annotations": annotations_of(name)}
+        for name, (_, seconds, _, _) in VIDEOS.items()
+    }
+    (folder / "anet_anno_action.json").write_text(json.dumps(content))
+    rows = [f"v_{name},1,{seconds},30.0,30.0,{subset},16" for name, (subset, seconds, _, _) in VIDEOS.items()]
+    text = "\n".join(["video,numFrame,seconds,fps,rfps,subset,featureFrame", *rows])
+    (folder / "video_info_new.csv").write_text(text)
+
+
+def write_all(folder: pathlib.Path, *, annotations=write_converted, suffix: str = ".npy", prefix: str = "v_"):
+    """A ``manual_dir``; the folder of features is as the options say."""
+    (folder / "features").mkdir(parents=True)
+    annotations(folder)
+    for name, (subset, *_) in VIDEOS.items():
+        if subset != "testing":
+            write_features(folder / "features" / f"{prefix}{name}{suffix}", make_features(name))
+    return folder
+
+
+def write_features(file: pathlib.Path, features: np.ndarray) -> None:
+    if file.suffix == ".npy":
+        np.save(file, features)
+    else:
+        header = ",".join(f"f{i}" for i in range(features.shape[1]))
+        np.savetxt(file, features, delimiter=",", header=header, comments="")
+
+
+class ActivityNet13Test(tfds.testing.DatasetBuilderTestCase):
+    """TFDS's own test of a builder, for both configs."""
+
+    DATASET_CLASS = activitynet.Builder
+    SPLITS = {"training": 2, "validation": 2}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.EXAMPLE_DIR = tempfile.mkdtemp()
+        write_all(pathlib.Path(cls.EXAMPLE_DIR) / "raw")
+        cls.EXAMPLE_DIR += "/raw"
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        shutil.rmtree(pathlib.Path(cls.EXAMPLE_DIR).parent)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A ``manual_dir`` that tests may change."""
+    return write_all(tmp_path / "raw")
+
+
+@pytest.fixture
+def open_activitynet(tmp_path):
+    def open_config(manual_dir: pathlib.Path, config: str = "original"):
+        name = f"activitynet13/{config}"
+        return records.open_dataset(name, data_dir=str(tmp_path / "data"), manual_dir=str(manual_dir))
+
+    return open_config
+
+
+def read(builder: tfds.core.DatasetBuilder, split: str = "training+validation") -> dict[str, dict]:
+    """Records by id, as numpy."""
+    return {record["id"].decode(): record for record in tfds.as_numpy(records.read_records(builder, split))}
+
+
+# Contents
+
+
+@pytest.mark.parametrize("annotations", [write_official, write_converted])
+@pytest.mark.parametrize("suffix", [".npy", ".csv"])
+@pytest.mark.parametrize("prefix", ["", "v_"])
+def test_every_layout_gives_the_same_records(tmp_path, open_activitynet, annotations, suffix, prefix):
+    folder = write_all(tmp_path / "raw", annotations=annotations, suffix=suffix, prefix=prefix)
+    found = read(open_activitynet(folder))
+    assert found.keys() == {name for name, (subset, *_) in VIDEOS.items() if subset != "testing"}
+    for name, record in found.items():
+        seconds, steps = VIDEOS[name][1:3]
+        np.testing.assert_allclose(record["features"], make_features(name), rtol=1e-6)
+        assert record["feature_stride_seconds"] == seconds / steps
+        assert (record["first_step_seconds"], record["duration_seconds"]) == (0.0, seconds)
+
+
+def test_resized_to_one_window(raw, open_activitynet):
+    found = read(open_activitynet(raw, "resized128"))
+    for name, record in found.items():
+        expected = feature_files.resize_linear(make_features(name), 128)
+        np.testing.assert_array_equal(record["features"], expected)
+        assert record["feature_stride_seconds"] == VIDEOS[name][1] / 128
+        assert record["duration_seconds"] == VIDEOS[name][1]
+
+
+def test_two_stream_csv_of_100_rows(tmp_path, open_activitynet):
+    folder = write_all(tmp_path / "raw", suffix=".csv")
+    for file in (folder / "features").iterdir():
+        write_features(file, np.ones((100, 400)))
+    builder = open_activitynet(folder)
+    assert records.num_features(builder) == 400
+    assert all(record["num_steps"] == 100 for record in read(builder).values())
+
+
+def test_actions(raw, open_activitynet, capsys):
+    builder = open_activitynet(raw)
+    found = read(builder)
+    names = records.class_names(builder)
+    assert len(names) == 200
+    assert names == sorted(names)
+    np.testing.assert_array_equal(found["QOlSCBRmfWY"]["segments"], np.float32([[6.2, 77.7]]))
+    assert names[found["QOlSCBRmfWY"]["labels"][0]] == "Ballet"
+    np.testing.assert_array_equal(found["v_nwznKOuZM"]["segments"], np.float32([[0.01, 31.65], [5, 6]]))
+    assert found["KrwFx7kw2pY"]["segments"].shape == (0, 2)
+    printed = capsys.readouterr().out
+    assert "training: actions of no length, dropped: 1; repeated, kept: 1\n" in printed
+    assert "training: 2 videos, 3 actions of 2 classes\n" in printed
+    assert "validation: actions clipped to the recording: 1\n" in printed
+    assert "validation: 2 videos, 2 actions of 2 classes\n" in printed
+
+
+def test_metadata_without_the_builder(raw, open_activitynet):
+    reopened = records.open_dataset(str(open_activitynet(raw).data_path))
+    metadata = records.read_metadata(reopened)
+    assert metadata["counts"]["training"]["per_class"]["Doing crunches"] == 2
+    assert metadata["also_reported"] == {}
+    assert records.num_features(reopened) == SIZE
+
+
+def test_missing_features_may_be_allowed(raw, open_activitynet, capsys):
+    (raw / "features" / "v_ehGHCYKzyZ8.npy").unlink()
+    message = 'training: 1 of 2 annotated videos have no features: ehGHCYKzyZ8; .*"allow_missing": true'
+    with pytest.raises(UserError, match=message):
+        open_activitynet(raw)
+    (raw / "settings.json").write_text('{"allow_missing": true}')
+    assert len(read(open_activitynet(raw))) == 3
+    assert "no features: ehGHCYKzyZ8; left out" in capsys.readouterr().out
+
+
+def test_changed_files_are_noticed(raw, open_activitynet):
+    path = open_activitynet(raw).data_path
+    write_features(raw / "features" / "v_KrwFx7kw2pY.npy", np.ones((2, SIZE), np.float32))
+    with pytest.raises(UserError, match=rf"manual_dir=.*: its files have changed since {re.escape(str(path))} was"):
+        open_activitynet(raw)
+
+
+# Mistakes
+
+
+def change_video(folder: pathlib.Path, name: str, **fields) -> None:
+    file = folder / "anet_anno_action.json"
+    content = json.loads(file.read_text())
+    content[f"v_{name}"].update(fields)
+    file.write_text(json.dumps(content))
+
+
+def one_action(*segment, label: str = "Ballet") -> list[dict]:
+    return [{"segment": segment, "label": label}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"annotations": one_action(1, 2, label="Flying")}, "has the label 'Flying', which is none of the 200 classes"),
+        ({"annotations": one_action(2, 1)}, r"'Ballet' from 2 to 1 s does not end after its start \(reversed\?\)"),
+        ({"annotations": one_action(80, 84)}, "'Ballet' from 80 to 84 s lies outside the recording of 82.73 s"),
+        ({"annotations": one_action(1)}, "is not as in ActivityNet's JSON"),
+        ({"annotations": [{"segment": [1, 2]}]}, "has no 'label'"),
+        ({"duration_second": 0}, "lasts 0 s, expected more than 0"),
+    ],
+)
+def test_wrong_annotations(raw, open_activitynet, fields, message):
+    change_video(raw, "QOlSCBRmfWY", **fields)
+    with pytest.raises(UserError, match=f"video '(v_)?QOlSCBRmfWY'.* {message}"):
+        open_activitynet(raw)
+
+
+def test_a_larger_clip_may_be_allowed(raw, open_activitynet):
+    change_video(raw, "QOlSCBRmfWY", annotations=one_action(80, 84))
+    (raw / "settings.json").write_text('{"max_clip_seconds": 2}')
+    assert read(open_activitynet(raw))["QOlSCBRmfWY"]["segments"].tolist() == [[80, np.float32(82.73)]]
+
+
+@pytest.mark.parametrize("settings", ['{"num_features": -1}', '{"max_clip_seconds": -0.5}'])
+def test_wrong_settings(raw, open_activitynet, settings):
+    (raw / "settings.json").write_text(settings)
+    with pytest.raises(UserError, match=r"settings\.json: 'num_features' and 'max_clip_seconds' must be >= 0"):
+        open_activitynet(raw)
+
+
+def test_no_annotations(raw, open_activitynet):
+    (raw / "anet_anno_action.json").unlink()
+    with pytest.raises(UserError, match="manual_dir=.*raw: no annotations; looked for anet_anno_action.json with"):
+        open_activitynet(raw)
+
+
+def test_subsets_are_unknown(raw, open_activitynet):
+    info = raw / "video_info_new.csv"
+    lines = info.read_text().splitlines()
+    info.write_text("\n".join(lines[:-2]))
+    with pytest.raises(UserError, match=r"anet_anno_action\.json: video 'v_KrwFx7kw2pY' has no row in .*info_new\.csv"):
+        open_activitynet(raw)
+    info.write_text("\n".join(["video,set", *lines[1:]]))
+    with pytest.raises(UserError, match=r"video_info_new\.csv: no column 'subset'"):
+        open_activitynet(raw)
+    info.unlink()
+    with pytest.raises(UserError, match=r"video_info_new\.csv: this file is missing"):
+        open_activitynet(raw)
+
+
+def test_no_features(raw, open_activitynet):
+    for file in (raw / "features").iterdir():
+        file.rename(file.with_name(f"my_{file.name}"))
+    with pytest.raises(UserError, match=r"features: no features of an annotated video; looked for .*found 4 other"):
+        open_activitynet(raw)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.full((5, SIZE), np.nan), "5 steps hold NaN or infinite values, the first is step 0"),
+        (np.ones((5, SIZE + 1)), "7 values per step but 6 are expected$"),
+        (np.ones((SIZE, 5)), r"5 values per step but 6 are expected; is the matrix transposed\?"),
+        (np.ones((0, SIZE)), "0 feature steps"),
+        (np.ones(SIZE), r"expected a number matrix \[steps, features\], found shape \[6\]"),
+    ],
+)
+@pytest.mark.parametrize("config", ["original", "resized128"])
+def test_features_that_cannot_be(raw, open_activitynet, features, message, config):
+    (raw / "settings.json").write_text(f'{{"num_features": {SIZE}}}')
+    np.save(raw / "features" / "v_QOlSCBRmfWY.npy", features)
+    with pytest.raises(UserError, match=rf"v_QOlSCBRmfWY\.npy: {message}"):
+        open_activitynet(raw, config)
+
+
+def test_all_files_transposed(raw, open_activitynet):
+    for file in (raw / "features").iterdir():
+        np.save(file, np.load(file).T)
+    with pytest.raises(UserError, match=r"values per step, but .* are the matrices transposed\? They must be \[steps"):
+        open_activitynet(raw)
+
+
+# The real annotations
+
+
+@needs_real_annotations
+@pytest.mark.parametrize(
+    ("split", "videos", "actions", "changes"),
+    [
+        ("training", 9649, 14850, "clipped to the recording: 144; of no length, dropped: 9; repeated, kept: 28"),
+        ("validation", 4728, 7290, "clipped to the recording: 71; of no length, dropped: 3; repeated, kept: 17"),
+    ],
+)
+def test_real_annotations(split, videos, actions, changes, capsys):
+    entries = [entry for entry in activitynet.read_annotations(REAL_ANNOTATIONS) if entry.subset == split]
+    entries = feature_files.clean_entries(entries, split)
+    assert capsys.readouterr().out == f"{split}: actions {changes}\n"
+    labels = [[action.label for action in entry.actions] for entry in entries]
+    counts = feature_files.count_actions(labels, activitynet.CLASS_NAMES)
+    assert (counts["videos"], counts["actions"], counts["classes"]) == (videos, actions, 200)
+    assert all(len(entry.name) == 11 for entry in entries)

@@ -1,0 +1,224 @@
+"""Own data: a folder of feature files and one JSON in the format of ActivityNet; a record per video.
+
+manual_dir/
+    annotations.json    any name: {"database": {"NAME": {"subset": "training", "duration": 61.7, "annotations":
+                        [{"segment": [1.5, 4.0], "label": "jump"}]}}}; see ``FolderSettings`` for what else it may say
+    NAME.npy            [T, D]; or NAME.npz with an array "features" (or one only); in folders, too
+    settings.json       optional, see ``Settings``
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from a2net_tf import feature_files, records
+from a2net_tf.errors import UserError
+from a2net_tf.feature_files import Entry
+
+TIME_KEYS = ("fps", "feature_stride_frames", "feature_stride_seconds", "first_step_seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What settings.json may set; the first five may stand in the annotations' JSON as well, and the times per video.
+
+    A video's own entry wins, then settings.json, then the top level of the annotations' JSON.
+
+    Attributes:
+        fps: frames per second of the videos.
+        feature_stride_frames: from one vector to the next; with ``fps``.
+        feature_stride_seconds: the same in seconds. Without either, the vectors share the video's duration equally.
+        first_step_seconds: where the stretch of the first vector begins.
+        classes: in the order of their ids; by default all labels, sorted.
+        receptive_field_seconds: that a vector saw; so much may be left over at the end of a video.
+        num_features: D; 0: as many as the first feature file has.
+        annotations: name of the annotations' JSON, if there are others beside it.
+        max_clip_seconds: by how much an action may exceed its video; it is then clipped.
+        allow_missing: leave out annotated videos without features instead of refusing.
+    """
+
+    fps: float = 0.0
+    feature_stride_frames: float = 0.0
+    feature_stride_seconds: float = 0.0
+    first_step_seconds: float = 0.0
+    classes: tuple[str, ...] = ()
+    receptive_field_seconds: float = 1.0
+    num_features: int = 0
+    annotations: str = ""
+    max_clip_seconds: float = feature_files.MAX_CLIP_SECONDS
+    allow_missing: bool = False
+
+
+class Builder(records.FolderBuilder):
+    """Builds one split per subset that the JSON names."""
+
+    # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
+    code_path = tfds.core.Path(__file__)
+    pkg_dir_path = code_path.parent
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "manual_dir is your folder: one .npy or .npz file per video, and one JSON with "
+        '{"database": {NAME: {"subset", "duration", "annotations": [{"segment", "label"}]}}}.'
+    )
+
+    def read_folder(self, folder: pathlib.Path) -> records.FolderContents:
+        """Reads settings and annotations, and finds the feature files."""
+        file, content, settings = read_inputs(folder)
+        entries = feature_files.read_entries(content["database"], f"{file}: 'database'")
+        check_subsets(entries, file)
+        class_names = settings.classes or tuple(sorted({action.label for e in entries for action in e.actions}))
+        check_classes(entries, class_names, file)
+        files = feature_files.find_feature_files(folder, (".npy", ".npz"))
+        entries, counts = choose_entries(entries, files, class_names, settings=settings)
+        num_features = settings.num_features or feature_files.find_num_features([files[e.name] for e in entries])
+        print(f"feature_folder: {len(files)} feature files, {num_features} values per step, {len(class_names)} classes")
+        build = functools.partial(build_records, class_names=class_names, num_features=num_features, settings=settings)
+        splits = {split: [] for split in counts}
+        for entry in entries:
+            splits[entry.subset].append(functools.partial(build, entry, files[entry.name]))
+        metadata = {"also_reported": {}, "counts": counts, "settings": dataclasses.asdict(settings)}
+        return records.FolderContents(num_features, class_names, splits, metadata)
+
+
+# Settings and annotations
+
+
+def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, dict, Settings]:
+    """The annotations' JSON, its content, and the settings that it and settings.json give together."""
+    settings = feature_files.read_settings(folder, Settings())
+    file = find_annotations(folder, settings.annotations)
+    content = feature_files.read_json(file)
+    if "database" not in content:
+        raise UserError(f"{file}: no key 'database', found {feature_files.list_some(content) or 'none'}")
+    given = {key: content[key] for key in (*TIME_KEYS, "classes") if key in content}
+    settings = feature_files.read_settings(folder, feature_files.with_values(Settings(), given, str(file)))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, float | int) and not (math.isfinite(value) and (value >= 0 or "first" in field.name)):
+            raise UserError(f"{folder / feature_files.SETTINGS_FILE} or {file.name}: '{field.name}' is {value:g}")
+    return file, content, settings
+
+
+def find_annotations(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The JSON file ``name`` of ``folder``, or the only one; raises UserError if there is none or a choice."""
+    if name:
+        return folder / name
+    found = sorted(path for path in folder.glob("*.json") if path.name != feature_files.SETTINGS_FILE)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = feature_files.list_some(path.name for path in found)
+        raise UserError(f'{folder}: several JSON files ({names}); name one with "annotations" in settings.json')
+    raise UserError(f'{folder}: no annotations; looked for a .json file with {{"database": {{...}}}}')
+
+
+def check_subsets(entries: list[Entry], file: pathlib.Path) -> None:
+    """Raises UserError if there are no videos, or a subset's name cannot be that of a split."""
+    if not entries:
+        raise UserError(f"{file}: 'database' is empty")
+    for entry in entries:
+        if not entry.subset.isidentifier() or entry.subset.lower() == "all":
+            raise UserError(
+                f"{file}: video '{entry.name}' is in the subset '{entry.subset}'; a split's name has letters, digits "
+                "and _ only, and is not 'all'"
+            )
+
+
+def check_classes(entries: list[Entry], class_names: tuple[str, ...], file: pathlib.Path) -> None:
+    """Raises UserError for no or repeated classes, or a label that is none of them."""
+    if not class_names:
+        raise UserError(f"{file}: no annotations at all, so no classes")
+    if len(set(class_names)) < len(class_names) or "" in class_names:
+        raise UserError(f"{file} or {feature_files.SETTINGS_FILE}: 'classes' has a name twice or an empty one")
+    feature_files.check_labels(entries, class_names, str(file))
+
+
+def choose_entries(
+    entries: list[Entry], files: dict[str, pathlib.Path], class_names: tuple[str, ...], *, settings: Settings
+) -> tuple[list[Entry], dict[str, dict]]:
+    """The videos that have features, and the printed counts of each split; raises UserError for missing features."""
+    chosen, counts = [], {}
+    for split in sorted({entry.subset for entry in entries}):
+        of_split = [entry for entry in entries if entry.subset == split]
+        where = f"feature_folder {split}"
+        names = [entry.name for entry in of_split]
+        feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=where)
+        kept = [entry for entry in of_split if entry.name in files]
+        kept = feature_files.clean_entries(kept, where, settings.max_clip_seconds)
+        counts[split] = feature_files.count_actions([[a.label for a in e.actions] for e in kept], class_names)
+        print(f"{where}: {feature_files.describe_counts(counts[split])}")
+        chosen += kept
+    return chosen, counts
+
+
+# Records
+
+
+def build_records(
+    entry: Entry, file: pathlib.Path, *, class_names: tuple[str, ...], num_features: int, settings: Settings
+) -> list[dict]:
+    """The record of one video.
+
+    Raises:
+        UserError: its feature file is damaged, has another size, or contradicts the duration.
+    """
+    features = records.check_features(feature_files.read_features(file), str(file), num_features)
+    settings = feature_files.with_values(settings, own_times(entry), f"video '{entry.name}'")
+    stride = find_stride(entry, len(features), settings)
+    end = settings.first_step_seconds + len(features) * stride
+    duration = entry.duration_seconds or end
+    check_length(f"{file}: {len(features)} vectors, one every {stride:g} s,", end, duration, settings, stride=stride)
+    # Once more: without a duration in the JSON, only now it is known.
+    entry = dataclasses.replace(entry, duration_seconds=duration)
+    [entry] = feature_files.clean_entries([entry], "feature_folder", settings.max_clip_seconds)
+    return [
+        records.make_record(
+            entry.name,
+            features,
+            np.array([action[:2] for action in entry.actions]),
+            [class_names.index(action.label) for action in entry.actions],
+            num_classes=len(class_names),
+            feature_stride_seconds=stride,
+            first_step_seconds=settings.first_step_seconds,
+            duration_seconds=duration,
+            source=file.name,
+        )
+    ]
+
+
+def own_times(entry: Entry) -> dict:
+    """What the video's own entry says about time; a stride in frames replaces a general one in seconds."""
+    own = {key: entry.fields[key] for key in TIME_KEYS if key in entry.fields}
+    return {"feature_stride_seconds": 0.0, **own} if "feature_stride_frames" in own else own
+
+
+def find_stride(entry: Entry, num_steps: int, settings: Settings) -> float:
+    """Seconds from one vector to the next: as the settings say, or else the video's duration shared equally."""
+    if settings.feature_stride_seconds:
+        return settings.feature_stride_seconds
+    if settings.feature_stride_frames:
+        if not settings.fps:
+            raise UserError(f"video '{entry.name}': 'feature_stride_frames' needs 'fps' too (of the video or of all)")
+        return settings.feature_stride_frames / settings.fps
+    if not entry.duration_seconds > settings.first_step_seconds:
+        raise UserError(
+            f"video '{entry.name}': no usable 'duration' ({entry.duration_seconds:g} s), and neither "
+            "'feature_stride_seconds' nor 'feature_stride_frames' with 'fps'"
+        )
+    return (entry.duration_seconds - settings.first_step_seconds) / num_steps
+
+
+def check_length(told: str, end: float, duration: float, settings: Settings, *, stride: float) -> None:
+    """Raises UserError if the vectors end more than a stride after the video, or leave more over than one would see."""
+    least = duration - settings.receptive_field_seconds - stride
+    if not least - 1e-6 <= end <= duration + stride + 1e-6:
+        raise UserError(
+            f"{told} end at {end:g} s, but the video's duration is {duration:g} s; wrong fps or stride, or larger "
+            '"receptive_field_seconds" (settings.json)?'
+        )
