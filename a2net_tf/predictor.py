@@ -29,6 +29,8 @@ def predict(config: Config, given: frozenset[str]) -> None:
         given: names of those that win over the trained run's.
     """
     settings.require(config, "output")
+    if config.output.endswith(".srt"):
+        raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
     results.check_writable(config.output)
     if config.saved_model:
         found, class_names = _predict_exported(config)
@@ -79,16 +81,27 @@ def _sequences(
 
 def _write_predictions(found: list[Found], class_names: list[str], config: Config) -> None:
     output = pathlib.Path(config.output)
-    # One sequence: out.json and out.srt. Several: out.json and out.NAME.srt.
-    subtitles = [output.with_suffix(".srt" if len(found) == 1 else f".{file_name(item.video)}.srt") for item in found]
+    subtitles = _subtitle_paths(output, [item.video for item in found])
     results.keep_previous(output, *subtitles)
     videos = [item.video for item in found]
+    results.write_activitynet(output, Detections.concatenate([f.merged for f in found]), class_names, videos=videos)
     for item, path in zip(found, subtitles, strict=True):
         results.write_srt(path, item.merged, class_names, min_score=config.subtitle_score)
-    results.write_activitynet(output, Detections.concatenate([f.merged for f in found]), class_names, videos=videos)
     for item in found:
         _print_detections(item, class_names)
     print(f"written: {output} and {', '.join(map(str, subtitles[:3]))}{' ...' if len(subtitles) > 3 else ''}")
+
+
+def _subtitle_paths(output: pathlib.Path, videos: list[str]) -> list[pathlib.Path]:
+    """One sequence: out.json and out.srt. Several: out.json and out.NAME.srt, numbered where file names would clash."""
+    if len(videos) == 1:
+        return [output.with_suffix(".srt")]
+    names = [file_name(video) for video in videos]
+    numbers = [names[:i].count(name) for i, name in enumerate(names)]
+    return [
+        output.with_suffix(f".{name}-{number + 1}.srt" if number else f".{name}.srt")
+        for name, number in zip(names, numbers, strict=True)
+    ]
 
 
 def _print_detections(item: Found, class_names: list[str]) -> None:

@@ -174,7 +174,6 @@ class EpochEnd(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.validate = validate
-        self.folder = pathlib.Path(run.config.workdir)
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(-1.0, dtype=tf.float64)
         self.averages = None
@@ -183,7 +182,9 @@ class EpochEnd(keras.callbacks.Callback):
         """Sets up what is saved once Keras says which model it is."""
         super().set_model(model)
         state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
-        self.manager = tf.train.CheckpointManager(state, str(self.folder / "state"), max_to_keep=2)
+        self.manager = tf.train.CheckpointManager(
+            state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=2
+        )
         if self.run.config.ema_momentum > 0:
             self.averages = keras.callbacks.SwapEMAWeights()
             self.averages.set_model(model)
@@ -209,13 +210,13 @@ class EpochEnd(keras.callbacks.Callback):
         """Validates and saves; adds what is logged but not shown to ``logs``."""
         logs.update(self.model.epoch_means())
         self._swap_averages("on_test_begin")
-        run_directory.save_weights(self.model.network, self.folder / "last.weights.h5")
+        run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "last"))
         if self.validate is not None and self._validates(epoch):
             score = self.validate(self.model.network)
             logs["validation_mAP"] = score
             if score > float(self.best):
                 self.best.assign(score)
-                run_directory.save_weights(self.model.network, self.folder / "best.weights.h5")
+                run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "best"))
         self._swap_averages("on_test_end")
         self.epoch.assign(epoch + 1)
         self.manager.save(checkpoint_number=epoch + 1)
