@@ -3,7 +3,6 @@
 import pathlib
 import re
 
-import keras
 import tensorflow as tf
 
 from a2net_tf import config as settings
@@ -26,7 +25,6 @@ def run(config: Config, given: frozenset[str]) -> None:
     Raises:
         UserError: anything that the user can mend.
     """
-    keras.utils.set_random_seed(config.seed + 1)  # tf.data takes no seed per epoch while the global one is 0
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     try:
