@@ -321,7 +321,7 @@ def train(run: Run, records: tf.data.Dataset, validate: Callable[[keras.Model], 
         validate: network -> mAP on the validation split.
     """
     config = run.config
-    # Here, not at the start of the command: preparing a dataset draws numbers too. Not 0: tf.data takes it for "no seed".
+    # Here, not when the command starts: preparing a dataset draws numbers too. Not 0: for tf.data that is no seed.
     keras.utils.set_random_seed(config.seed + 1)
     steps_per_epoch = -(-run.num_windows // config.batch_size)
     network = run_directory.build_network(run)
