@@ -16,6 +16,7 @@ MODES = ("train", "evaluate", "train_and_evaluate", "predict", "export", "score"
 
 # A trained model is bound to these groups: later commands take them from the working directory.
 MODEL_GROUPS = ("windows", "model")
+EXPORTED_GROUPS = (*MODEL_GROUPS, "localization")  # fixed in an exported model
 TRAINING_GROUPS = ("training data", "windows", "model", "losses", "training")
 
 
@@ -371,6 +372,19 @@ def refuse_changes(saved: Config, requested: Config, groups: Sequence[str]) -> N
             f"{requested.workdir or 'the working directory'} holds a run with other settings: {', '.join(different)}; "
             "use another --workdir, or drop these flags"
         )
+
+
+def exported_settings(config: Config) -> dict[str, Any]:
+    """The settings that an exported model carries, JSON-ready."""
+    return {n: v for n, v in to_dict(config).items() if FIELDS[n].metadata["group"] in EXPORTED_GROUPS}
+
+
+def refuse_exported_changes(exported: dict[str, Any], requested: Config, given: frozenset[str]) -> None:
+    """Raises UserError if a setting was given that differs from what is fixed in an exported model."""
+    wanted = exported_settings(requested)
+    different = [f"--{n}={wanted[n]} (exported with {v})" for n, v in exported.items() if n in given and wanted[n] != v]
+    if different:
+        raise UserError(f"{requested.saved_model}: fixed when it was exported: {', '.join(different)}; export it again")
 
 
 def help_text() -> str:

@@ -1,6 +1,7 @@
 """``--mode=predict`` and ``--mode=export``: a trained model at work."""
 
 import itertools
+import json
 import pathlib
 from collections.abc import Iterable
 
@@ -33,7 +34,7 @@ def predict(config: Config, given: frozenset[str]) -> None:
         raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
     results.check_writable(config.output)
     if config.saved_model:
-        found, class_names = _predict_exported(config)
+        found, class_names = _predict_exported(config, given)
     else:
         settings.require(config, "workdir")
         current, localizer = load_trained(config, given)
@@ -44,11 +45,12 @@ def predict(config: Config, given: frozenset[str]) -> None:
     _write_predictions(found, class_names, config)
 
 
-def _predict_exported(config: Config) -> tuple[list[Found], list[str]]:
+def _predict_exported(config: Config, given: frozenset[str]) -> tuple[list[Found], list[str]]:
     if not pathlib.Path(config.saved_model, "saved_model.pb").exists():
         raise UserError(f"--saved_model={config.saved_model}: no SavedModel here (saved_model.pb is missing)")
     model = tf.saved_model.load(config.saved_model)
     description = {name: value.numpy() for name, value in model.describe().items()}
+    settings.refuse_exported_changes(json.loads(description["settings"].decode()), config, given)
     class_names = [name.decode() for name in description["class_names"]]
     base = [float(description["seconds_per_step"]), float(description["first_step_seconds"])]
     sources = _sequences(config, int(description["num_features"]), *base)

@@ -142,7 +142,8 @@ def check_features(
     features = np.asarray(features)
     check_shape(features.shape, features.dtype, where, num_features)
     if features.dtype not in (np.float16, np.float32):
-        features = features.astype(np.float32)
+        with np.errstate(over="ignore"):  # what overflows is found below
+            features = features.astype(np.float32)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         step = int(np.argmin(finite)) + first_step

@@ -211,7 +211,6 @@ class EpochEnd(keras.callbacks.Callback):
                 )
             return 0
         try:
-            self.model.optimizer.build(self.model.network.trainable_variables)
             self.manager.checkpoint.restore(newest).assert_consumed()
         except (ValueError, AssertionError, IndexError, tf.errors.OpError) as error:
             detail = " ".join(str(error).split())[:300]
@@ -329,6 +328,9 @@ def train(run: Run, records: tf.data.Dataset, validate: Callable[[keras.Model], 
     trainer.compile(
         optimizer=make_optimizer(config, steps_per_epoch), jit_compile=config.jit_compile, auto_scale_loss=False
     )
+    trainer.optimizer.build(
+        network.trainable_variables
+    )  # else the first step creates its variables and is traced twice
     epoch_end = EpochEnd(run, validate)
     epoch_end.set_model(trainer)
     first_epoch = epoch_end.resume()
