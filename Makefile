@@ -31,7 +31,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(VENV)/bin/python -m pytest --numprocesses=2
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -16,6 +16,7 @@ MODES = ("train", "evaluate", "train_and_evaluate", "predict", "export", "score"
 
 # A trained model is bound to these groups: later commands take them from the working directory.
 MODEL_GROUPS = ("windows", "model")
+EXPORTED_GROUPS = (*MODEL_GROUPS, "localization")  # fixed in an exported model
 TRAINING_GROUPS = ("training data", "windows", "model", "losses", "training")
 
 
@@ -31,7 +32,12 @@ class Config:
 
     # --- what to do
     mode: str = _setting("train_and_evaluate", "What to do.", "run", MODES)
-    workdir: str = _setting("", "Directory of one training run: checkpoints, logs, metrics.", "run")
+    workdir: str = _setting(
+        "",
+        "Directory of one training run: checkpoints, logs, metrics. evaluate, predict and export take several, between "
+        "commas, and merge their candidates (the fuse rows of Tables III and IV).",
+        "run",
+    )
     checkpoint: str = _setting(
         "last", "Which epoch evaluate, predict and export use; best needs --validation_split.", "run", ("last", "best")
     )
@@ -153,6 +159,9 @@ class Config:
     duration_edges: tuple[float, ...] = _setting(
         (1.5, 2.5, 4.2, 6.9), "Seconds between the duration buckets of Table I.", "evaluation"
     )
+    lambda_sweep: tuple[float, ...] = _setting(
+        (), "evaluate: further merge weights to report, in the same pass (Table V).", "evaluation"
+    )
     plots: bool = _setting(True, "Draw time lines of a few sequences when evaluating (needs matplotlib).", "evaluation")
     detections: str = _setting("", "score: the file to judge.", "evaluation")
     ground_truth: str = _setting(
@@ -163,7 +172,9 @@ class Config:
     # --- use
     features: str = _setting("", "predict: one .npy matrix [steps, features], or a folder of them.", "use")
     saved_model: str = _setting("", "export: directory to write; predict: exported model to use.", "use")
-    output: str = _setting("", "predict: ActivityNet-format JSON to write; subtitles go beside it.", "use")
+    output: str = _setting(
+        "", "predict: ActivityNet-format JSON to write; evaluate with several --workdir: folder of the results.", "use"
+    )
     seconds_per_step: float = _setting(
         0.0, "predict: time between feature vectors; 0: as in training. import_release: 0 is 4 frames at 30 fps.", "use"
     )
@@ -234,7 +245,7 @@ def _convert(name: str, value: Any) -> Any:
         if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
             raise UserError(f"--{name}={value!r}: expected {type(default).__name__}")
         return value
-    number = type(default[0])
+    number = type(default[0]) if default else float
     try:
         return tuple(number(v) for v in value)
     except ValueError:
@@ -271,6 +282,8 @@ def check(config: Config) -> None:
             "proposals beside the mAP of --protocol=activitynet or thumos14"
         )
     trains = config.mode.startswith("train")
+    if trains and "," in config.workdir:
+        raise UserError(f"--workdir={config.workdir}: --mode={config.mode} takes one directory")
     if trains and config.release_checkpoint:  # its run has no optimiser state: the weights would be lost
         raise UserError("--release_checkpoint is for --mode=import_release; an imported run cannot be trained on")
     if trains and config.validation_split and config.validation_split == config.eval_split:
@@ -314,6 +327,7 @@ _RANGES = {
     "shuffle_buffer": (1, None, True),
     "validate_every": (1, None, True),
     "anchor_based_lambda": (0, 1, True),
+    "lambda_sweep": (0, 1, True),
     "max_background": (0, 1, True),
     "min_score": (0, 1, True),
     "nms_tiou": (0, 1, True),
@@ -390,6 +404,19 @@ def refuse_changes(saved: Config, requested: Config, groups: Sequence[str]) -> N
             f"{requested.workdir or 'the working directory'} holds a run with other settings: {', '.join(different)}; "
             "use another --workdir, or drop these flags"
         )
+
+
+def exported_settings(config: Config) -> dict[str, Any]:
+    """The settings that an exported model carries, JSON-ready."""
+    return {n: v for n, v in to_dict(config).items() if FIELDS[n].metadata["group"] in EXPORTED_GROUPS}
+
+
+def refuse_exported_changes(exported: dict[str, Any], requested: Config, given: frozenset[str]) -> None:
+    """Raises UserError if a setting was given that differs from what is fixed in an exported model."""
+    wanted = exported_settings(requested)
+    different = [f"--{n}={wanted[n]} (exported with {v})" for n, v in exported.items() if n in given and wanted[n] != v]
+    if different:
+        raise UserError(f"{requested.saved_model}: fixed when it was exported: {', '.join(different)}; export it again")
 
 
 def help_text() -> str:

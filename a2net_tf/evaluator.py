@@ -1,10 +1,12 @@
 """``--mode=evaluate``: from a trained run to metrics, detections and time lines of a split."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import re
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -29,31 +31,64 @@ def evaluate(config: Config, given: frozenset[str]) -> None:
         given: names of those that win over the trained run's.
     """
     settings.require(config, "workdir")
+    folder = config.workdir
+    if "," in config.workdir:
+        settings.require(config, "output")
+        folder = config.output
+    results.check_writable(pathlib.Path(folder) / "metrics.json")
     current, localizer = load_trained(config, given)
     config = current.config
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
     check_same_kind(builder, current)
     records = schema.read_records(builder, config.eval_split)
-    found = inference.collect(inference.localize(localizer, records.as_numpy_iterator(), localizer.branches))
+    views = localizer.views(config.lambda_sweep)
+    found = inference.collect(inference.localize(localizer, records.as_numpy_iterator(), views))
     by_branch = metrics_by_branch(found, current)
     proposals = proposals_by_branch(found)
     for branch, metrics in by_branch.items():
         metrics["proposals"] = proposals[branch]
-    _write_evaluation(found, by_branch, current, builder.info.full_name)
+    _write_evaluation(found, by_branch, current, builder.info.full_name, pathlib.Path(folder))
     main_branch = localizer.branches[-1]
     print(evaluation.format_table(by_branch))
     print(evaluation.format_classes(by_branch[main_branch]))
     print(evaluation.format_durations(by_branch[main_branch]))
     print(evaluation.format_proposals(proposals))
-    print(f"written: {pathlib.Path(config.workdir, 'metrics.json')} and detections.json")
+    print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
 
 
 def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]:
-    """The run in the working directory with its localizer; settings given now win where they may."""
-    current = run_directory.load(config.workdir)
-    current = current._replace(config=settings.merge(current.config, config, given))
-    network = run_directory.load_network(current)
-    return current, Localizer(network, current.config, current.class_names, current.first_step_seconds)
+    """The run in the working directory with its localizer; settings given now win where they may.
+
+    Several working directories: the first one's settings, and the candidates of all.
+    """
+    first, *others = config.workdir.split(",")
+    current, network = _load(first, config, given)
+    loaded = [_load(workdir, config, given) for workdir in others]
+    for other, _ in loaded:
+        _check_mergeable(current, other)
+    others = [(network, other.config) for other, network in loaded]
+    localizer = Localizer(network, current.config, current.class_names, current.first_step_seconds, others=others)
+    return current, localizer
+
+
+def _load(workdir: str, config: Config, given: frozenset[str]) -> tuple[Run, keras.Model]:
+    current = run_directory.load(workdir)
+    requested = dataclasses.replace(config, workdir=workdir)
+    current = current._replace(config=settings.merge(current.config, requested, given))
+    return current, run_directory.load_network(current)
+
+
+def _check_mergeable(first: Run, other: Run) -> None:
+    """Merged runs must see the same features, in windows of the same length, and know the same classes."""
+    for name, a, b in (
+        ("features per step", first.num_features, other.num_features),
+        ("classes", first.class_names, other.class_names),
+        ("--window_steps", first.config.window_steps, other.config.window_steps),
+    ):
+        if a != b:
+            raise UserError(
+                f"--workdir: {first.config.workdir} and {other.config.workdir} differ in {name}: {a} and {b}"
+            )
 
 
 def check_same_kind(builder: tfds.core.DatasetBuilder, current: Run) -> None:
@@ -113,9 +148,10 @@ def proposals_by_branch(found: list[Found]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _write_evaluation(found: list[Found], by_branch: dict[str, dict], current: Run, dataset: str) -> None:
+def _write_evaluation(
+    found: list[Found], by_branch: dict[str, dict], current: Run, dataset: str, folder: pathlib.Path
+) -> None:
     config = current.config
-    folder = pathlib.Path(config.workdir)
     merged = by_branch[list(by_branch)[-1]]
     origin = {
         "dataset": dataset,

@@ -1,8 +1,9 @@
 """Running a localizer, or an exported model, over sequences that come as records or as .npy files."""
 
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ from a2net_tf import records as schema
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import Detections
 from a2net_tf.localizer import Localizer
+from a2net_tf.postprocess import Candidates
 
 
 class Found(NamedTuple):
@@ -19,7 +21,7 @@ class Found(NamedTuple):
 
     video: str
     duration_seconds: float
-    detections: dict[str, Detections]  # by branch
+    detections: dict[str, Detections]  # by view: branches, and merge weights if several are asked for
     record: dict  # without features; with the ground truth if there is any
 
     @property
@@ -43,24 +45,21 @@ def read_feature_files(
     if not files or not files[0].exists():
         raise UserError(f"--features={path}: {'no .npy file in this folder' if source.is_dir() else 'no such file'}")
     for file in files:
-        _check_header(_open(file), file, num_features)
+        features = _open(file)
+        schema.check_shape(features.shape, features.dtype, str(file), num_features)
     return [_file_records(file, num_features, seconds_per_step, first_step_seconds) for file in files]
 
 
 def _open(file: pathlib.Path) -> np.ndarray:
     """Maps the file: sequences of many hours need not fit in memory."""
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file}: not a readable .npy array ({error})") from None
-
-
-def _check_header(features: np.ndarray, file: pathlib.Path, num_features: int) -> None:
-    """Shape and type only: one zero step stands for the values."""
-    if features.ndim == 2 and len(features) == 0:
-        raise UserError(f"{file}: 0 feature steps; an empty recording cannot be used")
-    shape = (1, *features.shape[1:]) if features.ndim == 2 else features.shape
-    schema.check_features(np.zeros(shape, features.dtype), str(file), num_features)
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).split(". ")[0]  # numpy goes on to advise unpickling
+        raise UserError(f"{file}: not a readable .npy array ({reason})") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
+    return array
 
 
 def _file_records(file: pathlib.Path, num_features: int, stride: float, first: float) -> Iterator[dict]:
@@ -77,39 +76,59 @@ def _file_records(file: pathlib.Path, num_features: int, stride: float, first: f
         "source": str(file),
     }
     for _, chunk in schema.split_into_chunks(whole):
-        yield {**chunk, "features": schema.check_features(chunk["features"], str(file), num_features)}
+        features = schema.check_features(
+            chunk["features"], str(file), num_features, first_step=chunk["chunk_start_step"]
+        )
+        yield {**chunk, "features": features}
 
 
-def localize(localizer: Localizer, records: Iterable[dict], branches: Sequence[str] = ()) -> Iterator[Found]:
+def localize(
+    localizer: Localizer, records: Iterable[dict], views: Mapping[str, tuple[str, float]] | None = None
+) -> Iterator[Found]:
     """Detections of every sequence of ``records`` (numpy; chunks in any order), as soon as it is complete.
 
     Args:
         localizer: runs in this process.
         records: whole sequences or chunks.
-        branches: which to report; by default the localizer's last (both modules if it has both).
+        views: what to report, of ``Localizer.views``; by default the merged result alone.
     """
-    branches = branches or localizer.branches[-1:]
+    views = views or dict(list(localizer.views().items())[-1:])
+    located = ((record, _candidates(localizer, record)) for record in records)
+    for record, candidates in _by_sequence(located):
+        merged = Candidates(*(tf.concat(values, axis=1) for values in zip(*candidates, strict=True)))
+        yield _detect(localizer, merged, record, views)
+
+
+def _candidates(localizer: Localizer, record: dict) -> Candidates:
+    numbers = (np.int32(record[name]) for name in ("num_steps", "chunk_start_step", "chunk_owned_steps"))
+    return localizer.sequence_candidates(np.asarray(record["features"], np.float32), *numbers)
+
+
+def _by_sequence(chunks: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, list]]:
+    """Collects what belongs to the chunks of each sequence, in their order, as soon as a sequence is complete.
+
+    Args:
+        chunks: (record, anything) of each chunk, in any order.
+
+    Yields:
+        The first chunk's record without its features (they can be huge), and the list of anythings.
+    """
     waiting: dict[str, list] = {}
-    for record in records:
+    for record, value in chunks:
         video = _text(record["id"])
-        candidates = localizer.sequence_candidates(
-            np.asarray(record["features"], np.float32),
-            *(np.int32(record[name]) for name in ("num_steps", "chunk_start_step", "chunk_owned_steps")),
-        )
-        chunks = waiting.setdefault(video, [])
-        description = {name: value for name, value in record.items() if name != "features"}  # they can be huge
-        chunks.append((int(record["chunk_start_step"]), candidates, description))
-        if sum(int(r["chunk_owned_steps"]) for _, _, r in chunks) < int(record["num_steps"]):
-            continue
-        chunks.sort(key=lambda chunk: chunk[0])
-        del waiting[video]
-        merged = [tf.concat(values, axis=1) for values in zip(*(c for _, c, _ in chunks), strict=True)]
-        yield _detect(localizer, type(candidates)(*merged), chunks[0][2], branches)
+        description = {name: entry for name, entry in record.items() if name != "features"}
+        parts = waiting.setdefault(video, [])
+        parts.append((int(record["chunk_start_step"]), description, value))
+        if sum(int(part["chunk_owned_steps"]) for _, part, _ in parts) == int(record["num_steps"]):
+            parts = sorted(waiting.pop(video), key=lambda part: part[0])
+            yield parts[0][1], [value for _, _, value in parts]
     if waiting:
         raise UserError(f"sequence {next(iter(waiting))}: chunks are missing; prepare the dataset again")
 
 
-def _detect(localizer: Localizer, candidates, record: dict, branches: Sequence[str]) -> Found:
+def _detect(
+    localizer: Localizer, candidates: Candidates, record: dict, views: Mapping[str, tuple[str, float]]
+) -> Found:
     arguments = (
         candidates,
         tf.constant([record["num_steps"]], tf.int32),
@@ -118,8 +137,11 @@ def _detect(localizer: Localizer, candidates, record: dict, branches: Sequence[s
     )
     video = _text(record["id"])
     found = {
-        branch: _table(video, {k: v[0] for k, v in localizer.detect[branch](*arguments)._asdict().items()})
-        for branch in branches
+        name: _table(
+            video,
+            {k: v[0] for k, v in localizer.detect[branch](*arguments, tf.constant(weight))._asdict().items()},
+        )
+        for name, (branch, weight) in views.items()
     }
     return Found(video, float(record["duration_seconds"]), found, record)
 
@@ -141,16 +163,9 @@ def localize_exported(model: tf.Module, records: Iterable[dict]) -> Iterator[Fou
 
 def stitched(records: Iterable[dict]) -> Iterator[dict]:
     """Whole sequences from chunks: an exported model takes the whole."""
-    waiting: dict[str, list[dict]] = {}
-    for record in records:
-        chunks = waiting.setdefault(_text(record["id"]), [])
-        chunks.append(record)
-        if sum(int(r["chunk_owned_steps"]) for r in chunks) < int(record["num_steps"]):
-            continue
-        chunks.sort(key=lambda r: int(r["chunk_start_step"]))
-        features = [np.asarray(r["features"][: int(r["chunk_owned_steps"])], np.float32) for r in chunks]
-        del waiting[_text(record["id"])]
-        yield {**chunks[0], "features": np.concatenate(features)}
+    owned = ((r, np.asarray(r["features"][: int(r["chunk_owned_steps"])], np.float32)) for r in records)
+    for record, features in _by_sequence(owned):
+        yield {**record, "features": np.concatenate(features)}
 
 
 def collect(found: Iterable[Found]) -> list[Found]:

@@ -131,6 +131,17 @@ class Localizer(tf.Module):
             return ("anchor_based",)
         return BRANCHES if self._is_anchor_based.any() else ("anchor_free",)
 
+    def views(self, lambdas: Sequence[float] = ()) -> dict[str, tuple[str, float]]:
+        """What can be reported of the same candidates: {name: (branch, merge weight)}, the merged result last.
+
+        Args:
+            lambdas: further merge weights to report besides the configured one.
+        """
+        weight = self.config.anchor_based_lambda
+        single = {branch: (branch, weight) for branch in self.branches[:-1]}
+        swept = {f"lambda {value:g}": ("both", value) for value in lambdas} if "both" in self.branches else {}
+        return {**single, **swept, self.branches[-1]: (self.branches[-1], weight)}
+
     def __call__(self, features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detections of a batch of whole sequences.
 

@@ -10,6 +10,7 @@ modes:
                       or --saved_model
   export              write the model in --workdir as a SavedModel to --saved_model
   score               judge --detections against --ground_truth by --protocol, without a model
+  import_release      turn --release_checkpoint, a PyTorch file of the authors' release, into a run in --workdir
   profile             count parameters and multiply-adds of the network that the settings describe
 """
 

@@ -3,11 +3,19 @@
 import pathlib
 import re
 
-import keras
 import tensorflow as tf
 
 from a2net_tf import config as settings
-from a2net_tf import evaluation, evaluator, predictor, profiler, release_weights, results, training
+from a2net_tf import (
+    evaluation,
+    evaluator,
+    predictor,
+    profiler,
+    release_weights,
+    results,
+    run_directory,
+    training,
+)
 from a2net_tf import records as schema
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
@@ -26,23 +34,26 @@ def run(config: Config, given: frozenset[str]) -> None:
     Raises:
         UserError: anything that the user can mend.
     """
-    keras.utils.set_random_seed(config.seed + 1)  # tf.data takes no seed per epoch while the global one is 0
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     try:
         _MODES[config.mode](config, given)
     except tf.errors.OpError as error:
-        raise _explained(error, config) from error
+        raise _explained(error, config, given) from error
     except OSError as error:  # the disk, permissions: nothing that a traceback would explain better
         raise UserError(" ".join(str(error).split())) from error
 
 
-def _explained(error: tf.errors.OpError, config: Config) -> Exception:
+def _explained(error: tf.errors.OpError, config: Config, given: frozenset[str]) -> Exception:
     """Turns what TensorFlow says about bad data or a full disk into one line; a defect of ours stays as it is."""
-    if isinstance(error, tf.errors.DataLossError):
-        damaged = _damaged_file(config)
-        where = f"{damaged}: " if damaged else ""
-        return UserError(f"{where}truncated or damaged record file; delete the prepared dataset and prepare it again")
+    # A file that ends between two records shows as a wrong number of them: a failed precondition.
+    if isinstance(error, (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError)):
+        damaged = _damaged_file(config, given)
+        if damaged:
+            return UserError(
+                f"{damaged}: missing, truncated or damaged record file; delete the prepared dataset and prepare it "
+                "again"
+            )
     if "no space left" in str(error).lower():
         return UserError(f"the disk is full: {_first_line(error)}")
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
@@ -57,10 +68,13 @@ def _first_line(error: tf.errors.OpError) -> str:
     return str(error.message).splitlines()[0][:300]
 
 
-def _damaged_file(config: Config) -> str | None:
+def _damaged_file(config: Config, given: frozenset[str]) -> str | None:
+    """The record file that cannot be read, of the dataset of this command or of the trained run that it uses."""
+    if run_directory.exists(config.workdir):
+        config = settings.merge(run_directory.load(config.workdir).config, config, given)
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
-    for split in (config.train_split, config.validation_split, config.eval_split):
-        if split and (found := schema.find_damaged_file(builder, split)):
+    for split in filter(None, (config.train_split, config.validation_split, config.eval_split)):
+        if found := schema.find_damaged_file(builder, split):
             return found
     return None
 

@@ -1,6 +1,7 @@
 """``--mode=predict`` and ``--mode=export``: a trained model at work."""
 
 import itertools
+import json
 import pathlib
 from collections.abc import Iterable
 
@@ -29,9 +30,11 @@ def predict(config: Config, given: frozenset[str]) -> None:
         given: names of those that win over the trained run's.
     """
     settings.require(config, "output")
+    if config.output.endswith(".srt"):
+        raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
     results.check_writable(config.output)
     if config.saved_model:
-        found, class_names = _predict_exported(config)
+        found, class_names = _predict_exported(config, given)
     else:
         settings.require(config, "workdir")
         current, localizer = load_trained(config, given)
@@ -42,11 +45,12 @@ def predict(config: Config, given: frozenset[str]) -> None:
     _write_predictions(found, class_names, config)
 
 
-def _predict_exported(config: Config) -> tuple[list[Found], list[str]]:
+def _predict_exported(config: Config, given: frozenset[str]) -> tuple[list[Found], list[str]]:
     if not pathlib.Path(config.saved_model, "saved_model.pb").exists():
         raise UserError(f"--saved_model={config.saved_model}: no SavedModel here (saved_model.pb is missing)")
     model = tf.saved_model.load(config.saved_model)
     description = {name: value.numpy() for name, value in model.describe().items()}
+    settings.refuse_exported_changes(json.loads(description["settings"].decode()), config, given)
     class_names = [name.decode() for name in description["class_names"]]
     base = [float(description["seconds_per_step"]), float(description["first_step_seconds"])]
     sources = _sequences(config, int(description["num_features"]), *base)
@@ -79,16 +83,27 @@ def _sequences(
 
 def _write_predictions(found: list[Found], class_names: list[str], config: Config) -> None:
     output = pathlib.Path(config.output)
-    # One sequence: out.json and out.srt. Several: out.json and out.NAME.srt.
-    subtitles = [output.with_suffix(".srt" if len(found) == 1 else f".{file_name(item.video)}.srt") for item in found]
+    subtitles = _subtitle_paths(output, [item.video for item in found])
     results.keep_previous(output, *subtitles)
     videos = [item.video for item in found]
+    results.write_activitynet(output, Detections.concatenate([f.merged for f in found]), class_names, videos=videos)
     for item, path in zip(found, subtitles, strict=True):
         results.write_srt(path, item.merged, class_names, min_score=config.subtitle_score)
-    results.write_activitynet(output, Detections.concatenate([f.merged for f in found]), class_names, videos=videos)
     for item in found:
         _print_detections(item, class_names)
     print(f"written: {output} and {', '.join(map(str, subtitles[:3]))}{' ...' if len(subtitles) > 3 else ''}")
+
+
+def _subtitle_paths(output: pathlib.Path, videos: list[str]) -> list[pathlib.Path]:
+    """One sequence: out.json and out.srt. Several: out.json and out.NAME.srt, numbered where file names would clash."""
+    if len(videos) == 1:
+        return [output.with_suffix(".srt")]
+    names = [file_name(video) for video in videos]
+    numbers = [names[:i].count(name) for i, name in enumerate(names)]
+    return [
+        output.with_suffix(f".{name}-{number + 1}.srt" if number else f".{name}.srt")
+        for name, number in zip(names, numbers, strict=True)
+    ]
 
 
 def _print_detections(item: Found, class_names: list[str]) -> None:

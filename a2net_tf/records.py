@@ -131,26 +131,38 @@ def make_record(
     }
 
 
-def check_features(features: np.ndarray, where: str, num_features: int | None = None) -> np.ndarray:
-    """Returns ``features`` as f16|f32[T, D]; raises UserError naming ``where`` if they cannot be used."""
+def check_features(
+    features: np.ndarray, where: str, num_features: int | None = None, *, first_step: int = 0
+) -> np.ndarray:
+    """Returns ``features`` as f16|f32[T, D]; raises UserError naming ``where`` if they cannot be used.
+
+    Args:
+        features: the matrix, or a chunk of it that begins at ``first_step``.
+        where: file or sequence, for the message.
+        num_features: D, if it is known.
+        first_step: added to the number of the step that a message names.
+    """
     features = np.asarray(features)
-    if features.ndim != 2 or features.dtype.kind not in "fiu":
-        raise UserError(
-            f"{where}: expected a number matrix [steps, features], found shape {list(features.shape)} of "
-            f"{features.dtype}"
-        )
+    check_shape(features.shape, features.dtype, where, num_features)
     if features.dtype not in (np.float16, np.float32):
-        features = features.astype(np.float32)
-    if len(features) == 0:
-        raise UserError(f"{where}: 0 feature steps; an empty recording cannot be used")
-    if num_features is not None and features.shape[1] != num_features:
-        hint = "; is the matrix transposed?" if features.shape[0] == num_features else ""
-        raise UserError(f"{where}: {features.shape[1]} values per step but {num_features} are expected{hint}")
+        with np.errstate(over="ignore"):  # what overflows is found below
+            features = features.astype(np.float32)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
-        step = int(np.argmin(finite))
+        step = int(np.argmin(finite)) + first_step
         raise UserError(f"{where}: {int((~finite).sum())} steps hold NaN or infinite values, the first is step {step}")
     return features
+
+
+def check_shape(shape: Sequence[int], dtype: np.dtype, where: str, num_features: int | None = None) -> None:
+    """Raises UserError naming ``where`` unless an array of this shape and type can be features [T, D]."""
+    if len(shape) != 2 or dtype.kind not in "fiu":
+        raise UserError(f"{where}: expected a number matrix [steps, features], found shape {list(shape)} of {dtype}")
+    if shape[0] == 0:
+        raise UserError(f"{where}: 0 feature steps; an empty recording cannot be used")
+    if num_features is not None and shape[1] != num_features:
+        hint = "; is the matrix transposed?" if shape[0] == num_features else ""
+        raise UserError(f"{where}: {shape[1]} values per step but {num_features} are expected{hint}")
 
 
 def check_segments(segments: np.ndarray, duration_seconds: float, where: str) -> np.ndarray:

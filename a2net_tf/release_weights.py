@@ -57,7 +57,7 @@ def import_release(config: Config, given: frozenset[str]) -> None:
     network = run_directory.build_network(current)
     left_out = assign(network, tensors, current.config)
     pathlib.Path(config.workdir).mkdir(parents=True, exist_ok=True)
-    run_directory.save_weights(network, pathlib.Path(config.workdir) / "last.weights.h5")
+    run_directory.save_weights(network, run_directory.weights_path(current, "last"))
     run_directory.save(current)  # last: its run.json says that all is there
     _report(current, len(tensors), network.count_params(), left_out)
 

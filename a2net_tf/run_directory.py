@@ -3,18 +3,18 @@
 flags.txt             resolved settings, usable with --flagfile
 run.json              settings, classes, time base, versions, commit
 statistics.npz        mean and variance of the training features
-last.weights.h5       network weights after the last finished epoch (averaged ones if --ema_momentum)
-best.weights.h5       ... of the epoch with the best validation mAP, if there is a --validation_split
+last.npz              network weights after the last finished epoch (averaged if --ema_momentum), by name
+best.npz              ... of the epoch with the best validation mAP, if there is a --validation_split
 state/                everything that resuming needs
 history.csv, logs/    per-epoch numbers, and the same for TensorBoard
 """
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import subprocess
+import zipfile
 from typing import NamedTuple
 
 import keras
@@ -25,7 +25,7 @@ from a2net_tf import config as settings
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.model import build_model
-from a2net_tf.results import write_json, write_text
+from a2net_tf.results import replace_file, write_json, write_text
 
 
 class Run(NamedTuple):
@@ -50,9 +50,7 @@ def save(run: Run) -> None:
     folder = pathlib.Path(run.config.workdir)
     write_text(folder / "flags.txt", settings.to_flagfile(run.config))
     if run.statistics is not None:
-        temporary = folder / "statistics.tmp.npz"
-        np.savez(temporary, mean=run.statistics[0], variance=run.statistics[1])
-        os.replace(temporary, folder / "statistics.npz")
+        _save_arrays(folder / "statistics.npz", {"mean": run.statistics[0], "variance": run.statistics[1]})
     description = run._asdict()
     description.pop("statistics")
     description.update(config=settings.to_dict(run.config), versions=versions(), commit=commit())
@@ -72,19 +70,28 @@ def load(workdir: str) -> Run:
         description = json.loads(path.read_text())
         config = settings.from_dict(description["config"])
         values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error!r})") from None
-    return Run(config=config, statistics=_load_statistics(path.parent, config), **values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    statistics = _load_statistics(path.parent / "statistics.npz", values["num_features"]) if config.normalize else None
+    return Run(config=config, statistics=statistics, **values)
 
 
-def _load_statistics(folder: pathlib.Path, config: Config) -> tuple[np.ndarray, np.ndarray] | None:
-    if not config.normalize:
-        return None
+def _load_statistics(path: pathlib.Path, num_features: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = _load_arrays(path)
+    for name in ("mean", "variance"):
+        found = arrays[name].shape if name in arrays else "nothing"
+        if found != (num_features,):
+            raise UserError(f"{path}: damaged; expected {name} of shape {(num_features,)}, found {found}")
+    return arrays["mean"], arrays["variance"]
+
+
+def _load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(folder / "statistics.npz", allow_pickle=False) as arrays:
-            return arrays["mean"], arrays["variance"]
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{folder / 'statistics.npz'}: cannot be read ({error})") from None
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        reason = str(error).split(". ")[0]  # numpy goes on to advise unpickling
+        raise UserError(f"{path}: damaged ({reason})") from None
 
 
 def build_network(run: Run) -> keras.Model:
@@ -98,26 +105,44 @@ def load_network(run: Run) -> keras.Model:
     Raises:
         UserError: no such checkpoint, or one of another architecture.
     """
-    path = pathlib.Path(run.config.workdir, f"{run.config.checkpoint}.weights.h5")
+    path = weights_path(run, run.config.checkpoint)
     if not path.exists():
-        reason = (
+        hint = (
             "best is kept only with --validation_split" if run.config.checkpoint == "best" else "no epoch has finished"
         )
-        raise UserError(f"{path}: no such checkpoint ({reason})")
+        raise UserError(f"{path}: no such checkpoint ({hint})")
     network = build_network(run)
-    try:
-        network.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: damaged, or of another architecture than run.json says: {detail}") from None
+    arrays = _load_arrays(path)
+    expected = {weight.path: tuple(weight.shape) for weight in network.weights}
+    found = {name: array.shape for name, array in arrays.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        first = f"{wrong[0]}: expected {expected.get(wrong[0], 'nothing')}, found {found.get(wrong[0], 'nothing')}"
+        raise UserError(
+            f"{path}: damaged, or of another architecture than run.json says: {len(wrong)} weights differ ({first})"
+        )
+    for weight in network.weights:
+        weight.assign(arrays[weight.path])
     return network
 
 
+def weights_path(run: Run, checkpoint: str) -> pathlib.Path:
+    """Where the network's weights of a checkpoint (last or best) are."""
+    return pathlib.Path(run.config.workdir, f"{checkpoint}.npz")
+
+
 def save_weights(network: keras.Model, path: pathlib.Path) -> None:
-    """Writes beside, then renames: a killed run leaves the old weights or the new ones, never half."""
-    temporary = path.with_name(path.name.replace(".weights.h5", ".tmp.weights.h5"))
-    network.save_weights(temporary)
-    os.replace(temporary, path)
+    """Writes all weights by their names; a killed run leaves the old file or the new one, never half of one.
+
+    Not Keras's HDF5 format: its library brings the process down when the disk is full, and loading it takes the weights
+    of another architecture as far as names agree.
+    """
+    _save_arrays(path, {weight.path: np.asarray(weight) for weight in network.weights})
+
+
+def _save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def versions() -> dict[str, str]:

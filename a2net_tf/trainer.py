@@ -135,9 +135,14 @@ class Trainer(keras.Model):
             parts, positives = self.losses_of(self.network(batch["features"], training=True), batch, seed)
             scaled = self.optimizer.scale_loss(parts["loss"])
         gradients = tape.gradient(scaled, [w.value for w in weights])
+        # A step that overflows float16 is skipped by the optimizer; it has no norm to log.
+        norm = tf.linalg.global_norm(gradients) / self.optimizer.scale_loss(1.0)
+        usable = tf.math.is_finite(norm)
+        self._means["gradient_norm"].update_state(
+            tf.where(usable, norm, 0.0), sample_weight=tf.cast(usable, tf.float32)
+        )
         self.optimizer.apply(gradients, weights)
-        logged = {**parts, **positives, "gradient_norm": tf.linalg.global_norm(gradients)}
-        for name, value in logged.items():
+        for name, value in {**parts, **positives}.items():
             self._means[name].update_state(value)
         return {"loss": self._means["loss"].result()}
 
@@ -148,7 +153,8 @@ class Trainer(keras.Model):
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """Adam with the step decay of the paper; clipping, averaging and loss scaling as set."""
-    boundaries = [epoch * steps_per_epoch for epoch in config.decay_epochs]
+    # The schedule keeps a rate up to and including its boundary, and the first step is number 0.
+    boundaries = [epoch * steps_per_epoch - 1 for epoch in config.decay_epochs]
     rates = [config.learning_rate * config.decay_factor**i for i in range(len(boundaries) + 1)]
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates) if boundaries else config.learning_rate
     optimizer = keras.optimizers.Adam(
@@ -174,7 +180,6 @@ class EpochEnd(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.validate = validate
-        self.folder = pathlib.Path(run.config.workdir)
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(-1.0, dtype=tf.float64)
         self.averages = None
@@ -183,7 +188,9 @@ class EpochEnd(keras.callbacks.Callback):
         """Sets up what is saved once Keras says which model it is."""
         super().set_model(model)
         state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
-        self.manager = tf.train.CheckpointManager(state, str(self.folder / "state"), max_to_keep=2)
+        self.manager = tf.train.CheckpointManager(
+            state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=2
+        )
         if self.run.config.ema_momentum > 0:
             self.averages = keras.callbacks.SwapEMAWeights()
             self.averages.set_model(model)
@@ -196,11 +203,16 @@ class EpochEnd(keras.callbacks.Callback):
         """
         newest = self.manager.latest_checkpoint
         if newest is None:
+            weights = run_directory.weights_path(self.run, "last")
+            if weights.exists():
+                raise UserError(
+                    f"{self.manager.directory}: no readable state to resume from, although {weights} is there; use "
+                    "another --workdir, or delete this one to start over"
+                )
             return 0
         try:
-            self.model.optimizer.build(self.model.network.trainable_variables)
             self.manager.checkpoint.restore(newest).assert_consumed()
-        except (ValueError, AssertionError, tf.errors.OpError) as error:
+        except (ValueError, AssertionError, IndexError, tf.errors.OpError) as error:
             detail = " ".join(str(error).split())[:300]
             raise UserError(f"{newest}: damaged, or of another architecture than run.json says: {detail}") from None
         return int(self.epoch)
@@ -209,13 +221,13 @@ class EpochEnd(keras.callbacks.Callback):
         """Validates and saves; adds what is logged but not shown to ``logs``."""
         logs.update(self.model.epoch_means())
         self._swap_averages("on_test_begin")
-        run_directory.save_weights(self.model.network, self.folder / "last.weights.h5")
+        run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "last"))
         if self.validate is not None and self._validates(epoch):
             score = self.validate(self.model.network)
             logs["validation_mAP"] = score
             if score > float(self.best):
                 self.best.assign(score)
-                run_directory.save_weights(self.model.network, self.folder / "best.weights.h5")
+                run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "best"))
         self._swap_averages("on_test_end")
         self.epoch.assign(epoch + 1)
         self.manager.save(checkpoint_number=epoch + 1)
@@ -308,17 +320,22 @@ def train(run: Run, records: tf.data.Dataset, validate: Callable[[keras.Model], 
         validate: network -> mAP on the validation split.
     """
     config = run.config
+    # Here, not when the command starts: preparing a dataset draws numbers too. Not 0: for tf.data that is no seed.
+    keras.utils.set_random_seed(config.seed + 1)
     steps_per_epoch = -(-run.num_windows // config.batch_size)
     network = run_directory.build_network(run)
     trainer = Trainer(network, config)
     trainer.compile(
         optimizer=make_optimizer(config, steps_per_epoch), jit_compile=config.jit_compile, auto_scale_loss=False
     )
+    trainer.optimizer.build(
+        network.trainable_variables
+    )  # else the first step creates its variables and is traced twice
     epoch_end = EpochEnd(run, validate)
     epoch_end.set_model(trainer)
     first_epoch = epoch_end.resume()
     if first_epoch:
-        print(f"{config.workdir}: {first_epoch} of {config.epochs} epochs are done")
+        print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
     if first_epoch < config.epochs:
         batches = input_pipeline.training_batches(
             records, config, first_epoch=first_epoch, steps_per_epoch=steps_per_epoch

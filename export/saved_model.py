@@ -1,5 +1,6 @@
 """Writes a trained model as a SavedModel that needs nothing but TensorFlow, and proves it in a fresh process."""
 
+import json
 import pathlib
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from a2net_tf import config as settings
 from a2net_tf import results
 from a2net_tf.errors import UserError
 from a2net_tf.localizer import Localizer
@@ -32,6 +34,7 @@ class Exported(tf.Module):
         self.localizer = localizer
         self._description = {
             "class_names": tf.constant(run.class_names),
+            "settings": tf.constant(json.dumps(settings.exported_settings(run.config))),
             "num_features": tf.constant(run.num_features),
             "window_steps": tf.constant(run.config.window_steps),
             "seconds_per_step": tf.constant(run.seconds_per_step),
@@ -51,7 +54,7 @@ class Exported(tf.Module):
 
     @tf.function(input_signature=[])
     def describe(self) -> dict[str, tf.Tensor]:
-        """Classes, feature size and time base."""
+        """Classes, feature size, time base, and the settings that are fixed in this model as JSON."""
         return self._description
 
     def _windows(self, features: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -15,6 +15,8 @@ OTHERS = {
     "mode": ("profile", "profile"),
     "workdir": ("runs/my run", "runs/my run"),
     "checkpoint": ("best", "best"),
+    "release_checkpoint": ("release.pth", "release.pth"),
+    "lambda_sweep": ("0.2,0.8", (0.2, 0.8)),
     "dataset": ("hapt/raw", "hapt/raw"),
     "train_split": ("user01+user03", "user01+user03"),
     "validation_split": ("train[80%:]", "train[80%:]"),
@@ -99,7 +101,7 @@ def test_this_file_knows_every_setting():
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_field_has_its_flag(name):
     text, value = OTHERS[name]
-    needed = ["--mode=predict"] if name == "checkpoint" else []
+    needed = ["--mode=predict"] if name in ("checkpoint", "release_checkpoint") else []
     found, given = settings.parse([f"--{name}={text}", *needed])
     assert getattr(found, name) == value
     assert type(getattr(found, name)) is type(value)

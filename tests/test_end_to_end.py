@@ -30,7 +30,7 @@ def test_untrained_model_scores_about_nothing(tmp_path):
         first_step_seconds=0.0,
     )
     run_directory.save(run)
-    run_directory.save_weights(run_directory.build_network(run), tmp_path / "last.weights.h5")
+    run_directory.save_weights(run_directory.build_network(run), tmp_path / "last.npz")
     with tiny.silence():
         assert main(["--mode=evaluate", f"--workdir={tmp_path}", "--eval_split=test", "--noplots"]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -78,37 +78,47 @@ def unpack_users(folder, users):
     return folder
 
 
-@pytest.fixture(scope="module")
-def hapt(tmp_path_factory):
-    """A folder with a run that was trained on user 1, evaluated on user 2 and exported, and with its predictions."""
-    if not HAPT.exists():
-        pytest.skip("the HAPT recordings are not distributed with the code")
-    folder = tmp_path_factory.mktemp("hapt")
+@pytest.mark.skipif(not HAPT.exists(), reason="the HAPT recordings are not distributed with the code")
+def test_hapt_from_recordings_to_subtitles(tmp_path):
+    """Trained on one person, evaluated on another, exported, used on a file: one test, for all of it takes long."""
+    run_all_commands(tmp_path)
+    check_run_directory(tmp_path / "run")
+    check_metrics(json.loads((tmp_path / "run" / "metrics.json").read_text()))
+    evaluated = json.loads((tmp_path / "run" / "detections.json").read_text())["results"]
+    for name in ("from_run", "from_model"):
+        value = json.loads((tmp_path / f"{name}.json").read_text())
+        assert set(value) == {"version", "results", "external_data"}
+        assert list(value["results"]) == ["recording"]
+        check_same_detections(value["results"]["recording"], next(iter(evaluated.values())))
+        check_times(value["results"]["recording"], num_steps=len(np.load(tmp_path / "recording.npy")))
+        check_subtitles((tmp_path / f"{name}.srt").read_text(), value["results"]["recording"])
+
+
+def run_all_commands(folder):
+    """From raw files to predictions for the first recording of user 2."""
     raw = unpack_users(folder / "raw", ("01", "02"))
     run = f"--workdir={folder / 'run'}"
     flags = ["--dataset=hapt/accelerometer", f"--data_dir={folder / 'data'}", f"--manual_dir={raw}"]
     flags += ["--train_split=user01", "--eval_split=user02", "--epochs=2", "--learning_rate=1e-3", *NARROW]
-    builder = records.open_dataset("hapt/accelerometer", str(folder / "data"), str(raw))
-    first = next(records.read_records(builder, "user02").as_numpy_iterator())
-    np.save(folder / "recording.npy", first["features"])
     predict = ["--mode=predict", f"--features={folder / 'recording.npy'}", "--subtitle_score=0.02"]
     with tiny.silence():
         assert main(["--mode=train_and_evaluate", run, *flags]) == 0
+        builder = records.open_dataset("hapt/accelerometer", str(folder / "data"))
+        first = next(records.read_records(builder, "user02").as_numpy_iterator())
+        np.save(folder / "recording.npy", first["features"])
         assert main(["--mode=export", run, f"--saved_model={folder / 'model'}"]) == 0
         assert main([*predict, run, f"--output={folder / 'from_run.json'}"]) == 0
         assert main([*predict, f"--saved_model={folder / 'model'}", f"--output={folder / 'from_model.json'}"]) == 0
-    return folder
 
 
-def test_hapt_training_leaves_its_files(hapt):
-    names = {path.name for path in (hapt / "run").iterdir()}
-    expected = {"flags.txt", "run.json", "statistics.npz", "last.weights.h5", "state", "history.csv", "logs"}
+def check_run_directory(run):
+    names = {path.name for path in run.iterdir()}
+    expected = {"flags.txt", "run.json", "statistics.npz", "last.npz", "state", "history.csv", "logs"}
     assert expected | {"metrics.json", "detections.json"} <= names
-    assert len((hapt / "run" / "history.csv").read_text().splitlines()) == 3
+    assert len((run / "history.csv").read_text().splitlines()) == 3
 
 
-def test_hapt_metrics(hapt):
-    metrics = json.loads((hapt / "run" / "metrics.json").read_text())
+def check_metrics(metrics):
     assert metrics["dataset"].startswith("hapt/accelerometer")
     assert metrics["split"] == "user02"
     assert metrics["protocol"] == "activitynet"
@@ -116,24 +126,15 @@ def test_hapt_metrics(hapt):
     assert len(metrics["per_class"]) == 12
 
 
-def test_hapt_predictions_of_a_file_are_those_of_the_evaluation(hapt):
+def check_same_detections(found, expected):
     """A .npy file, the exported model and evaluate see the same recording and report the same seconds."""
-    evaluated = json.loads((hapt / "run" / "detections.json").read_text())["results"]
-    expected = next(iter(evaluated.values()))
-    for name in ("from_run", "from_model"):
-        value = json.loads((hapt / f"{name}.json").read_text())
-        assert set(value) == {"version", "results", "external_data"}
-        (found,) = value["results"].values()
-        assert list(value["results"]) == ["recording"]
-        assert len(found) == len(expected) > 20
-        assert [e["label"] for e in found] == [e["label"] for e in expected]
-        np.testing.assert_allclose([e["segment"] for e in found], [e["segment"] for e in expected], atol=1e-3)
-        np.testing.assert_allclose([e["score"] for e in found], [e["score"] for e in expected], atol=1e-4)
+    assert len(found) == len(expected) > 20
+    assert [e["label"] for e in found] == [e["label"] for e in expected]
+    np.testing.assert_allclose([e["segment"] for e in found], [e["segment"] for e in expected], atol=1e-3)
+    np.testing.assert_allclose([e["score"] for e in found], [e["score"] for e in expected], atol=1e-4)
 
 
-def test_hapt_detections_lie_in_the_recording(hapt):
-    (found,) = json.loads((hapt / "from_run.json").read_text())["results"].values()
-    num_steps = len(np.load(hapt / "recording.npy", mmap_mode="r"))
+def check_times(found, *, num_steps):
     segments = np.array([entry["segment"] for entry in found])
     assert segments.min() >= 0.25  # where step 0 begins
     assert segments.max() <= 0.25 + 0.5 * num_steps + 1e-3
@@ -141,11 +142,10 @@ def test_hapt_detections_lie_in_the_recording(hapt):
     assert (np.diff([entry["score"] for entry in found]) <= 0).all()
 
 
-def test_hapt_subtitles(hapt):
+def check_subtitles(text, detections):
     """The same detections as in the JSON file, from the given score on, in order of their start."""
-    (found,) = json.loads((hapt / "from_run.json").read_text())["results"].values()
-    shown = [entry for entry in found if entry["score"] >= 0.02]
-    blocks = (hapt / "from_run.srt").read_text().strip().split("\n\n")
+    shown = [entry for entry in detections if entry["score"] >= 0.02]
+    blocks = text.strip().split("\n\n")
     assert len(blocks) == len(shown) > 0
     numbers, *columns = zip(*map(parse_subtitle, blocks), strict=True)
     assert list(numbers) == list(range(1, len(blocks) + 1))

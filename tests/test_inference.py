@@ -91,7 +91,7 @@ def test_short_sequences_stay_inside_their_time(localizer, num_steps):
 
 
 def test_branches(localizer):
-    (found,) = inference.localize(localizer, [record("a", 100)], localizer.branches)
+    (found,) = inference.localize(localizer, [record("a", 100)], localizer.views())
     assert list(found.detections) == ["anchor_free", "anchor_based", "both"]
     assert_same(inference.localize(localizer, [record("a", 100)]), [found])
     alone = [found.detections[b].scores.max() for b in ("anchor_free", "anchor_based")]

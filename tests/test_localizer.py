@@ -101,7 +101,7 @@ def slow_detections(localizer, features, *, seconds_per_step=1.0, branch=None):
     candidates = []
     for start in sorted({*range(0, last, config.test_stride_steps), last}):
         steps = [min(start + i, total - 1) for i in range(size)]
-        outputs = localizer.network(features[steps][None], training=False)
+        outputs = localizer.members[0].network(features[steps][None], training=False)
         outputs = {name: value.numpy()[0].astype(np.float64) for name, value in outputs.items()}
         for score, low, high, name in slow_window_candidates(outputs, config, branch):
             low, high = (min(max(start + x * size, 0), total) for x in (low, high))
@@ -166,7 +166,7 @@ def test_settings_equal_a_slow_loop(changes, make_localizer):
 def test_each_branch_equals_a_slow_loop(branch, localizer):
     features = random_features(200)
     record = records.make_record("v", features, (), (), num_classes=3, feature_stride_seconds=0.5)
-    (found,) = inference.localize(localizer, [record], [branch])
+    (found,) = inference.localize(localizer, [record], {branch: localizer.views()[branch]})
     assert set(found.detections) == {branch}
     table = found.detections[branch]
     expected = slow_detections(localizer, features, seconds_per_step=0.5, branch=branch)
@@ -259,9 +259,9 @@ def assert_same_found(found, expected):
 def test_chunks_give_what_the_whole_gives(num_steps, max_steps, localizer):
     record = sequence_of(num_steps)
     chunks = chunks_of(record, max_steps)
-    (expected,) = inference.localize(localizer, [record], localizer.branches)
+    (expected,) = inference.localize(localizer, [record], localizer.views())
     for order in (chunks, chunks[::-1]):
-        (found,) = inference.localize(localizer, order, localizer.branches)
+        (found,) = inference.localize(localizer, order, localizer.views())
         assert_same_found(found, expected)
 
 
@@ -321,14 +321,21 @@ def test_merge_weights_by_hand(weight, free, based, make_localizer):
     segments[1, 9] = [2, 1]
     expected = np.tile(np.repeat([free, based], [3, 6]), (2, 2)) * 0.5
     expected[1, [0, 9]] = 0
-    found = localizer.merged_scores(tf.fill((2, 18), 0.5), tf.constant(segments), branch="both")
+    found = localizer.merged_scores(
+        tf.fill((2, 18), 0.5),
+        tf.constant(segments),
+        branch="both",
+        anchor_based_lambda=tf.constant(localizer.config.anchor_based_lambda),
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("weight", "branch"), [(0.0, "anchor_free"), (1.0, "anchor_based")])
 def test_extreme_merge_weights_leave_one_branch(weight, branch, make_localizer):
     localizer = make_localizer(anchor_based_lambda=weight)
-    (found,) = inference.localize(localizer, [sequence_of(200)], [branch, "both"])
+    (found,) = inference.localize(
+        localizer, [sequence_of(200)], {name: localizer.views()[name] for name in (branch, "both")}
+    )
     assert_same(vars(found.detections["both"]), vars(found.detections[branch]))
     assert len(found.detections["both"].scores) > 3
 
@@ -363,7 +370,7 @@ def test_window_candidates_come_anchor_free_first(localizer):
     found = localizer.window_candidates(random_features(3, 128))
     assert found.segments.shape == (3, 126 + 378, 2)
     assert found.scores.shape == found.class_ids.shape == (3, 126 + 378)
-    logits = localizer.network(random_features(3, 128))["anchor_free_logits"].numpy()
+    logits = localizer.members[0].network(random_features(3, 128))["anchor_free_logits"].numpy()
     usable = found.segments[:, :126, 1] > found.segments[:, :126, 0]
     expected = np.where(usable, softmax(logits)[..., 1:].max(axis=-1), 0)
     np.testing.assert_allclose(found.scores[:, :126], expected, rtol=1e-5)
@@ -373,7 +380,7 @@ def test_window_candidates_come_anchor_free_first(localizer):
 def test_candidates_of_score_zero_give_no_detection(first_step_seconds, localizer):
     nothing = Candidates(tf.ones((2, 504, 2)), tf.zeros((2, 504)), tf.zeros((2, 504), tf.int32))
     first = tf.fill([2], first_step_seconds)
-    found = localizer.detect["both"](nothing, tf.constant([10, 20]), tf.ones(2), first)
+    found = localizer.detect["both"](nothing, tf.constant([10, 20]), tf.ones(2), first, tf.constant(0.5))
     assert not any(np.asarray(values).any() for values in found)
 
 

@@ -306,7 +306,7 @@ def test_import_writes_a_run_that_loads(tmp_path, capsys):
     release_weights.import_release(config, given)
     run = run_directory.load(str(tmp_path / "run"))
     assert largest_difference(run_directory.load_network(run), state) < 1e-5
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["flags.txt", "last.weights.h5", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["flags.txt", "last.npz", "run.json"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["release_checkpoint"] == str(path)
     printed = capsys.readouterr().out
     count = sum(value.size for value in state.values()) - 1

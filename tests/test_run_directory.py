@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def saved(run, make_network):
     """A run with weights in its directory, and the network that they came from."""
     run_directory.save(run)
     network = make_network(run.config, 5, 3, statistics=run.statistics)
-    run_directory.save_weights(network, pathlib.Path(run.config.workdir, "last.weights.h5"))
+    run_directory.save_weights(network, pathlib.Path(run.config.workdir, "last.npz"))
     return run, network
 
 
@@ -106,17 +107,22 @@ def test_statistics_normalise(saved):
 
 def test_failed_save_keeps_the_old_weights(saved):
     run, network = saved
-    path = pathlib.Path(run.config.workdir, "last.weights.h5")
+    path = pathlib.Path(run.config.workdir, "last.npz")
     before = path.read_bytes()
-    path.with_name("last.tmp.weights.h5").mkdir()  # what is written beside cannot be written
-    with pytest.raises((UserError, OSError)):
-        run_directory.save_weights(network, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk
+    try:
+        with pytest.raises(UserError, match=r"last.npz: cannot be written"):
+            run_directory.save_weights(network, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
+    assert sorted(os.listdir(path.parent)) == ["flags.txt", "last.npz", "run.json", "statistics.npz"]
 
 
 def test_save_weights_leaves_nothing_else(saved):
     run, _ = saved
-    assert sorted(os.listdir(run.config.workdir)) == ["flags.txt", "last.weights.h5", "run.json", "statistics.npz"]
+    assert sorted(os.listdir(run.config.workdir)) == ["flags.txt", "last.npz", "run.json", "statistics.npz"]
 
 
 def test_no_run_here(tmp_path):
@@ -129,7 +135,7 @@ def test_no_run_here(tmp_path):
 )
 def test_missing_checkpoint(run, checkpoint, reason):
     run_directory.save(run)
-    with pytest.raises(UserError, match=rf"{checkpoint}.weights.h5: no such checkpoint \({reason}\)"):
+    with pytest.raises(UserError, match=rf"{checkpoint}.npz: no such checkpoint \({reason}\)"):
         run_directory.load_network(with_config(run, checkpoint=checkpoint))
 
 
@@ -148,7 +154,7 @@ def test_missing_checkpoint(run, checkpoint, reason):
 )
 def test_weights_of_another_architecture(saved, changes):
     run, _ = saved
-    with pytest.raises(UserError, match=r"last.weights.h5: damaged, or of another architecture than run.json says"):
+    with pytest.raises(UserError, match=r"last.npz: damaged, or of another architecture than run.json says"):
         run_directory.load_network(with_config(run, **changes))
 
 
@@ -157,7 +163,7 @@ def test_weights_of_a_smaller_network_do_not_pass_for_a_larger(saved, make_netwo
     run, _ = saved
     small = with_config(run, num_levels=3)
     network = make_network(small.config, 5, 3, statistics=run.statistics)
-    run_directory.save_weights(network, pathlib.Path(run.config.workdir, "last.weights.h5"))
+    run_directory.save_weights(network, pathlib.Path(run.config.workdir, "last.npz"))
     with pytest.raises(UserError, match=r"damaged, or of another architecture"):
         run_directory.load_network(run)
 

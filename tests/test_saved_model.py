@@ -278,3 +278,11 @@ def test_check_sees_a_difference(exported, tmp_path):
         assert reload.largest_difference(str(exported), str(tmp_path / "samples.npz")) == pytest.approx(least, abs=1e-4)
     np.savez(tmp_path / "samples.npz", **{**arrays, "num_detections0": arrays["num_detections0"] - 1})
     assert reload.largest_difference(str(exported), str(tmp_path / "samples.npz")) == float("inf")
+
+
+def test_settings_that_are_fixed_in_the_export_cannot_be_changed(exported, tmp_path, capsys):
+    """Silently predicting with another threshold than the one that was asked for would be worse."""
+    flags = ["--mode=predict", f"--saved_model={exported}", f"--output={tmp_path / 'out.json'}", *tiny.data()]
+    assert main([*flags, "--nms_tiou=0.2", "--test_stride_steps=64"]) == 0  # as exported
+    assert main([*flags, "--nms_tiou=0.5"]) == 1
+    assert "--nms_tiou=0.5 (exported with 0.2)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Whole commands on the toy dataset with a network that is as small as can be. Slow things are made once per process."""
+"""Whole commands on the toy dataset with a network as small as can be. Slow things are made once per process."""
 
 import atexit
 import contextlib

@@ -1,0 +1,73 @@
+"""Several trained networks in one evaluation, and several merge weights in one pass."""
+
+import json
+
+import numpy as np
+import pytest
+
+from a2net_tf.main import main
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def singles(tmp_path_factory):
+    """One run with the anchor-free head alone, one with the anchor-based head alone."""
+    folder = tmp_path_factory.mktemp("singles")
+    tiny.train(folder / "free", "--noanchor_based")
+    tiny.train(folder / "based", "--noanchor_free")
+    return folder
+
+
+def evaluate(capsys, workdir, *flags):
+    assert main(["--mode=evaluate", f"--workdir={workdir}", "--noplots", *flags]) == 0, capsys.readouterr().err
+
+
+def test_fuse_reports_each_network_and_both(singles, tmp_path, capsys):
+    evaluate(capsys, f"{singles / 'free'},{singles / 'based'}", f"--output={tmp_path / 'fused'}")
+    fused = json.loads((tmp_path / "fused" / "metrics.json").read_text())
+    assert list(fused["branches"]) == ["anchor_free", "anchor_based", "both"]
+    for name, branch in (("free", "anchor_free"), ("based", "anchor_based")):
+        evaluate(capsys, singles / name)
+        alone = json.loads((singles / name / "metrics.json").read_text())
+        np.testing.assert_allclose(fused["branches"][branch]["mAP"], alone["mAP"], atol=1e-9)
+    assert fused["mAP"] == fused["branches"]["both"]["mAP"]
+
+
+def test_fuse_of_a_network_with_itself_changes_nothing(singles, tmp_path, capsys):
+    """Every candidate comes twice, and suppression leaves one of each pair."""
+    evaluate(capsys, f"{singles / 'free'},{singles / 'free'}", f"--output={tmp_path / 'twice'}")
+    evaluate(capsys, singles / "free")
+    twice, once = (
+        json.loads((folder / "detections.json").read_text())["results"]
+        for folder in (tmp_path / "twice", singles / "free")
+    )
+    assert twice == once
+
+
+def test_fuse_needs_a_place_for_the_results(singles, capsys):
+    assert main(["--mode=evaluate", f"--workdir={singles / 'free'},{singles / 'based'}"]) == 1
+    assert "--output" in capsys.readouterr().err
+
+
+def test_networks_for_other_windows_cannot_be_merged(singles, tmp_path, capsys):
+    tiny.train(tmp_path / "short", "--window_steps=32")
+    flags = ["--mode=evaluate", f"--workdir={singles / 'free'},{tmp_path / 'short'}", f"--output={tmp_path / 'out'}"]
+    assert main(flags) == 1
+    assert "differ in --window_steps: 64 and 32" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_takes_one_directory(tmp_path, capsys):
+    assert main(tiny.train_flags(f"{tmp_path / 'a'},{tmp_path / 'b'}")) == 1
+    assert "takes one directory" in capsys.readouterr().err
+
+
+def test_lambda_sweep_equals_separate_evaluations(capsys):
+    workdir = tiny.trained()
+    evaluate(capsys, workdir, "--lambda_sweep=0.2,0.8")
+    swept = json.loads((workdir / "metrics.json").read_text())["branches"]
+    assert list(swept) == ["anchor_free", "anchor_based", "lambda 0.2", "lambda 0.8", "both"]
+    for value in ("0.2", "0.8"):
+        evaluate(capsys, workdir, f"--anchor_based_lambda={value}")
+        alone = json.loads((workdir / "metrics.json").read_text())
+        assert swept[f"lambda {value}"]["mAP"] == alone["mAP"]
