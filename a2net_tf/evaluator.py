@@ -67,7 +67,14 @@ def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]
     for other, _ in loaded:
         _check_mergeable(current, other)
     others = [(network, other.config) for other, network in loaded]
-    localizer = Localizer(network, current.config, current.class_names, current.first_step_seconds, others=others)
+    localizer = Localizer(
+        network,
+        current.config,
+        current.class_names,
+        current.first_step_seconds,
+        others=others,
+        also_reported=current.also_reported,
+    )
     return current, localizer
 
 

@@ -1,7 +1,8 @@
 """From a whole sequence's features to detections in seconds. What is evaluated is what is served."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import keras
 import numpy as np
@@ -79,6 +80,8 @@ class Localizer(tf.Module):
         first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
         others: further networks with their settings, for the same features and classes; all candidates are merged
             before suppression (the "fuse" rows of Tables III and IV).
+        also_reported: {class: a class that each of its detections also has}; a property of the dataset (on THUMOS14
+            every CliffDiving is a Diving).
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Localizer(tf.Module):
         first_step_seconds: float = 0.0,
         *,
         others: Sequence[tuple[keras.Model, Config]] = (),
+        also_reported: Mapping[str, str] = MappingProxyType({}),
     ):
         super().__init__(name="localizer")
         self.config = config
@@ -98,6 +102,7 @@ class Localizer(tf.Module):
         self.first_step_seconds = float(first_step_seconds)
         self.num_features = int(network.inputs[0].shape[-1])
         self._labels = tf.constant(self.class_names)
+        self._also = [self.class_names.index(also_reported[n]) if n in also_reported else -1 for n in self.class_names]
         self.sequence_candidates = tf.function(
             self._sequence_candidates,
             input_signature=[
@@ -307,11 +312,23 @@ class Localizer(tf.Module):
             min_score=self.config.min_score,
             soft_sigma=self.config.soft_nms_sigma,
         )
+        if max(self._also) >= 0:
+            found = self._report_also(found)
         there = tf.range(tf.shape(found.scores)[1]) < found.num_detections[:, None]
         seconds = geometry.steps_to_seconds(
             found.segments, seconds_per_step[:, None, None], first_step_seconds[:, None, None]
         )
         return found._replace(segments=tf.where(there[..., None], seconds, 0.0))
+
+    def _report_also(self, found: Detections) -> Detections:
+        """Adds a copy of each detection whose class implies another, as that other class; the best K of all stay."""
+        other = tf.gather(tf.constant(self._also), found.class_ids)  # B, K
+        scores = tf.concat([found.scores, tf.where(other >= 0, found.scores, 0.0)], axis=1)
+        scores, order = tf.math.top_k(scores, k=tf.shape(found.scores)[1])
+        segments = tf.gather(tf.concat([found.segments, found.segments], axis=1), order, batch_dims=1)
+        class_ids = tf.gather(tf.concat([found.class_ids, tf.maximum(other, 0)], axis=1), order, batch_dims=1)
+        class_ids = tf.where(scores > 0, class_ids, 0)
+        return Detections(segments, scores, class_ids, tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1))
 
 
 def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> list[tf.Operation]:

@@ -15,6 +15,8 @@ import pathlib
 import platform
 import subprocess
 import zipfile
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import keras
@@ -38,6 +40,7 @@ class Run(NamedTuple):
     num_windows: int
     seconds_per_step: float
     first_step_seconds: float
+    also_reported: Mapping[str, str] = MappingProxyType({})  # {class: a class that each of its detections also has}
 
 
 def exists(workdir: str) -> bool:
@@ -53,6 +56,7 @@ def save(run: Run) -> None:
         _save_arrays(folder / "statistics.npz", {"mean": run.statistics[0], "variance": run.statistics[1]})
     description = run._asdict()
     description.pop("statistics")
+    description["also_reported"] = dict(run.also_reported)
     description.update(config=settings.to_dict(run.config), versions=versions(), commit=commit())
     write_json(folder / "run.json", description)
 

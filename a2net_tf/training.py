@@ -68,6 +68,7 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
         num_windows=scan.num_windows,
         seconds_per_step=scan.seconds_per_step,
         first_step_seconds=scan.first_step_seconds,
+        also_reported=schema.read_metadata(builder).get("also_reported", {}),
     )
     run_directory.save(new)
     return new
@@ -75,7 +76,9 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
 
 def _validator(current: Run, builder: tfds.core.DatasetBuilder) -> Callable[[keras.Model], float]:
     """network -> average mAP on the validation split. The localizer is traced once, not every epoch."""
-    cached = functools.cache(lambda network: Localizer(network, current.config, current.class_names))
+    cached = functools.cache(
+        lambda network: Localizer(network, current.config, current.class_names, also_reported=current.also_reported)
+    )
 
     def validate(network: keras.Model) -> float:
         localizer = cached(network)

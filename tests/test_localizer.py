@@ -428,3 +428,26 @@ def test_default_settings_report_756_candidates(make_network):
     config = Config(base_channels=2, level_channels=(2,) * 6, head_channels=2)
     found = Localizer(make_network(config, 3, 2), config, ["a", "b"]).window_candidates(tf.zeros((1, 128, 3)))
     assert found.scores.shape == (1, 126 + 630)
+
+
+def test_implied_classes_are_reported_too(make_config, make_network):
+    """Every detection of class a once more as class c, with the same segment and score; the best K stay."""
+    config = make_config(max_detections=2000)
+    network = make_network(config, 5, 3)
+    plain = Localizer(network, config, ("a", "b", "c"))
+    implied = Localizer(network, config, ("a", "b", "c"), also_reported={"a": "c"})
+    features = np.random.default_rng(5).normal(size=(1, 150, 5)).astype(np.float32)
+    request = tf.constant(features), tf.constant([150]), tf.constant([1.0])
+
+    def rows(found):
+        names = ("segments", "scores", "class_ids")
+        segments, scores, ids = (found[name].numpy()[0, : int(found["num_detections"][0])] for name in names)
+        assert (np.diff(scores) <= 0).all()
+        return [(*segment, score, class_id) for segment, score, class_id in zip(segments, scores, ids, strict=True)]
+
+    before = rows(plain(*request))
+    copies = [(start, end, score, 2) for start, end, score, class_id in before if class_id == 0]
+    assert copies
+    assert sorted(rows(implied(*request))) == sorted(before + copies)
+    few = Localizer(network, make_config(max_detections=7), ("a", "b", "c"), also_reported={"a": "c"})
+    assert len(rows(few(*request))) == 7

@@ -132,7 +132,7 @@ def test_exit_status_and_no_traceback_in_a_new_process(tmp_path):
 
 def test_unknown_dataset(refused, tmp_path):
     message = refused("--mode=train", "--dataset=toy_action", f"--workdir={tmp_path / 'run'}")
-    assert re.search("--dataset=toy_action: no such dataset; have hapt, .*toy_actions", message)
+    assert re.search("--dataset=toy_action: no such dataset; have .*hapt, .*toy_actions", message)
 
 
 def test_unknown_dataset_config(refused, tmp_path):
