@@ -118,7 +118,7 @@ class Config:
         "training",
         ("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    jit_compile: bool = _setting(False, "Compile the training step with XLA.", "training")
+    jit_compile: bool = _setting(False, "Compile the training step with XLA; needs --nodeterministic.", "training")
     deterministic: bool = _setting(True, "Bit-equal runs for equal seeds, at some cost on GPUs.", "training")
     validate_every: int = _setting(1, "Epochs between two looks at --validation_split.", "epochs")
     # --- localization
@@ -284,6 +284,8 @@ def check(config: Config) -> None:
     trains = config.mode.startswith("train")
     if trains and "," in config.workdir:
         raise UserError(f"--workdir={config.workdir}: --mode={config.mode} takes one directory")
+    if trains and config.jit_compile and config.deterministic:  # Keras would leave XLA out with no more than a warning
+        raise UserError("--jit_compile needs --nodeterministic: XLA cannot promise bit-equal runs")
     if trains and config.release_checkpoint:  # its run has no optimiser state: the weights would be lost
         raise UserError("--release_checkpoint is for --mode=import_release; an imported run cannot be trained on")
     if trains and config.validation_split and config.validation_split == config.eval_split:

@@ -251,7 +251,7 @@ def test_clip_norm_is_of_all_weights_together():
 # --- precision and XLA
 
 
-@pytest.mark.parametrize("flag", ["--precision=mixed_bfloat16", "--precision=mixed_float16", "--jit_compile"])
+@pytest.mark.parametrize("flag", ["--precision=mixed_bfloat16", "--precision=mixed_float16"])
 def test_other_arithmetic_trains_alike(tmp_path, flag):
     run = tiny.train(tmp_path / "run", flag)
     (epoch,), expected = history(run), history(tiny.trained())[0]
@@ -259,6 +259,22 @@ def test_other_arithmetic_trains_alike(tmp_path, flag):
     assert float(epoch["loss"]) == pytest.approx(float(expected["loss"]), rel=0.05)
     moved = largest_difference(raw_weights(run, 1), raw_weights(tiny.trained(), 1))
     assert moved < 0.01  # the first weights are the same, and no step goes astray
+
+
+def test_xla_trains_alike(tmp_path):
+    """In a new process: Keras leaves XLA out, with a warning, once determinism has been asked for."""
+    done = tiny.in_new_process(*tiny.train_flags(tmp_path / "run", "--jit_compile", "--nodeterministic"))
+    assert done.returncode == 0, done.stderr
+    assert "jit_compile" not in done.stderr
+    (epoch,), expected = history(tmp_path / "run"), history(tiny.trained())[0]
+    assert float(epoch["loss"]) == pytest.approx(float(expected["loss"]), rel=0.05)
+    assert largest_difference(raw_weights(tmp_path / "run", 1), raw_weights(tiny.trained(), 1)) < 0.01
+
+
+def test_xla_and_determinism_contradict_each_other(tmp_path, capsys):
+    assert main(tiny.train_flags(tmp_path / "run", "--jit_compile")) == 1
+    assert "--jit_compile needs --nodeterministic" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_half_precision_stays_inside_the_network(make_config):
