@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from a2net_tf import segments as geometry
+
 STEPS_PER_GRID_UNIT = 2
 
 # exp(10) times an anchor is thousands of windows: only a diverged network gets there, and it must not make inf or NaN.
@@ -55,15 +57,14 @@ def decode_anchors(offsets: tf.Tensor, anchors: tf.Tensor, center_scale: float, 
     """
     center = anchors[:, 0] + center_scale * anchors[:, 1] * offsets[..., 0]
     width = anchors[:, 1] * tf.exp(tf.minimum(width_scale * offsets[..., 1], _MAX_LOG_WIDTH))
-    return tf.stack([center - width / 2, center + width / 2], axis=-1)
+    return geometry.from_center_width(tf.stack([center, width], axis=-1))
 
 
 def encode_anchors(segments: tf.Tensor, anchors: tf.Tensor, center_scale: float, width_scale: float) -> tf.Tensor:
     """Inverse of ``decode_anchors``: f32[..., A, 2] segments (end > start) -> f32[..., A, 2] offsets."""
-    center = (segments[..., 0] + segments[..., 1]) / 2
-    width = segments[..., 1] - segments[..., 0]
-    delta_center = (center - anchors[:, 0]) / (center_scale * anchors[:, 1])
-    delta_width = tf.math.log(width / anchors[:, 1]) / width_scale
+    center_width = geometry.to_center_width(segments)
+    delta_center = (center_width[..., 0] - anchors[:, 0]) / (center_scale * anchors[:, 1])
+    delta_width = tf.math.log(center_width[..., 1] / anchors[:, 1]) / width_scale
     return tf.stack([delta_center, delta_width], axis=-1)
 
 

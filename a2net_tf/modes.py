@@ -70,8 +70,11 @@ def _first_line(error: tf.errors.OpError) -> str:
 
 def _damaged_file(config: Config, given: frozenset[str]) -> str | None:
     """The record file that cannot be read, of the dataset of this command or of the trained run that it uses."""
-    if run_directory.exists(config.workdir):
-        config = settings.merge(run_directory.load(config.workdir).config, config, given)
+    workdir = config.workdir.split(",")[0]
+    if run_directory.exists(workdir):
+        config = settings.merge(run_directory.load(workdir).config, config, given)
+    if not config.dataset:
+        return None
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
     for split in filter(None, (config.train_split, config.validation_split, config.eval_split)):
         if found := schema.find_damaged_file(builder, split):

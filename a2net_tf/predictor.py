@@ -48,8 +48,14 @@ def predict(config: Config, given: frozenset[str]) -> None:
 def _predict_exported(config: Config, given: frozenset[str]) -> tuple[list[Found], list[str]]:
     if not pathlib.Path(config.saved_model, "saved_model.pb").exists():
         raise UserError(f"--saved_model={config.saved_model}: no SavedModel here (saved_model.pb is missing)")
-    model = tf.saved_model.load(config.saved_model)
-    description = {name: value.numpy() for name, value in model.describe().items()}
+    try:
+        model = tf.saved_model.load(config.saved_model)
+        description = {name: value.numpy() for name, value in model.describe().items()}
+    except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--saved_model={config.saved_model}: damaged, or not written by --mode=export ({reason})"
+        ) from None
     settings.refuse_exported_changes(json.loads(description["settings"].decode()), config, given)
     class_names = [name.decode() for name in description["class_names"]]
     base = [float(description["seconds_per_step"]), float(description["first_step_seconds"])]

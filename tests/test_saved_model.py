@@ -286,3 +286,21 @@ def test_settings_that_are_fixed_in_the_export_cannot_be_changed(exported, tmp_p
     assert main([*flags, "--nms_tiou=0.2", "--test_stride_steps=64"]) == 0  # as exported
     assert main([*flags, "--nms_tiou=0.5"]) == 1
     assert "--nms_tiou=0.5 (exported with 0.2)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["weights lost", "graph cut", "of another program"])
+def test_model_that_cannot_be_used(exported, tmp_path, capsys, damage):
+    path = tmp_path / "model"
+    shutil.copytree(exported, path)
+    if damage == "weights lost":
+        shutil.rmtree(path / "variables")
+    elif damage == "graph cut":
+        (path / "saved_model.pb").write_bytes((path / "saved_model.pb").read_bytes()[:1000])
+    else:
+        shutil.rmtree(path)
+        tf.saved_model.save(tf.Module(), str(path))
+    flags = ["--mode=predict", f"--saved_model={path}", f"--output={tmp_path / 'out.json'}", *tiny.data()]
+    assert main(flags) == 1
+    error = capsys.readouterr().err
+    assert f"error: --saved_model={path}: damaged, or not written by --mode=export" in error
+    assert not (tmp_path / "out.json").exists()
