@@ -22,6 +22,7 @@ from a2net_tf.errors import UserError
 SETTINGS_FILE = "settings.json"
 FEATURE_SUFFIXES = (".npy", ".npz", ".csv")
 READ_SUFFIXES = (*FEATURE_SUFFIXES, ".json", ".txt")  # of everything that a builder may read
+MAX_LISTED = 10  # names in one line of text
 MAX_CLIP_SECONDS = 1.0  # an action may exceed its recording by this much: rounding, or another decoder's frame count
 
 Settings = TypeVar("Settings")
@@ -98,24 +99,37 @@ def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
         return next(iter(read_arrays(file, [key], only_one=True).values()))
     try:
         with file.open("rb") as stream:
-            return np.load(stream, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{file}: not a readable .npy array ({error})") from None
+            loaded = np.load(stream, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: not a readable .npy array ({explain(error)})") from None
+    if not isinstance(loaded, np.ndarray):
+        raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
+    return loaded
 
 
 def read_arrays(file: pathlib.Path, keys: Sequence[str], *, only_one: bool = False) -> dict[str, np.ndarray]:
     """The arrays named ``keys`` of a .npz file; with ``only_one``, a file's only array may have any name."""
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        with file.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is a single .npy array: save it with np.savez")
             found = archive.files
             keys = found if only_one and len(found) == 1 else keys
             arrays = {key: archive[key] for key in keys if key in found}
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file}: not a readable .npz file ({error})") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: not a readable .npz file ({explain(error)})") from None
     for key in keys:
         if key not in arrays:
             raise UserError(f"{file}: no array named '{key}', found {', '.join(found) or 'none'}")
     return arrays
+
+
+def explain(error: Exception) -> str:
+    """What numpy said; of pickled objects it would advise to load them in spite of the danger."""
+    if "pickle" not in str(error):
+        return str(error)
+    return "it holds Python objects, and allow_pickle is off because loading those can run any code: save numbers only"
 
 
 def read_csv(file: pathlib.Path) -> np.ndarray:
@@ -154,10 +168,11 @@ def find_num_features(files: Sequence[pathlib.Path]) -> int:
         if len(shape) != 2:
             raise UserError(f"{file}: expected a matrix [steps, features], found shape {list(shape)}")
     if len({columns for _, columns in shapes}) > 1:
-        same_rows = shapes[0][0] == shapes[1][0]
+        (rows, columns), (other_rows, other_columns) = shapes
+        transposed = rows in (other_rows, other_columns) or columns == other_rows  # both of them, or one
         raise UserError(
-            f"{files[1]}: {shapes[1][1]} values per step, but {files[0].name} has {shapes[0][1]}"
-            + ("; are the matrices transposed? They must be [steps, features]" if same_rows else "")
+            f"{files[1]}: {other_columns} values per step, but {files[0].name} has {columns}"
+            + ("; are the matrices transposed? They must be [steps, features]" if transposed else "")
         )
     return shapes[0][1] if shapes else 0
 
@@ -176,13 +191,27 @@ def find_feature_files(folder: pathlib.Path, suffixes: Sequence[str] = FEATURE_S
     return found
 
 
-def list_files(folder: pathlib.Path, suffixes: Collection[str]) -> list[pathlib.Path]:
-    """Files in ``folder`` and the folders in it, sorted; hidden ones are left out, linked folders are entered."""
+def describe_files(folder: pathlib.Path) -> str:
+    """For messages: how many files of which kinds ``list_files`` finds in ``folder``, with an example of each."""
+    if not folder.is_dir():
+        return "no such folder"
+    by_suffix = collections.defaultdict(list)
+    for file in list_files(folder):
+        by_suffix[file.suffix].append(file.relative_to(folder).as_posix())
+    kinds = [f"{len(names)} {suffix or 'without a suffix'} (such as {names[0]})" for suffix, names in by_suffix.items()]
+    return list_some(kinds, 5) or "an empty folder"
+
+
+def list_files(folder: pathlib.Path, suffixes: Collection[str] | None = None) -> list[pathlib.Path]:
+    """Files in ``folder`` and the folders in it, sorted; hidden ones are left out, linked folders are entered.
+
+    Without ``suffixes``, files of any.
+    """
     found = []
     for path, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [pathlib.Path(path, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in found if file.suffix in suffixes)
+    return sorted(file for file in found if suffixes is None or file.suffix in suffixes)
 
 
 def fingerprint(folder: pathlib.Path) -> dict:
@@ -300,11 +329,14 @@ def check_labels(entries: Iterable[Entry], class_names: Collection[str], where: 
 
 
 def check_missing(names: Sequence[str], available: Collection[str], *, allow_missing: bool, where: str) -> None:
-    """Raises UserError that lists the annotated videos ``names`` without features; prints them if they are allowed."""
+    """Raises UserError for annotated videos ``names`` without features, unless they are allowed; prints them all."""
     missing = [name for name in names if name not in available]
     if not missing:
         return
     told = f"{where}: {len(missing)} of {len(names)} annotated videos have no features: {list_some(missing)}"
+    if len(missing) > MAX_LISTED:
+        print(f"{where}: the {len(missing)} annotated videos without features: {', '.join(missing)}")
+        told += " (all are printed above)"
     if not allow_missing:
         raise UserError(f'{told}; complete the folder, or allow it with "allow_missing": true in {SETTINGS_FILE}')
     print(f"{told}; left out")
@@ -329,7 +361,7 @@ def describe_counts(counts: dict, *, max_classes: int = 40) -> str:
     return f"{text}: {', '.join(f'{name} {number}' for name, number in counts['per_class'].items())}"
 
 
-def list_some(names: Iterable[str], most: int = 10) -> str:
+def list_some(names: Iterable[str], most: int = MAX_LISTED) -> str:
     """The first ``most`` of ``names``, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -112,12 +112,12 @@ class Builder(records.FolderBuilder):
         files = find_features(folder / "features", entries)
         num_features = settings.num_features or feature_files.find_num_features(list(files.values()))
         print(f"activitynet13: features of {len(files)} annotated videos, {num_features} values per step")
+        names, where = [entry.name for entry in entries], str(folder / "features")
+        feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=where)
         splits, counts = {}, {}
         for split in SPLITS:
-            chosen = [entry for entry in entries if entry.subset == split]
-            where, names = f"activitynet13 {split}", [entry.name for entry in chosen]
-            feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=where)
-            chosen = [entry for entry in chosen if entry.name in files]
+            where = f"activitynet13 {split}"
+            chosen = [entry for entry in entries if entry.subset == split and entry.name in files]
             chosen = feature_files.clean_entries(chosen, where, settings.max_clip_seconds)
             counts[split] = feature_files.count_actions([[a.label for a in e.actions] for e in chosen], CLASS_NAMES)
             print(f"{where}: {feature_files.describe_counts(counts[split])}")
@@ -192,14 +192,18 @@ def short_name(name: str) -> str:
 
 
 def find_features(folder: pathlib.Path, entries: Iterable[Entry]) -> dict[str, pathlib.Path]:
-    """The feature files of annotated videos; raises UserError if there is none."""
-    known = {entry.name for entry in entries}
-    found = feature_files.find_feature_files(folder, (".npy", ".csv"))
-    files = {short_name(name): file for name, file in found.items() if short_name(name) in known}
+    """The feature files of annotated videos; raises UserError if there is none, or two for one video."""
+    known, files = {entry.name for entry in entries}, {}
+    for name, file in feature_files.find_feature_files(folder, (".npy", ".csv")).items():
+        video = short_name(name)
+        if video in files:
+            raise UserError(f"{file}: {files[video]} is there as well; which of them are the features?")
+        if video in known:
+            files[video] = file
     if not files:
         raise UserError(
             f"{folder}: no features of an annotated video; looked for v_NAME.npy, NAME.npy [T, D], v_NAME.csv and "
-            f"NAME.csv here and in the folders here, found {len(found)} other .npy and .csv files"
+            f"NAME.csv here and in the folders here; what is there: {feature_files.describe_files(folder)}"
         )
     return files
 

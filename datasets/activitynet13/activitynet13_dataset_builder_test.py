@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import pickle
 import re
 import shutil
 import tempfile
@@ -29,6 +30,7 @@ VIDEOS = {
     "notForTrain": ("testing", 10.0, 5, []),
 }
 SIZE = 6
+PREPARED = [name for name, (subset, *_) in VIDEOS.items() if subset != "testing"]
 
 
 def make_features(name: str) -> np.ndarray:
@@ -63,9 +65,21 @@ def write_all(folder: pathlib.Path, *, annotations=write_converted, suffix: str 
     """A ``manual_dir``; the folder of features is as the options say."""
     (folder / "features").mkdir(parents=True)
     annotations(folder)
-    for name, (subset, *_) in VIDEOS.items():
-        if subset != "testing":
-            write_features(folder / "features" / f"{prefix}{name}{suffix}", make_features(name))
+    for name in PREPARED:
+        write_features(folder / "features" / f"{prefix}{name}{suffix}", make_features(name))
+    return folder
+
+
+def write_csv(folder: pathlib.Path) -> pathlib.Path:
+    """Text files, and ActivityNet's own annotations."""
+    return write_all(folder, annotations=write_official, suffix=".csv", prefix="")
+
+
+def write_two_stream(folder: pathlib.Path) -> pathlib.Path:
+    """100 rows of 400 numbers, as many papers use."""
+    write_all(folder, suffix=".csv")
+    for file in (folder / "features").iterdir():
+        write_features(file, np.ones((100, 400)))
     return folder
 
 
@@ -125,7 +139,7 @@ def read(builder: tfds.core.DatasetBuilder, split: str = "training+validation") 
 def test_every_layout_gives_the_same_records(tmp_path, open_activitynet, annotations, suffix, prefix):
     folder = write_all(tmp_path / "raw", annotations=annotations, suffix=suffix, prefix=prefix)
     found = read(open_activitynet(folder))
-    assert found.keys() == {name for name, (subset, *_) in VIDEOS.items() if subset != "testing"}
+    assert found.keys() == set(PREPARED)
     for name, record in found.items():
         seconds, steps = VIDEOS[name][1:3]
         np.testing.assert_allclose(record["features"], make_features(name), rtol=1e-6)
@@ -143,10 +157,7 @@ def test_resized_to_one_window(raw, open_activitynet):
 
 
 def test_two_stream_csv_of_100_rows(tmp_path, open_activitynet):
-    folder = write_all(tmp_path / "raw", suffix=".csv")
-    for file in (folder / "features").iterdir():
-        write_features(file, np.ones((100, 400)))
-    builder = open_activitynet(folder)
+    builder = open_activitynet(write_two_stream(tmp_path / "raw"))
     assert records.num_features(builder) == 400
     assert all(record["num_steps"] == 100 for record in read(builder).values())
 
@@ -178,12 +189,20 @@ def test_metadata_without_the_builder(raw, open_activitynet):
 
 def test_missing_features_may_be_allowed(raw, open_activitynet, capsys):
     (raw / "features" / "v_ehGHCYKzyZ8.npy").unlink()
-    message = 'training: 1 of 2 annotated videos have no features: ehGHCYKzyZ8; .*"allow_missing": true'
+    message = 'raw/features: 1 of 4 annotated videos have no features: ehGHCYKzyZ8; .*"allow_missing": true'
     with pytest.raises(UserError, match=message):
         open_activitynet(raw)
     (raw / "settings.json").write_text('{"allow_missing": true}')
     assert len(read(open_activitynet(raw))) == 3
     assert "no features: ehGHCYKzyZ8; left out" in capsys.readouterr().out
+
+
+def test_missing_features_of_both_splits_are_listed(raw, open_activitynet):
+    for name in ("QOlSCBRmfWY", "KrwFx7kw2pY"):
+        (raw / "features" / f"v_{name}.npy").unlink()
+    message = "raw/features: 2 of 4 annotated videos have no features: KrwFx7kw2pY, QOlSCBRmfWY; complete the folder"
+    with pytest.raises(UserError, match=message):
+        open_activitynet(raw)
 
 
 def test_changed_files_are_noticed(raw, open_activitynet):
@@ -260,7 +279,18 @@ def test_subsets_are_unknown(raw, open_activitynet):
 def test_no_features(raw, open_activitynet):
     for file in (raw / "features").iterdir():
         file.rename(file.with_name(f"my_{file.name}"))
-    with pytest.raises(UserError, match=r"features: no features of an annotated video; looked for .*found 4 other"):
+    message = r"raw/features: no features of an annotated video; looked for v_NAME\.npy, NAME\.npy .*; what is there: "
+    with pytest.raises(UserError, match=message + r"4 \.npy \(such as my_v_KrwFx7kw2pY\.npy\)$"):
+        open_activitynet(raw)
+    shutil.rmtree(raw / "features")
+    with pytest.raises(UserError, match=f"{message}no such folder$"):
+        open_activitynet(raw)
+
+
+def test_two_files_for_one_video(raw, open_activitynet):
+    file = raw / "features" / "v_QOlSCBRmfWY.npy"
+    shutil.copy(file, file.with_name("QOlSCBRmfWY.npy"))
+    with pytest.raises(UserError, match=r"v_QOlSCBRmfWY\.npy: .*/QOlSCBRmfWY\.npy is there as well; which of them"):
         open_activitynet(raw)
 
 
@@ -280,6 +310,65 @@ def test_features_that_cannot_be(raw, open_activitynet, features, message, confi
     np.save(raw / "features" / "v_QOlSCBRmfWY.npy", features)
     with pytest.raises(UserError, match=rf"v_QOlSCBRmfWY\.npy: {message}"):
         open_activitynet(raw, config)
+
+
+@pytest.mark.parametrize("name", ["KrwFx7kw2pY", "QOlSCBRmfWY", "v_nwznKOuZM"])  # the first, second and last file
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"not a readable \.npy array \(No data left in file\)"),
+        (b"PK\x03\x04", r"not a readable \.npy array \(File is not a zip file\)"),
+        (
+            pickle.dumps([[1.0] * SIZE]),
+            r"not a readable \.npy array \(it holds Python objects, and allow_pickle is off",
+        ),
+    ],
+)
+def test_files_that_cannot_be(raw, open_activitynet, name, content, message):
+    (raw / "features" / f"v_{name}.npy").write_bytes(content)
+    with pytest.raises(UserError, match=rf"v_{name}\.npy: {message}"):
+        open_activitynet(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("v_v_nwznKOuZM", (5, SIZE + 1), r"v_v_nwznKOuZM\.npy: 7 values per step but 6 are expected$"),
+        ("v_v_nwznKOuZM", (SIZE, 5), r"v_v_nwznKOuZM\.npy: 5 values .* 6 are expected; is the matrix transposed\?"),
+        ("v_QOlSCBRmfWY", (5, SIZE + 1), r"v_QOlSCBRmfWY\.npy: 7 values per step, but v_KrwFx7kw2pY\.npy has 6$"),
+        ("v_QOlSCBRmfWY", (SIZE, 5), r"v_QOlSCBRmfWY\.npy: 5 values .* has 6; are the matrices transposed\?"),
+        ("v_KrwFx7kw2pY", (5, SIZE + 1), r"v_QOlSCBRmfWY\.npy: 6 values per step, but v_KrwFx7kw2pY\.npy has 7$"),
+        ("v_KrwFx7kw2pY", (SIZE, 5), r"v_QOlSCBRmfWY\.npy: 6 values .*\.npy has 5; are the matrices transposed\?"),
+    ],
+)
+def test_one_file_of_another_size(raw, open_activitynet, name, shape, message):
+    """D is not given, so it is that of the first file, v_KrwFx7kw2pY, which the second must share."""
+    np.save(raw / "features" / f"{name}.npy", np.ones(shape))
+    with pytest.raises(UserError, match=message):
+        open_activitynet(raw)
+
+
+def test_an_archive_under_another_name(raw, open_activitynet):
+    file = raw / "features" / "v_QOlSCBRmfWY.npy"
+    np.savez(file.with_suffix(".npz"), features=make_features("QOlSCBRmfWY"))
+    file.with_suffix(".npz").rename(file)
+    with pytest.raises(UserError, match=r"v_QOlSCBRmfWY\.npy: not a readable \.npy array \(it is an \.npz archive"):
+        open_activitynet(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no rows of numbers"),
+        ("f0,f1,f2,f3,f4,f5\n1,2,3,4,5,nan\n", "1 steps hold NaN or infinite values, the first is step 0"),
+        ("1,2,3,4,5,6\n1,2\n", r"not comma-separated numbers \("),
+    ],
+)
+def test_bad_csv(tmp_path, open_activitynet, text, message):
+    folder = write_csv(tmp_path / "raw")
+    (folder / "features" / "QOlSCBRmfWY.csv").write_text(text)
+    with pytest.raises(UserError, match=rf"QOlSCBRmfWY\.csv: {message}"):
+        open_activitynet(folder)
 
 
 def test_all_files_transposed(raw, open_activitynet):

@@ -74,7 +74,9 @@ class Builder(records.FolderBuilder):
         check_subsets(entries, file)
         class_names = settings.classes or tuple(sorted({action.label for e in entries for action in e.actions}))
         check_classes(entries, class_names, file)
-        files = feature_files.find_feature_files(folder, (".npy", ".npz"))
+        files = find_features(folder, entries)
+        names = [entry.name for entry in entries]
+        feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=str(folder))
         entries, counts = choose_entries(entries, files, class_names, settings=settings)
         num_features = settings.num_features or feature_files.find_num_features([files[e.name] for e in entries])
         print(f"feature_folder: {len(files)} feature files, {num_features} values per step, {len(class_names)} classes")
@@ -142,14 +144,11 @@ def check_classes(entries: list[Entry], class_names: tuple[str, ...], file: path
 def choose_entries(
     entries: list[Entry], files: dict[str, pathlib.Path], class_names: tuple[str, ...], *, settings: Settings
 ) -> tuple[list[Entry], dict[str, dict]]:
-    """The videos that have features, and the printed counts of each split; raises UserError for missing features."""
+    """The videos that have features, with cleaned actions, and the printed counts of each split."""
     chosen, counts = [], {}
     for split in sorted({entry.subset for entry in entries}):
-        of_split = [entry for entry in entries if entry.subset == split]
         where = f"feature_folder {split}"
-        names = [entry.name for entry in of_split]
-        feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=where)
-        kept = [entry for entry in of_split if entry.name in files]
+        kept = [entry for entry in entries if entry.subset == split and entry.name in files]
         kept = feature_files.clean_entries(kept, where, settings.max_clip_seconds)
         counts[split] = feature_files.count_actions([[a.label for a in e.actions] for e in kept], class_names)
         print(f"{where}: {feature_files.describe_counts(counts[split])}")
@@ -157,7 +156,18 @@ def choose_entries(
     return chosen, counts
 
 
-# Records
+# Features and records
+
+
+def find_features(folder: pathlib.Path, entries: list[Entry]) -> dict[str, pathlib.Path]:
+    """The feature files by name; raises UserError if none is that of an annotated video."""
+    files = feature_files.find_feature_files(folder, (".npy", ".npz"))
+    if not any(entry.name in files for entry in entries):
+        raise UserError(
+            f"{folder}: no features of an annotated video; looked for {entries[0].name}.npy, {entries[0].name}.npz and "
+            f"so on here and in the folders here; what is there: {feature_files.describe_files(folder)}"
+        )
+    return files
 
 
 def build_records(

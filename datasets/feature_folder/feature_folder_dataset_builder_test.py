@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import pickle
 import re
 import shutil
 import tempfile
@@ -38,14 +39,24 @@ def make_content() -> dict:
     }
 
 
-def write_all(folder: pathlib.Path) -> pathlib.Path:
-    """One file of each kind."""
+def write_all(folder: pathlib.Path, suffix: str = "") -> pathlib.Path:
+    """One file of each kind, or all with ``suffix``."""
     (folder / "more").mkdir(parents=True)
-    np.save(folder / "goal_1.npy", make_features("goal_1"))
-    np.savez(folder / "goal_2.npz", features=make_features("goal_2"), fps=30)
-    np.savez(folder / "more" / "match.npz", make_features("match"))
+    write_features(folder / f"goal_1{suffix or '.npy'}", make_features("goal_1"))
+    write_features(folder / f"goal_2{suffix or '.npz'}", make_features("goal_2"))
+    if suffix:
+        write_features(folder / "more" / f"match{suffix}", make_features("match"))
+    else:
+        np.savez(folder / "more" / "match.npz", make_features("match"))  # an only array may have any name
     write_content(folder, make_content())
     return folder
+
+
+def write_features(file: pathlib.Path, features: np.ndarray) -> None:
+    if file.suffix == ".npy":
+        np.save(file, features)
+    else:
+        np.savez(file, features=features, fps=30)
 
 
 def write_content(folder: pathlib.Path, content: dict) -> None:
@@ -287,16 +298,39 @@ def test_no_json(raw, open_own):
 
 def test_missing_features(raw, open_own, capsys):
     (raw / "goal_2.npz").unlink()
-    message = 'feature_folder train: 1 of 2 annotated videos have no features: goal_2; complete the .*"allow_missing"'
+    message = 'raw: 1 of 3 annotated videos have no features: goal_2; complete the .*"allow_missing"'
     with pytest.raises(UserError, match=message):
         open_own(raw)
     write_settings(raw, allow_missing=True)
     assert read(open_own(raw)).keys() == {"goal_1", "match"}
-    assert "1 of 2 annotated videos have no features: goal_2; left out" in capsys.readouterr().out
-    for name in ("goal_1.npy", "more/match.npz"):
+    assert "1 of 3 annotated videos have no features: goal_2; left out" in capsys.readouterr().out
+
+
+def test_missing_features_of_both_splits_are_listed(raw, open_own, capsys):
+    """The line names ten; all are printed before."""
+    for name in ("goal_2.npz", "more/match.npz"):
         (raw / name).unlink()
-    with pytest.raises(UserError, match="no video is left that could be prepared"):
-        open_own(raw, "other_data")
+    content = make_content()
+    with pytest.raises(UserError, match="raw: 2 of 3 annotated videos have no features: goal_2, match; complete"):
+        open_own(raw)
+    assert "without features" not in capsys.readouterr().out
+    more = {f"x{number:02}": content["database"]["goal_2"] for number in range(9)}
+    write_content(raw, {"database": {**content["database"], **more}})
+    with pytest.raises(
+        UserError, match=r"raw: 11 of 12 .*: goal_2, .*, x07 and 1 more \(all are printed above\); comp"
+    ):
+        open_own(raw)
+    names = ", ".join(["goal_2", "match", *more])
+    assert f"raw: the 11 annotated videos without features: {names}\n" in capsys.readouterr().out
+
+
+def test_no_features(raw, open_own):
+    content = make_content()
+    write_content(raw, {"database": {f"{name}.mp4": video for name, video in content["database"].items()}})
+    message = r"raw: no features of an annotated video; looked for goal_1\.mp4\.npy, goal_1\.mp4\.npz and so on "
+    there = r"1 \.npy \(such as goal_1\.npy\), 2 \.npz \(such as goal_2\.npz\), 1 \.json \(such as labels\.json\)$"
+    with pytest.raises(UserError, match=f"{message}here and in the folders here; what is there: {there}"):
+        open_own(raw)
 
 
 @pytest.mark.parametrize(
@@ -305,12 +339,77 @@ def test_missing_features(raw, open_own, capsys):
         (np.full((40, SIZE), np.inf), "40 steps hold NaN or infinite values"),
         (np.ones((40, SIZE + 1)), r"6 values per step but 5 are expected$"),
         (np.ones((SIZE, 40)), r"40 values per step but 5 are expected; is the matrix transposed\?"),
+        (np.ones((0, SIZE)), "0 feature steps"),
+        (np.ones(SIZE), r"expected a number matrix \[steps, features\], found shape \[5\]"),
+        (np.array([None]), r"not a readable \.npy array \(it holds Python objects, and allow_pickle is off"),
     ],
 )
 def test_features_that_cannot_be(raw, open_own, features, message):
     write_settings(raw, num_features=SIZE)
     np.save(raw / "goal_1.npy", features)
     with pytest.raises(UserError, match=rf"goal_1\.npy: {message}"):
+        open_own(raw)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"features": np.array([None])},
+            r"not a readable \.npz file \(it holds Python objects, and allow_pickle is off",
+        ),
+        ({"rgb": np.ones((25, SIZE)), "flow": np.ones((25, SIZE))}, "no array named 'features', found rgb, flow"),
+        ({}, "no array named 'features', found none"),
+    ],
+)
+def test_archives_that_cannot_be(raw, open_own, arrays, message):
+    np.savez(raw / "goal_2.npz", **arrays)
+    with pytest.raises(UserError, match=rf"goal_2\.npz: {message}"):
+        open_own(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("goal_1.npy", b"", r"not a readable \.npy array \(No data left in file\)"),
+        ("goal_2.npz", b"", r"not a readable \.npz file \(No data left in file\)"),
+        ("goal_2.npz", pickle.dumps({"features": [1.0]}), r"not a readable \.npz file \(it holds Python objects"),
+    ],
+)
+def test_files_that_cannot_be(raw, open_own, name, content, message):
+    (raw / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{re.escape(name)}: {message}"):
+        open_own(raw)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("goal_1.npy", "goal_1.npz", r"not a readable \.npz file \(it is a single \.npy array: save it with np\.savez"),
+        (
+            "goal_2.npz",
+            "goal_2.npy",
+            r"not a readable \.npy array \(it is an \.npz archive: save its matrix with np\.s",
+        ),
+    ],
+)
+def test_another_suffix(raw, open_own, old, new, message):
+    (raw / old).rename(raw / new)
+    with pytest.raises(UserError, match=rf"{re.escape(new)}: {message}"):
+        open_own(raw)
+
+
+@pytest.mark.parametrize("num_features", [0, SIZE])
+def test_one_transposed_file(raw, open_own, num_features):
+    write_settings(raw, num_features=num_features)
+    np.save(raw / "goal_1.npy", make_features("goal_1").T)
+    with pytest.raises(UserError, match=r"goal_1\.npy: 40 values per step.*transposed\?"):
+        open_own(raw)
+
+
+def test_two_files_for_one_video(raw, open_own):
+    shutil.copy(raw / "goal_1.npy", raw / "more")
+    with pytest.raises(UserError, match=r"more/goal_1\.npy: .*raw/goal_1\.npy is there as well; which of them"):
         open_own(raw)
 
 

@@ -198,9 +198,16 @@ class Builder(records.FolderBuilder):
         settings = check_settings(feature_files.read_settings(folder, Settings()), folder)
         streams = self.builder_config.streams
         layout, files = find_features(folder / "features", settings.layout)
+        chosen = {
+            split: choose_videos(read_videos(folder, split, settings), files, settings=settings, split=split)
+            for split in SUBSETS
+        }
+        names = [video.name for videos in chosen.values() for video in videos]
+        allow, where = settings.allow_missing, str(folder / "features")
+        feature_files.check_missing(names, files, allow_missing=allow, where=where)
         splits, counts = {}, {}
         for split in SUBSETS:
-            videos = choose_videos(read_videos(folder, split, settings), files, settings=settings, split=split)
+            videos = [video for video in chosen[split] if video.name in files]
             check_partners(files, (video.name for video in videos), layout=layout, streams=streams)
             counts[split] = report_counts(videos, split)
             splits[split] = [
@@ -347,18 +354,15 @@ def check_ends(videos: Iterable[Video], split: str) -> None:
 
 
 def choose_videos(videos: list[Video], available: Mapping, *, settings: Settings, split: str) -> list[Video]:
-    """Leaves out what the settings exclude, videos without actions and without features, and allowed missing ones."""
+    """Leaves out what the settings exclude, and videos that have neither actions nor features."""
     to_exclude = {*settings.exclude_videos, *(KNOWN_BAD_VIDEOS if "known_bad" in settings.exclude_videos else ())}
     excluded = [video.name for video in videos if video.name in to_exclude]
     empty = [v.name for v in videos if not v.actions and v.name not in available and v.name not in excluded]
-    rest = [video for video in videos if video.name not in (*excluded, *empty)]
     if excluded:
         print(f"thumos14 {split}: left out as exclude_videos says: {', '.join(excluded)}")
     if empty:
         print(f"thumos14 {split}: left out, no actions of the 20 classes and no features: {', '.join(empty)}")
-    names = [video.name for video in rest]
-    feature_files.check_missing(names, available, allow_missing=settings.allow_missing, where=f"thumos14 {split}")
-    return [video for video in rest if video.name in available]
+    return [video for video in videos if video.name not in (*excluded, *empty)]
 
 
 def report_counts(videos: list[Video], split: str) -> dict:
@@ -387,7 +391,10 @@ def find_features(folder: pathlib.Path, layout: str) -> tuple[str, dict[str, Vid
     fitting = [name for name in LAYOUTS if found[name] and layout in ("auto", name)]
     if not fitting:
         looked_for = [f"({name}) {text}" for name, text in LAYOUTS.items() if layout in ("auto", name)]
-        raise UserError(f"{folder}: no features found; looked for {'; or '.join(looked_for)}")
+        raise UserError(
+            f"{folder}: no features found; looked for {'; or '.join(looked_for)}; what is there: "
+            f"{feature_files.describe_files(folder)}"
+        )
     if len(fitting) > 1:
         raise UserError(
             f'{folder}: features in several layouts ({", ".join(fitting)}); choose one with "layout" in '
@@ -418,14 +425,18 @@ def check_partners(
         of_video = files[video]
         for paths in of_video.values():
             if layout != "windows" and len(paths) > 1:
-                raise UserError(f"{paths[1]}: {paths[0]} is there as well; which of them are the features?")
+                hint = " (If they are RGB and flow: their folders must be named rgb and flow)"
+                raise UserError(
+                    f"{paths[1]}: {paths[0]} is there as well; which of them are the features?"
+                    + (hint if layout == "whole" else "")
+                )
         lacking = [stream for stream in streams if stream not in of_video and "both" not in of_video]
         if lacking:
             [[present, *_], *_] = of_video.values()
-            number = sum(lacking[0] not in files[name] for name in files)
+            alone = [name for name in files if lacking[0] not in files[name]]
             raise UserError(
-                f"{present}: its partner with the {lacking[0]} features is missing ({number} such videos); copied only "
-                "in part? The configs rgb and flow need one stream"
+                f"{present}: its partner with the {lacking[0]} features is missing ({len(alone)} such videos: "
+                f"{feature_files.list_some(alone)}); copied only in part? The configs rgb and flow need one stream"
             )
 
 
@@ -484,8 +495,8 @@ def read_stream(file: pathlib.Path, settings: Settings) -> np.ndarray:
     """f32[T, values_per_stream] of a .npy file, or of one or all crops of a .npz file."""
     features = feature_files.read_features(file, key="feature")
     if file.suffix == ".npz" and features.ndim == 3 and len(features):
-        crop = features[0] if settings.crop == "first" else features.mean(axis=0, dtype=np.float32)
-        return check(crop, str(file), settings.values_per_stream)
+        records.check_shape(features.shape[1:], features.dtype, str(file), settings.values_per_stream)
+        features = features[0] if settings.crop == "first" else features.mean(axis=0, dtype=np.float32)
     return check(features, str(file), settings.values_per_stream)
 
 
@@ -563,10 +574,10 @@ def read_window(file: pathlib.Path, video: Video, *, streams: tuple[str, ...], s
     parts = [check(arrays[key].T, f"{file}: {key}", settings.values_per_stream) for key in keys]
     if len({len(part) for part in parts}) > 1:
         raise UserError(f"{file}: feat_spa has {len(parts[0])} vectors, but feat_tem {len(parts[1])}")
-    begin_frame = float(arrays["begin_frame"])
-    if not 0 <= begin_frame < math.inf:
-        raise UserError(f"{file}: begin_frame is {begin_frame:g}, expected >= 0")
-    return Window(int(begin_frame // settings.feature_stride_frames), np.concatenate(parts, axis=1), file)
+    begin_frame = arrays["begin_frame"]
+    if not (begin_frame.size == 1 and begin_frame.dtype.kind in "iuf" and 0 <= begin_frame.item() < math.inf):
+        raise UserError(f"{file}: begin_frame is {str(begin_frame.tolist())[:40]}, expected one number >= 0")
+    return Window(int(begin_frame.item() // settings.feature_stride_frames), np.concatenate(parts, axis=1), file)
 
 
 def check_gap(previous: Window | None, window: Window, *, video: Video, settings: Settings) -> None:

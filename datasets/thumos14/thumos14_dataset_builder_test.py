@@ -259,7 +259,7 @@ def test_excluded_and_missing_videos(raw, open_thumos, capsys):
     printed = capsys.readouterr().out
     assert f"validation: left out as exclude_videos says: {FIRST}\n" in printed
     assert f"test: left out as exclude_videos says: {BAD}\n" in printed
-    assert f"1 of 2 annotated videos have no features: {THIRD}; left out" in printed
+    assert f"raw/features: 1 of 3 annotated videos have no features: {THIRD}; left out" in printed
 
 
 def test_a_split_without_any_video(raw, open_thumos):
@@ -391,8 +391,16 @@ def test_no_layout_fits(tmp_path, open_thumos):
     write_annotations(tmp_path / "raw")
     for name in (f"{FIRST}.h5", f"{FIRST}_rgb.npy"):
         save(lambda file: file.touch(), tmp_path / "raw" / "features" / name)
-    message = r"raw/features: no features found; looked for \(crops\) .*\(streams\) .*\(whole\) .*\(windows\) "
-    with pytest.raises(UserError, match=message):
+    message = r"raw/features: no features found; looked for \(crops\) .*\(streams\) .*\(whole\) .*\(windows\) .*; "
+    there = rf"what is there: 1 \.h5 \(such as {FIRST}\.h5\), 1 \.npy \(such as {FIRST}_rgb\.npy\)$"
+    with pytest.raises(UserError, match=message + there):
+        open_thumos(tmp_path / "raw")
+    for file in (tmp_path / "raw" / "features").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match=f"{message}what is there: an empty folder$"):
+        open_thumos(tmp_path / "raw")
+    (tmp_path / "raw" / "features").rmdir()
+    with pytest.raises(UserError, match=f"{message}what is there: no such folder$"):
         open_thumos(tmp_path / "raw")
 
 
@@ -408,7 +416,16 @@ def test_several_layouts_fit(raw, open_thumos):
 def test_half_of_a_pair_is_missing(tmp_path, open_thumos, layout, lost):
     folder = write_all(tmp_path / "raw", layout)
     (folder / "features" / lost.format(SECOND)).unlink()
-    message = rf"{SECOND}(-rgb)?\.np[yz]: its partner with the flow features is missing \(1 such videos\)"
+    message = rf"{SECOND}(-rgb)?\.np[yz]: its partner with the flow features is missing \(1 such videos: {SECOND}\)"
+    with pytest.raises(UserError, match=message):
+        open_thumos(folder)
+
+
+def test_streams_in_folders_of_other_names(tmp_path, open_thumos):
+    folder = write_all(tmp_path / "raw", "streams")
+    for stream in ("rgb", "flow"):
+        (folder / "features" / stream).rename(folder / "features" / f"i3d_{stream}")
+    message = rf"{FIRST}\.npy is there as well; which of them .* their folders must be named rgb and flow\)$"
     with pytest.raises(UserError, match=message):
         open_thumos(folder)
 
@@ -420,8 +437,10 @@ def test_two_files_for_one_video(raw, open_thumos):
 
 
 def test_missing_features(raw, open_thumos):
-    (raw / "features" / f"{THIRD}.npy").unlink()
-    with pytest.raises(UserError, match=f'test: 1 of 2 annotated videos have no features: {THIRD}.*"allow_missing"'):
+    for name in (FIRST, THIRD):
+        (raw / "features" / f"{name}.npy").unlink()
+    message = f'raw/features: 2 of 4 annotated videos have no features: {FIRST}, {THIRD}; .*"allow_missing": true'
+    with pytest.raises(UserError, match=message):
         open_thumos(raw)
 
 
@@ -440,6 +459,7 @@ def damage(values: np.ndarray, step: int, value: float) -> np.ndarray:
         (lambda v: v.T, r"250 values per step but 2048 are expected; is the matrix transposed\?"),
         (lambda v: v[0], r"expected a number matrix \[steps, features\], found shape \[2048\]"),
         (lambda v: v[:0], "0 feature steps"),
+        (lambda v: np.array([None]), r"not a readable \.npy array \(it holds Python objects, and allow_pickle is off"),
         (lambda v: v[::2], r"125 vectors, one every 4 frames, cover 500 frames, but video_.*051 has 1012 \(30 fps\)"),
         (lambda v: v[:-2], "248 vectors, .* cover 992 frames"),
         (lambda v: np.concatenate([v, v[-5:]]), "255 vectors, .* cover 1020 frames"),
@@ -450,6 +470,22 @@ def test_features_that_cannot_be(raw, open_thumos, change, message):
     np.save(file, change(np.load(file)))
     with pytest.raises(UserError, match=rf"{FIRST}\.npy: {message}"):
         open_thumos(raw)
+
+
+@pytest.mark.parametrize(
+    ("layout", "file"),
+    [
+        ("crops", f"i3d_flow/{FIRST}-flow.npz"),
+        ("streams", f"flow/{FIRST}.npy"),
+        ("whole", f"{FIRST}.npy"),
+        ("windows", f"{FIRST}_00256.npz"),
+    ],
+)
+def test_empty_file(tmp_path, open_thumos, layout, file):
+    folder = write_all(tmp_path / "raw", layout)
+    (folder / "features" / file).write_bytes(b"")
+    with pytest.raises(UserError, match=rf"{re.escape(file)}: not a readable \.np[yz] \w+ \(No data left in file\)"):
+        open_thumos(folder)
 
 
 @pytest.mark.parametrize("num_steps", range(244, 260))
@@ -478,6 +514,27 @@ def test_crops_of_another_extraction(tmp_path, open_thumos):
         open_thumos(folder)
     np.savez(file, rgb=make_streams(FIRST)["rgb"][None], other=1)
     with pytest.raises(UserError, match=rf"{FIRST}-rgb\.npz: no array named 'feature', found rgb, other"):
+        open_thumos(folder)
+
+
+@pytest.mark.parametrize("crop", ["first", "mean"])
+@pytest.mark.parametrize(
+    ("crops", "message"),
+    [
+        (np.full((2, 250, SIZE), np.nan), "250 steps hold NaN or infinite values, the first is step 0"),
+        (
+            np.full((2, 250, SIZE), "x"),
+            r"expected a number matrix \[steps, features\], found shape \[250, 1024\] of <U1",
+        ),
+        (np.ones((0, 250, SIZE)), r"expected a number matrix \[steps, features\], found shape \[0, 250, 1024\]"),
+        (np.array([None]), r"not a readable \.npz file \(it holds Python objects, and allow_pickle is off"),
+    ],
+)
+def test_crops_that_cannot_be(tmp_path, open_thumos, crop, crops, message):
+    folder = write_all(tmp_path / "raw", "crops")
+    write_settings(folder, crop=crop)
+    np.savez(folder / "features" / "i3d_rgb" / f"{FIRST}-rgb.npz", feature=crops)
+    with pytest.raises(UserError, match=rf"{FIRST}-rgb\.npz: {message}"):
         open_thumos(folder)
 
 
@@ -557,7 +614,13 @@ def test_split_at_gaps(windows, open_thumos, monkeypatch):
     ("fields", "message"),
     [
         ({"vid_name": THIRD}, f"its vid_name is {THIRD}, expected {FIRST}"),
-        ({"begin_frame": -4}, "begin_frame is -4, expected >= 0"),
+        ({"begin_frame": -4}, "begin_frame is -4, expected one number >= 0"),
+        ({"begin_frame": "start"}, "begin_frame is start, expected one number >= 0"),
+        ({"begin_frame": [0, 256]}, r"begin_frame is \[0, 256\], expected one number >= 0"),
+        (
+            {"feat_spa": np.array([None])},
+            r"not a readable \.npz file \(it holds Python objects, and allow_pickle is off",
+        ),
         ({"feat_spa": np.ones((128, SIZE))}, r"feat_spa: 128 values per step but 1024 .*transposed\?"),
         ({"feat_tem": np.ones((SIZE, 127))}, "feat_spa has 128 vectors, but feat_tem 127"),
         ({"feat_tem": np.full((SIZE, 128), np.inf)}, "feat_tem: 128 steps hold NaN or infinite values"),
@@ -579,6 +642,20 @@ def test_window_without_flow(windows, open_thumos):
 
 # The real annotations
 
+REAL_COUNTS = {  # of the actions of each class, in the order of the class ids
+    "validation": (30, 303, 81, 42, 143, 178, 181, 499, 103, 31, 199, 271, 192, 163, 120, 70, 66, 69, 120, 146),
+    "test": (41, 488, 106, 98, 217, 138, 170, 388, 48, 36, 242, 135, 169, 142, 399, 144, 48, 141, 88, 120),
+}
+
+
+def test_counts_in_the_readme():
+    """Its table holds class, validation and test, twice side by side."""
+    text = pathlib.Path(thumos.__file__).with_name("README.md").read_text()
+    found = {name: (int(val), int(test)) for name, val, test in re.findall(r"(\w+) \| (\d+) \| (\d+) \|", text)}
+    pairs = zip(REAL_COUNTS["validation"], REAL_COUNTS["test"], strict=True)
+    for name, pair in zip(thumos.CLASS_NAMES, pairs, strict=True):
+        assert found[name] == pair, name
+
 
 @needs_real_annotations
 def test_real_annotations(tmp_path, open_thumos, capsys):
@@ -597,9 +674,8 @@ def test_real_annotations(tmp_path, open_thumos, capsys):
     counts = records.read_metadata(open_thumos(folder))["counts"]
     assert (counts["validation"]["actions"], counts["test"]["actions"]) == (3007, 3358)
     assert (counts["validation"]["ambiguous"], counts["test"]["ambiguous"]) == (89, 99)
-    for split, expected in (("validation", (143, 499)), ("test", (217, 388))):
-        assert counts[split]["classes"] == 20
-        assert tuple(counts[split]["per_class"][name] for name in ("CliffDiving", "Diving")) == expected
+    for split in thumos.SUBSETS:
+        assert tuple(counts[split]["per_class"][name] for name in thumos.CLASS_NAMES) == REAL_COUNTS[split]
         for record in found[split].values():
             cliff_diving, diving = (record["segments"][record["labels"] == label].tolist() for label in (4, 7))
             assert all(segment in diving for segment in cliff_diving)
