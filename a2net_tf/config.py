@@ -5,6 +5,7 @@
 
 import dataclasses
 import sys
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,18 @@ from absl import flags
 
 from a2net_tf.errors import UserError
 
-MODES = ("train", "evaluate", "train_and_evaluate", "predict", "export", "score", "profile", "import_release")
+MODES = (
+    "train",
+    "evaluate",
+    "train_and_evaluate",
+    "ablate",
+    "check",
+    "predict",
+    "export",
+    "score",
+    "profile",
+    "import_release",
+)
 
 # A trained model is bound to these groups: later commands take them from the working directory.
 MODEL_GROUPS = ("windows", "model")
@@ -63,6 +75,12 @@ class Config:
     max_actions: int = _setting(64, "Most actions in one training window; more is an error.", "windows")
     normalize: bool = _setting(True, "Normalise features with mean and deviation of the training split.", "windows")
     # --- model (Table II)
+    feature_columns: tuple[int, ...] = _setting(
+        (),
+        "First and end of the feature columns that the network sees: 0,1024 is RGB alone of two-stream features "
+        "(Table VII); empty: all.",
+        "model",
+    )
     num_levels: int = _setting(6, "Pyramid levels (Table VI).", "model")
     base_channels: int = _setting(512, "Channels of both base convolutions.", "model")
     level_channels: tuple[int, ...] = _setting(
@@ -128,6 +146,13 @@ class Config:
         "Merge weight: anchor-based scores times lambda, anchor-free times 1 - lambda (both over the larger).",
         "localization",
     )
+    fusion: str = _setting(
+        "candidates",
+        "How several --workdir are merged: all candidates before suppression (fuse), or the average of the networks' "
+        "raw outputs (late fusion of Table VII).",
+        "localization",
+        ("candidates", "outputs"),
+    )
     overlap_score: str = _setting(
         "raw",
         "Eq. 11 with the overlap clipped to [0, 1], or its sigmoid (release).",
@@ -162,7 +187,14 @@ class Config:
     lambda_sweep: tuple[float, ...] = _setting(
         (), "evaluate: further merge weights to report, in the same pass (Table V).", "evaluation"
     )
-    plots: bool = _setting(True, "Draw time lines of a few sequences when evaluating (needs matplotlib).", "evaluation")
+    plots: bool = _setting(True, "Draw time lines (evaluate) and bars (ablate); needs matplotlib.", "evaluation")
+    ablation: str = _setting(
+        "",
+        "ablate: branches (Tables III, IV), lambda (V), levels (VI, Fig. 6), streams (VII), or any setting and its "
+        'values: "learning_rate 1e-4 1e-3".',
+        "evaluation",
+    )
+    ablation_seeds: tuple[int, ...] = _setting((), "ablate: train once with each; empty: --seed alone.", "evaluation")
     detections: str = _setting("", "score: the file to judge.", "evaluation")
     ground_truth: str = _setting(
         "", "score: annotation folder (thumos14) or database JSON (activitynet); proposals: either.", "evaluation"
@@ -245,7 +277,7 @@ def _convert(name: str, value: Any) -> Any:
         if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
             raise UserError(f"--{name}={value!r}: expected {type(default).__name__}")
         return value
-    number = type(default[0]) if default else float
+    number = typing.get_args(FIELDS[name].type)[0]
     try:
         return tuple(number(v) for v in value)
     except ValueError:
@@ -272,7 +304,7 @@ def check(config: Config) -> None:
     _check_pyramid(config)
     if not (config.anchor_free or config.anchor_based):
         raise UserError("--noanchor_free and --noanchor_based together leave no module to train")
-    for name in ("decay_epochs", "duration_edges"):
+    for name in ("decay_epochs", "duration_edges", "ablation_seeds"):
         values = getattr(config, name)
         if list(values) != sorted(set(values)):
             raise UserError(f"--{name}={','.join(map(str, values))}: must increase")
@@ -281,7 +313,10 @@ def check(config: Config) -> None:
             f"--protocol=proposals is for --mode=score, not --mode={config.mode}; evaluate reports the recall of "
             "proposals beside the mAP of --protocol=activitynet or thumos14"
         )
-    trains = config.mode.startswith("train")
+    columns = config.feature_columns
+    if columns and not (len(columns) == 2 and columns[0] < columns[1]):
+        raise UserError(f"--feature_columns={','.join(map(str, columns))}: expected FIRST,END with FIRST < END")
+    trains = config.mode.startswith("train") or config.mode == "ablate"
     if trains and "," in config.workdir:
         raise UserError(f"--workdir={config.workdir}: --mode={config.mode} takes one directory")
     if trains and config.jit_compile and config.deterministic:  # Keras would leave XLA out with no more than a warning
@@ -305,6 +340,7 @@ _RANGES = {
     "test_stride_steps": (1, None, True),
     "min_action_inside": (0, 1, True),
     "max_actions": (1, None, True),
+    "feature_columns": (0, None, True),
     "num_levels": (1, 16, True),
     "base_channels": (1, None, True),
     "level_channels": (1, None, True),
@@ -330,6 +366,7 @@ _RANGES = {
     "validate_every": (1, None, True),
     "anchor_based_lambda": (0, 1, True),
     "lambda_sweep": (0, 1, True),
+    "ablation_seeds": (0, 2**31 - 3, True),
     "max_background": (0, 1, True),
     "min_score": (0, 1, True),
     "nms_tiou": (0, 1, True),

@@ -23,7 +23,8 @@ Letters used here: M ground truths, N detections, R tIoU thresholds.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -576,14 +577,17 @@ def format_proposals(metrics_by_branch: dict[str, dict]) -> str:
         )
     span = f"{thresholds[0]:g} to {thresholds[-1]:g}"
     counts = f"{first['num_videos']} videos, {first['num_ground_truths']} ground truths"
-    return f"protocol proposals (tIoU >= threshold, AR over {span}, no classes), {counts}\n{_align([header, *rows])}"
+    return f"protocol proposals (tIoU >= threshold, AR over {span}, no classes), {counts}\n{align([header, *rows])}"
 
 
-def format_table(metrics_by_branch: dict[str, dict]) -> str:
+def format_table(
+    metrics_by_branch: dict[str, dict], columns: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> str:
     """A plain-text table of mAP in percent, one row per branch; the first line names the protocol.
 
     Args:
         metrics_by_branch: name of the row -> what ``evaluate`` returned, all with the same protocol and thresholds.
+        columns: further columns: header -> one cell per row.
 
     Raises:
         UserError: no rows, or rows of different protocols or thresholds.
@@ -593,12 +597,16 @@ def format_table(metrics_by_branch: dict[str, dict]) -> str:
         raise UserError(f"one table needs one protocol and one list of tIoU thresholds, got {len(settings)}")
     first = next(iter(metrics_by_branch.values()))
     rows = [
-        [name, *_percents([*m["mAP"], m["average_mAP"], m["average_mAP_normalized"]])]
-        for name, m in metrics_by_branch.items()
+        [
+            name,
+            *_percents([*m["mAP"], m["average_mAP"], m["average_mAP_normalized"]]),
+            *(cells[i] for cells in columns.values()),
+        ]
+        for i, (name, m) in enumerate(metrics_by_branch.items())
     ]
-    header = ["mAP (%) at tIoU", *_numbers(first["tiou_thresholds"]), "average", "normalized average"]
+    header = ["mAP (%) at tIoU", *_numbers(first["tiou_thresholds"]), "average", "normalized average", *columns]
     counts = f"{first['num_videos']} videos, {first['num_ground_truths']} ground truths"
-    return f"{_title(first)}, {counts}\n{_align([header, *rows])}"
+    return f"{_title(first)}, {counts}\n{align([header, *rows])}"
 
 
 def format_classes(metrics: dict) -> str:
@@ -610,18 +618,24 @@ def format_classes(metrics: dict) -> str:
         average = sum(entry["AP"]) / len(entry["AP"]) if entry["AP"] else None
         counts = [str(entry["num_ground_truths"]), str(entry["num_detections"])]
         rows.append([name, *_percents([*precisions, average]), *counts])
-    return f"{_title(metrics)}\n{_align([header, *rows])}"
+    return f"{_title(metrics)}\n{align([header, *rows])}"
 
 
-def format_durations(metrics: dict) -> str:
-    """A plain-text table of mAP in percent, one row per range of durations; ``-`` for an empty one."""
-    header = ["mAP (%) at tIoU", *_numbers(metrics["tiou_thresholds"]), "average", "ground truths"]
-    rows = []
-    for entry in metrics["by_duration"]:
-        start, end = entry["from_seconds"], entry["to_seconds"]
-        name = f"{start:g} s or longer" if end is None else f"{start:g} to {end:g} s"
-        rows.append([name, *_percents([*entry["mAP"], entry["average_mAP"]]), str(entry["num_ground_truths"])])
-    return f"{_title(metrics)}, by duration of the action\n{_align([header, *rows])}"
+def format_durations(metrics_by_branch: dict[str, dict]) -> str:
+    """A plain-text table in percent, one row per branch, one column per range of durations; ``-`` for an empty one.
+
+    mAP at tIoU 0.5, as in Table I, or the average mAP where 0.5 is not among the thresholds.
+    """
+    first = next(iter(metrics_by_branch.values()))
+    index = next((i for i, t in enumerate(first["tiou_thresholds"]) if abs(t - 0.5) < 1e-9), None)
+    what = "average mAP" if index is None else "mAP at tIoU 0.5"
+    ranges = [(entry["from_seconds"], entry["to_seconds"]) for entry in first["by_duration"]]
+    header = [f"{what} (%)", *(f"{a:g} s or longer" if b is None else f"{a:g} to {b:g} s" for a, b in ranges)]
+    rows = [["ground truths", *(str(entry["num_ground_truths"]) for entry in first["by_duration"])]]
+    for name, metrics in metrics_by_branch.items():
+        entries = metrics["by_duration"]
+        rows.append([name, *_percents([e["average_mAP"] if index is None else e["mAP"][index] for e in entries])])
+    return f"{_title(first)}, by duration of the action\n{align([header, *rows])}"
 
 
 def _title(metrics: dict) -> str:
@@ -637,7 +651,7 @@ def _numbers(values: Sequence[float]) -> list[str]:
     return [f"{v:g}" for v in values]
 
 
-def _align(rows: list[list[str]]) -> str:
+def align(rows: list[list[str]]) -> str:
     """Columns as wide as their longest cell: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []

@@ -37,23 +37,25 @@ def evaluate(config: Config, given: frozenset[str]) -> None:
         folder = config.output
     results.check_writable(pathlib.Path(folder) / "metrics.json")
     current, localizer = load_trained(config, given)
+    dataset, found = localize_split(current, localizer)
+    by_branch = metrics_by_branch(found, current)
+    _write_evaluation(found, by_branch, current, dataset, pathlib.Path(folder))
+    print(evaluation.format_table(by_branch))
+    print(evaluation.format_classes(by_branch[localizer.branches[-1]]))
+    print(evaluation.format_durations(by_branch))
+    print(evaluation.format_proposals({branch: metrics["proposals"] for branch, metrics in by_branch.items()}))
+    print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
+
+
+def localize_split(current: Run, localizer: Localizer) -> tuple[str, list[Found]]:
+    """The dataset's full name, and what every view of the localizer finds in ``--eval_split``."""
     config = current.config
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
     check_same_kind(builder, current)
     records = schema.read_records(builder, config.eval_split)
     views = localizer.views(config.lambda_sweep)
     found = inference.collect(inference.localize(localizer, records.as_numpy_iterator(), views))
-    by_branch = metrics_by_branch(found, current)
-    proposals = proposals_by_branch(found)
-    for branch, metrics in by_branch.items():
-        metrics["proposals"] = proposals[branch]
-    _write_evaluation(found, by_branch, current, builder.info.full_name, pathlib.Path(folder))
-    main_branch = localizer.branches[-1]
-    print(evaluation.format_table(by_branch))
-    print(evaluation.format_classes(by_branch[main_branch]))
-    print(evaluation.format_durations(by_branch[main_branch]))
-    print(evaluation.format_proposals(proposals))
-    print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
+    return builder.info.full_name, found
 
 
 def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]:
@@ -66,7 +68,9 @@ def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]
     loaded = [_load(workdir, config, given) for workdir in others]
     for other, _ in loaded:
         _check_mergeable(current, other)
-    others = [(network, other.config) for other, network in loaded]
+    for other, other_network in loaded if current.config.fusion == "outputs" else []:
+        _check_averageable(current, network, other, other_network)
+    others = [(other_network, other.config) for other, other_network in loaded]
     localizer = Localizer(
         network,
         current.config,
@@ -95,6 +99,23 @@ def _check_mergeable(first: Run, other: Run) -> None:
         if a != b:
             raise UserError(
                 f"--workdir: {first.config.workdir} and {other.config.workdir} differ in {name}: {a} and {b}"
+            )
+
+
+def _check_averageable(first: Run, network: keras.Model, other: Run, other_network: keras.Model) -> None:
+    """Averaged outputs must mean the same: the same cells and anchors, decoded in the same way."""
+    pairs = {
+        "outputs": [{name: tuple(out.shape) for name, out in n.output.items()} for n in (network, other_network)],
+        **{
+            f"--{name}": [getattr(run.config, name) for run in (first, other)]
+            for name in ("anchor_ratios", "center_scale", "width_scale")
+        },
+    }
+    for name, (a, b) in pairs.items():
+        if a != b:
+            raise UserError(
+                f"--fusion=outputs: {first.config.workdir} and {other.config.workdir} differ in {name}: {a} and {b}; "
+                "their outputs cannot be averaged (--fusion=candidates merges what they find)"
             )
 
 
@@ -131,28 +152,21 @@ def _ground_truth(found: list[Found]) -> GroundTruth:
 
 
 def metrics_by_branch(found: list[Found], current: Run) -> dict[str, dict[str, Any]]:
-    """Metrics by branch."""
+    """Metrics by branch; ``proposals`` is the recall of its detections, whatever their class (Section IV-C)."""
     truth, config = _ground_truth(found), current.config
-    return {
-        branch: evaluation.evaluate(
+    by_branch = {}
+    for branch in found[0].detections:
+        detections = Detections.concatenate([f.detections[branch] for f in found])
+        metrics = evaluation.evaluate(
             truth,
-            Detections.concatenate([f.detections[branch] for f in found]),
+            detections,
             protocol=config.protocol,
             tiou_thresholds=config.tiou_thresholds,
             class_names=current.class_names,
             duration_edges=config.duration_edges,
         )
-        for branch in found[0].detections
-    }
-
-
-def proposals_by_branch(found: list[Found]) -> dict[str, dict[str, Any]]:
-    """Recall of each branch's detections, whatever their class (Section IV-C compares both heads in this)."""
-    truth = _ground_truth(found)
-    return {
-        branch: evaluation.average_recall(truth, Detections.concatenate([f.detections[branch] for f in found]))
-        for branch in found[0].detections
-    }
+        by_branch[branch] = {**metrics, "proposals": evaluation.average_recall(truth, detections)}
+    return by_branch
 
 
 def _write_evaluation(

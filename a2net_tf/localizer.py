@@ -24,16 +24,16 @@ BRANCHES = ("anchor_free", "anchor_based", "both")
 
 
 class Member(tf.Module):
-    """One trained network with its settings, as a source of candidates.
+    """One trained network, or the average of several, with its settings, as a source of candidates.
 
     Args:
-        network: of ``build_model``.
-        config: of the same run.
+        networks: of ``build_model``, with outputs of the same shapes; their raw outputs are averaged.
+        config: of the (first) network's run.
     """
 
-    def __init__(self, network: keras.Model, config: Config):
+    def __init__(self, networks: Sequence[keras.Model], config: Config):
         super().__init__(name="member")
-        self.network = network
+        self.networks = list(networks)
         self.config = config
         self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
         self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
@@ -44,7 +44,8 @@ class Member(tf.Module):
 
     def candidates(self, features: tf.Tensor) -> Candidates:
         """Candidates of windows f32[N, W, D] before suppression, in fractions of the window: [N, P, ...]."""
-        outputs = self.network(features, training=False)
+        each = [network(features, training=False) for network in self.networks]
+        outputs = each[0] if len(each) == 1 else tf.nest.map_structure(lambda *same: tf.add_n(same) / len(same), *each)
         parts = []
         if self.config.anchor_free:
             parts.append(
@@ -78,8 +79,9 @@ class Localizer(tf.Module):
         config: windows and localization settings.
         class_names: the C classes; class id i is ``class_names[i]``.
         first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
-        others: further networks with their settings, for the same features and classes; all candidates are merged
-            before suppression (the "fuse" rows of Tables III and IV).
+        others: further networks with their settings, for the same features and classes. ``config.fusion`` says how they
+            are merged: all candidates before suppression (the "fuse" rows of Tables III and IV), or the average of the
+            networks' raw outputs, decoded with the first one's settings (late fusion, Table VII).
         also_reported: {class: a class that each of its detections also has}; a property of the dataset (on THUMOS14
             every CliffDiving is a Diving).
     """
@@ -96,7 +98,10 @@ class Localizer(tf.Module):
     ):
         super().__init__(name="localizer")
         self.config = config
-        self.members = [Member(network, config), *(Member(*other) for other in others)]
+        if config.fusion == "outputs":
+            self.members = [Member([network, *(other for other, _ in others)], config)]
+        else:
+            self.members = [Member([each], settings) for each, settings in [(network, config), *others]]
         self._is_anchor_based = np.concatenate([member.is_anchor_based for member in self.members])
         self.class_names = tuple(class_names)
         self.first_step_seconds = float(first_step_seconds)

@@ -6,6 +6,8 @@ modes:
   train               train on --train_split; goes on where it was stopped
   evaluate            score --eval_split with the model in --workdir
   train_and_evaluate  both
+  ablate              train and score the rows of --ablation below --workdir, and print them as one table
+  check               what --dataset holds, and whether the settings can reach its actions
   predict             detections for --features (a .npy file or a folder), or else for --eval_split, with --workdir
                       or --saved_model
   export              write the model in --workdir as a SavedModel to --saved_model

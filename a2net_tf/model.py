@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from a2net_tf.config import Config
+from a2net_tf.errors import UserError
 
 
 def build_model(
@@ -23,6 +24,9 @@ def build_model(
         num_classes: C, without background.
         statistics: mean and variance f32[D] of the training features; the first layer normalises with them.
 
+    Raises:
+        UserError: ``config.feature_columns`` reach beyond D.
+
     Returns:
         A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, as far as the heads
         exist: ``anchor_free_logits`` [B, L, C+1], ``anchor_free_distances`` [B, L, 2] in grid units, ``anchor_logits``
@@ -32,6 +36,11 @@ def build_model(
     x = inputs
     if statistics is not None:
         x = keras.layers.Normalization(mean=statistics[0], variance=statistics[1], dtype="float32", name="normalize")(x)
+    if config.feature_columns:
+        first, end = config.feature_columns
+        if end > num_features:
+            raise UserError(f"--feature_columns={first},{end}: the features have only {num_features} columns")
+        x = x[..., first:end]
     levels = _pyramid(x, config)
     outputs = {}
     if config.anchor_free:

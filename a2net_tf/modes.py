@@ -5,8 +5,9 @@ import re
 
 import tensorflow as tf
 
-from a2net_tf import config as settings
 from a2net_tf import (
+    ablation,
+    checker,
     evaluation,
     evaluator,
     predictor,
@@ -16,6 +17,7 @@ from a2net_tf import (
     run_directory,
     training,
 )
+from a2net_tf import config as settings
 from a2net_tf import records as schema
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
@@ -103,7 +105,7 @@ def _score(config: Config, given: frozenset[str]) -> None:
     else:
         print(evaluation.format_table({name: metrics}))
         print(evaluation.format_classes(metrics))
-        print(evaluation.format_durations(metrics))
+        print(evaluation.format_durations({name: metrics}))
     _write_metrics(config, metrics)
 
 
@@ -116,7 +118,8 @@ def _profile(config: Config) -> None:
             raise UserError("--mode=profile needs --num_features and --num_classes, or a --dataset")
         builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
         num_features, num_classes = schema.num_features(builder), len(schema.class_names(builder))
-    profile = profiler.profile(build_model(config, num_features, num_classes))
+    network = build_model(config, num_features, num_classes)
+    profile = {**profiler.profile(network), "window_milliseconds": profiler.window_milliseconds(network)}
     print(profiler.format_profile(profile))
     _write_metrics(config, profile)
 
@@ -138,6 +141,8 @@ _MODES = {
     "train": lambda config, given: training.train(config),
     "evaluate": evaluator.evaluate,
     "train_and_evaluate": _train_and_evaluate,
+    "ablate": lambda config, given: ablation.ablate(config),
+    "check": lambda config, given: checker.check(config),
     "predict": predictor.predict,
     "export": predictor.export,
     "score": _score,

@@ -120,3 +120,33 @@ def _format_time(seconds: float) -> str:
 
 def _time_unit(duration_seconds: float) -> str:
     return "hours : minutes : seconds" if duration_seconds >= 3600 else "minutes : seconds"
+
+
+def plot_bars(path: str | os.PathLike, title: str, values: Mapping[str, Sequence[float]], *, axis: str) -> None:
+    """Draws one bar per entry, as long as the mean of its values, with a dot per value, as a PNG.
+
+    Args:
+        path: the PNG, written whole or not at all.
+        title: above the picture.
+        values: label -> fractions in [0, 1], shown in percent.
+        axis: what they are.
+
+    Raises:
+        UserError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = _import_figure()(figsize=(8, 1.1 + 0.28 * len(values)), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    for row, numbers in enumerate(values.values()):
+        percents = [100 * number for number in numbers]
+        mean = sum(percents) / len(percents)
+        axes.barh(row, mean, color="tab:blue", alpha=0.6)
+        axes.plot(percents, [row] * len(percents), "o", color="black", markersize=3)
+        axes.annotate(f"{mean:.1f}", (max(percents), row), xytext=(6, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(values)), list(values), fontsize=8)
+    axes.invert_yaxis()  # the first row on top
+    axes.set_xlim(0, 108)
+    axes.set_xlabel(axis, fontsize=9)
+    axes.set_title(title, loc="left", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png")

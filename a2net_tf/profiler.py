@@ -1,6 +1,8 @@
 """Counts parameters and multiply-adds on the built network, by part."""
 
 import re
+import statistics
+import time
 from collections import Counter
 
 import keras
@@ -41,6 +43,18 @@ def profile(network: keras.Model) -> dict:
     }
 
 
+def window_milliseconds(network: keras.Model, *, repetitions: int = 30) -> float:
+    """Median time of one window through the network on this machine, in milliseconds (Table XI), after a warm-up."""
+    run = tf.function(lambda x: network(x, training=False))
+    window = tf.zeros((1, *network.inputs[0].shape[1:]))
+    times = []
+    for _ in range(repetitions + 3):
+        start = time.perf_counter()
+        tf.nest.map_structure(lambda output: output.numpy(), run(window))
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[3:])
+
+
 def _convolutions(network: keras.Model) -> list[tuple[str, int]]:
     """(operation name, multiply-adds) of every convolution in the graph of one window."""
     signature = tf.TensorSpec((1, *network.inputs[0].shape[1:]), tf.float32)
@@ -62,9 +76,11 @@ def _part(path: str) -> str:
 
 
 def format_profile(counts: dict) -> str:
-    """A table of ``profile``."""
+    """A table of ``profile``, with ``window_milliseconds`` if it was measured."""
     rows = [*counts["parts"].items(), ("total", counts)]
     lines = [f"one window of {counts['window_steps']} steps x {counts['num_features']} features"]
     lines.append(f"{'part':<14}{'parameters':>16}{'multiply-adds':>18}")
     lines += [f"{name:<14}{row['parameters']:>16,}{row['multiply_adds']:>18,}" for name, row in rows]
+    if "window_milliseconds" in counts:
+        lines.append(f"one window takes {counts['window_milliseconds']:.1f} ms here (median, network alone)")
     return "\n".join(lines)

@@ -443,9 +443,24 @@ def test_tables():
     classes = evaluation.format_classes(metrics).splitlines()
     assert classes[2].split() == ["a", "100.0", "0.0", "50.0", "1", "1"]
     assert classes[3].split() == ["b", "-", "-", "-", "0", "0"]
-    durations = evaluation.format_durations(metrics).splitlines()
-    assert durations[2].split() == ["0", "to", "5", "s", "-", "-", "-", "0"]
-    assert durations[3].split() == ["5", "s", "or", "longer", "100.0", "0.0", "50.0", "1"]
+    durations = evaluation.format_durations({"fused": metrics}).splitlines()
+    assert durations[1].split("  ")[0] == "mAP at tIoU 0.5 (%)"
+    assert durations[2].split() == ["ground", "truths", "0", "1"]
+    assert durations[3].split() == ["fused", "-", "100.0"]
+
+
+def test_durations_show_the_average_where_tiou_one_half_is_not_measured():
+    metrics = evaluate(truth(("v", 0, 10, 0)), found(("v", 0, 7.5, 0, 0.9)), "thumos14", [0.7, 0.8], edges=(5,))
+    durations = evaluation.format_durations({"fused": metrics}).splitlines()
+    assert durations[1].startswith("average mAP (%)")
+    assert durations[3].split() == ["fused", "-", "50.0"]
+
+
+def test_further_columns():
+    metrics = evaluate(truth(("v", 0, 10, 0)), found(("v", 0, 10, 0, 0.9)), "thumos14", [0.5])
+    table = evaluation.format_table({"a": metrics, "b": metrics}, {"cost": ["7", "8"]}).splitlines()
+    assert table[1].endswith("cost")
+    assert [line.split()[-1] for line in table[2:]] == ["7", "8"]
 
 
 def test_table_refuses_to_mix_protocols():

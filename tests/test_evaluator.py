@@ -57,6 +57,21 @@ def test_networks_for_other_windows_cannot_be_merged(singles, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_late_fusion_needs_the_same_outputs(singles, tmp_path, capsys):
+    flags = ["--mode=evaluate", f"--workdir={singles / 'free'},{singles / 'based'}", f"--output={tmp_path / 'out'}"]
+    assert main([*flags, "--fusion=outputs"]) == 1
+    assert "cannot be averaged (--fusion=candidates" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_late_fusion_of_a_network_with_itself_changes_nothing(tmp_path, capsys):
+    run = tiny.copy_of_trained(tmp_path)
+    evaluate(capsys, f"{run},{run}", f"--output={tmp_path / 'twice'}", "--fusion=outputs")
+    evaluate(capsys, run)
+    twice, once = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "twice", run))
+    np.testing.assert_allclose(twice["mAP"], once["mAP"], atol=1e-9)
+
+
 def test_training_takes_one_directory(tmp_path, capsys):
     assert main(tiny.train_flags(f"{tmp_path / 'a'},{tmp_path / 'b'}")) == 1
     assert "takes one directory" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,6 +7,7 @@ from a2net_tf import inference, records
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.localizer import Localizer
+from a2net_tf.model import build_model
 from a2net_tf.postprocess import Candidates
 
 NUM_FEATURES = 5
@@ -101,7 +103,7 @@ def slow_detections(localizer, features, *, seconds_per_step=1.0, branch=None):
     candidates = []
     for start in sorted({*range(0, last, config.test_stride_steps), last}):
         steps = [min(start + i, total - 1) for i in range(size)]
-        outputs = localizer.members[0].network(features[steps][None], training=False)
+        outputs = localizer.members[0].networks[0](features[steps][None], training=False)
         outputs = {name: value.numpy()[0].astype(np.float64) for name, value in outputs.items()}
         for score, low, high, name in slow_window_candidates(outputs, config, branch):
             low, high = (min(max(start + x * size, 0), total) for x in (low, high))
@@ -340,6 +342,22 @@ def test_extreme_merge_weights_leave_one_branch(weight, branch, make_localizer):
     assert len(found.detections["both"].scores) > 3
 
 
+def test_late_fusion_decodes_the_average_of_the_outputs(make_config):
+    """With both last layers linear, the average of the outputs is the output of averaged last layers."""
+    config = make_config(window_steps=128, num_levels=6, fusion="outputs")
+    keras.utils.set_random_seed(5)
+    first = build_model(config, NUM_FEATURES, 3)
+    second, middle = (build_model(config, NUM_FEATURES, 3) for _ in range(2))
+    for a, b, c in zip(first.weights, second.weights, middle.weights, strict=True):
+        is_last = "predict" in a.path
+        b.assign(a + 0.3 * np.random.default_rng(0).normal(size=a.shape) if is_last else a)
+        c.assign((a + b) / 2)
+    fused = Localizer(first, config, CLASS_NAMES, others=[(second, config)])
+    expected = Localizer(middle, config, CLASS_NAMES)
+    features = random_features(1, 200)
+    assert_same(detections_of(fused, features), detections_of(expected, features))
+
+
 @pytest.mark.parametrize("head", ["anchor_free", "anchor_based"])
 def test_one_head_alone(head, make_localizer):
     other = {"anchor_free": "anchor_based", "anchor_based": "anchor_free"}[head]
@@ -370,7 +388,7 @@ def test_window_candidates_come_anchor_free_first(localizer):
     found = localizer.window_candidates(random_features(3, 128))
     assert found.segments.shape == (3, 126 + 378, 2)
     assert found.scores.shape == found.class_ids.shape == (3, 126 + 378)
-    logits = localizer.members[0].network(random_features(3, 128))["anchor_free_logits"].numpy()
+    logits = localizer.members[0].networks[0](random_features(3, 128))["anchor_free_logits"].numpy()
     usable = found.segments[:, :126, 1] > found.segments[:, :126, 0]
     expected = np.where(usable, softmax(logits)[..., 1:].max(axis=-1), 0)
     np.testing.assert_allclose(found.scores[:, :126], expected, rtol=1e-5)

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from a2net_tf.config import Config
+from a2net_tf.errors import UserError
 from a2net_tf.model import LevelScale, build_model
 
 RANDOM = np.random.default_rng(0)
@@ -162,6 +163,25 @@ def test_normalization_is_the_first_layer(make_config, make_network):
     found = run(make_network(config, statistics=(mean, variance)), features)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+
+
+def test_feature_columns_are_all_that_the_network_sees(make_config, make_network):
+    statistics = (np.arange(5, dtype=np.float32), np.full(5, 4, np.float32))
+    part = make_network(make_config(feature_columns=(1, 3)), statistics=statistics)
+    whole = make_network(make_config(), num_features=2, statistics=(statistics[0][1:3], statistics[1][1:3]))
+    features = random_features(make_config())
+    other_values = features.copy()
+    other_values[..., [0, 3, 4]] = 7
+    expected = run(whole, features[..., 1:3])
+    for given in (features, other_values):
+        found = run(part, given)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+
+
+def test_feature_columns_beyond_the_features(make_config):
+    with pytest.raises(UserError, match="--feature_columns=2,6: the features have only 5 columns"):
+        build_model(make_config(feature_columns=(2, 6)), 5, 3)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

@@ -68,6 +68,15 @@ def test_normalization_is_not_counted(make_config):
     assert profiler.profile(build_model(make_config(), 5, 3, statistics=statistics)) == plain
 
 
+def test_time_of_a_window_is_below_a_second(make_config):
+    assert 0 < profiler.window_milliseconds(build_model(make_config(), 5, 3), repetitions=3) < 1000
+
+
+def test_table_with_a_time(make_config):
+    counts = {**profiler.profile(build_model(make_config(), 5, 3)), "window_milliseconds": 12.34}
+    assert profiler.format_profile(counts).splitlines()[-1].startswith("one window takes 12.3 ms")
+
+
 def test_table(make_config):
     counts = profiler.profile(build_model(make_config(), 5, 3))
     lines = profiler.format_profile(counts).splitlines()
