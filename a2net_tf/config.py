@@ -200,7 +200,7 @@ class Config:
         "", "score: annotation folder (thumos14) or database JSON (activitynet); proposals: either.", "evaluation"
     )
     subset: str = _setting("", "score: subset of the ground truth; empty: test or validation.", "evaluation")
-    metrics: str = _setting("", "score, profile: JSON file to write.", "evaluation")
+    metrics: str = _setting("", "score, profile, check: JSON file to write.", "evaluation")
     # --- use
     features: str = _setting("", "predict: one .npy matrix [steps, features], or a folder of them.", "use")
     saved_model: str = _setting("", "export: directory to write; predict: exported model to use.", "use")

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from a2net_tf import anchors as pyramid
-from a2net_tf import checker, input_pipeline, records, targets, windows
+from a2net_tf import check_report, checker, input_pipeline, reach, records, targets, windows
 from a2net_tf import segments as geometry
 from a2net_tf.errors import UserError
 from a2net_tf.main import main
@@ -18,21 +18,21 @@ from tests import tiny
 
 
 def test_quantiles_by_hand():
-    assert checker.quantiles(np.arange(101.0)) == {
+    assert reach.quantiles(np.arange(101.0)) == {
         "min": 0, "5%": 5, "25%": 25, "50%": 50, "75%": 75, "95%": 95, "max": 100,
     }  # fmt: skip
-    assert checker.quantiles(np.array([1.0, 2.0]))["25%"] == 1.25
-    assert set(checker.quantiles(np.array([3.0])).values()) == {3.0}
-    assert checker.quantiles(np.zeros(0)) is None
+    assert reach.quantiles(np.array([1.0, 2.0]))["25%"] == 1.25
+    assert set(reach.quantiles(np.array([3.0])).values()) == {3.0}
+    assert reach.quantiles(np.zeros(0)) is None
 
 
 def test_overlapping_by_hand():
     segments = [[10, 12], [0, 5], [5, 6], [20, 40], [22, 23], [39, 41], [50, 51]]
-    found = checker.find_overlapping(np.array(segments, float))
+    found = reach.find_overlapping(np.array(segments, float))
     assert found.tolist() == [False, False, False, True, True, True, False]  # touching at 5 is not overlapping
-    assert checker.find_overlapping(np.array([[1.0, 2.0], [1.0, 2.0]])).all()
-    assert checker.find_overlapping(np.array([[1.0, 2.0]])).tolist() == [False]
-    assert checker.find_overlapping(np.zeros((0, 2))).tolist() == []
+    assert reach.find_overlapping(np.array([[1.0, 2.0], [1.0, 2.0]])).all()
+    assert reach.find_overlapping(np.array([[1.0, 2.0]])).tolist() == [False]
+    assert reach.find_overlapping(np.zeros((0, 2))).tolist() == []
 
 
 def test_overlapping_is_what_all_pairs_say():
@@ -43,7 +43,7 @@ def test_overlapping_is_what_all_pairs_say():
     np.fill_diagonal(pairs, False)
     expected = pairs.any(axis=1)
     assert 0 < expected.sum() < 40
-    np.testing.assert_array_equal(checker.find_overlapping(segments), expected)
+    np.testing.assert_array_equal(reach.find_overlapping(segments), expected)
 
 
 # Windows
@@ -51,11 +51,11 @@ def test_overlapping_is_what_all_pairs_say():
 
 def test_room_by_hand():
     segments = np.array([[100, 110], [100, 132], [100, 150], [100, 133]], float)
-    low, high = checker.find_room(segments, 32, 1.0)
+    low, high = reach.find_room(segments, 32, 1.0)
     np.testing.assert_allclose(low[:2], [78, 100], atol=1e-3)  # the end of the window must reach 110 and 132
     np.testing.assert_allclose(high[:2], [100, 100], atol=1e-3)
     assert (low > high).tolist() == [False, False, True, True]
-    low, high = checker.find_room(segments, 32, 0.5)
+    low, high = reach.find_room(segments, 32, 0.5)
     np.testing.assert_allclose([low[2], high[2]], [93, 125], atol=1e-3)  # 25 of 50 steps are enough
 
 
@@ -69,22 +69,22 @@ def test_windows_hold_what_clip_actions_says(make_config, min_inside):
     _, kept = windows.clip_actions(
         tf.constant(segments, tf.float32), starts, window_steps=32, min_inside=min_inside
     )  # fmt: skip
-    reach = checker.measure_reach(segments, 200, config, training=True)
-    assert 0 < reach.of_actions["in_window"].sum() < 100
-    np.testing.assert_array_equal(reach.of_actions["in_window"], kept.numpy().any(axis=0))
-    np.testing.assert_array_equal(reach.actions_in_windows, kept.numpy().sum(axis=1))
-    assert reach.most_actions == kept.numpy().sum(axis=1).max()
+    met = reach.measure_reach(segments, 200, config, training=True)
+    assert 0 < met.of_actions["in_window"].sum() < 100
+    np.testing.assert_array_equal(met.of_actions["in_window"], kept.numpy().any(axis=0))
+    np.testing.assert_array_equal(met.actions_in_windows, kept.numpy().sum(axis=1))
+    assert met.most_actions == kept.numpy().sum(axis=1).max()
 
 
 def test_why_an_action_is_in_no_window(make_config):
     config = make_config(min_action_inside=1.0, test_stride_steps=16, train_stride_steps=8)
     segments = np.array([[10, 20], [12, 40], [10, 50], [195, 205], [202, 204]], float)
-    found = checker.measure_reach(segments, 200, config, training=False).of_actions
+    found = reach.measure_reach(segments, 200, config, training=False).of_actions
     assert found["in_window"].tolist() == [True, False, False, False, False]
     assert found["too_long"].tolist() == [False, False, True, False, False]
     assert found["outside"].tolist() == [False, False, False, True, True]
     assert found["room"][1] == pytest.approx(4, abs=0.01)  # a window of 32 steps from 8 to 12
-    training = checker.measure_reach(segments, 200, config, training=True).of_actions
+    training = reach.measure_reach(segments, 200, config, training=True).of_actions
     assert training["in_window"].tolist() == [True, True, False, False, False]  # the one at 8
 
 
@@ -92,7 +92,7 @@ def test_random_offsets_reach_between_the_grid(make_config):
     flags = {"min_action_inside": 1.0, "train_stride_steps": 30}
     segments = np.array([[12, 42], [40, 41]], float)  # the first fits from 10 to 12
     fixed, shifted = (
-        checker.measure_reach(segments, 200, make_config(random_offsets=offsets, **flags), training=True)
+        reach.measure_reach(segments, 200, make_config(random_offsets=offsets, **flags), training=True)
         for offsets in (False, True)
     )
     assert fixed.of_actions["in_window"].tolist() == [False, True]
@@ -102,10 +102,10 @@ def test_random_offsets_reach_between_the_grid(make_config):
 
 
 def test_no_actions_at_all(make_config):
-    reach = checker.measure_reach(np.zeros((0, 2)), 200, make_config(), training=True)
-    assert reach.actions_in_windows.tolist() == [0] * 22
-    assert reach.most_actions == 0
-    assert all(len(values) == 0 for values in reach.of_actions.values())
+    met = reach.measure_reach(np.zeros((0, 2)), 200, make_config(), training=True)
+    assert met.actions_in_windows.tolist() == [0] * 22
+    assert met.most_actions == 0
+    assert all(len(values) == 0 for values in met.of_actions.values())
 
 
 # Cells and anchors
@@ -114,8 +114,8 @@ def test_no_actions_at_all(make_config):
 def test_cells_by_hand(make_config):
     """A window of 32 steps has 16 grid units, and cells of level 1 at 0, 1, 2, ... of them."""
     segments = np.array([[1.1, 1.9], [0.9, 1.1], [1, 1.5], [2.5, 3], [2.5, 3.01], [0, 16]]) / 16
-    assert checker.contain_cell(segments, make_config()).tolist() == [False, True, True, False, True, True]
-    assert checker.contain_cell(segments[:0], make_config()).tolist() == []
+    assert reach.contain_cell(segments, make_config()).tolist() == [False, True, True, False, True, True]
+    assert reach.contain_cell(segments[:0], make_config()).tolist() == []
 
 
 def make_segments(number):
@@ -138,13 +138,13 @@ def test_cells_are_those_of_training(make_config, changes):
     )
     expected = cells.labels.numpy().any(axis=1)
     assert 0 < expected.sum() < 500
-    np.testing.assert_array_equal(checker.contain_cell(segments, config), expected)
+    np.testing.assert_array_equal(reach.contain_cell(segments, config), expected)
 
 
 def test_anchors_by_hand(make_config):
     """Anchors of level 1 are centred at 1, 3, 5, ... steps and 1, 2 or 4 steps wide."""
     segments = np.array([[0, 2], [0.5, 1.5], [1, 2], [0.75, 1.25]]) / 32
-    np.testing.assert_allclose(checker.best_anchor_tiou(segments, make_config()), [1, 1, 0.5, 0.5], atol=1e-5)
+    np.testing.assert_allclose(reach.best_anchor_tiou(segments, make_config()), [1, 1, 0.5, 0.5], atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_levels": 1}, {"num_levels": 5, "anchor_ratios": (0.3, 2.5)}])
@@ -158,23 +158,23 @@ def test_the_best_anchor_is_the_best_of_all(make_config, changes):
     )
     expected = matches.overlap.numpy().max(axis=1)
     assert 0 < (expected > 0.5).sum() < 500
-    np.testing.assert_allclose(checker.best_anchor_tiou(segments, config), expected, rtol=1e-4)
+    np.testing.assert_allclose(reach.best_anchor_tiou(segments, config), expected, rtol=1e-4)
 
 
 def test_targets_over_all_windows(make_config, monkeypatch):
     """An action of 1.6 steps lies between two cells in windows from an even step, and holds one from an odd step."""
     segments = np.array([[20.2, 21.8], [101.2, 102.8], [60, 70]])
     even = make_config(train_stride_steps=8)
-    assert checker.measure_reach(segments, 200, even, training=True).of_actions["in_cell"].tolist() == [
+    assert reach.measure_reach(segments, 200, even, training=True).of_actions["in_cell"].tolist() == [
         False,
         True,  # step 102 is even
         True,
     ]
     odd = make_config(train_stride_steps=7)
-    found = checker.measure_reach(segments, 200, odd, training=True).of_actions
+    found = reach.measure_reach(segments, 200, odd, training=True).of_actions
     assert found["in_cell"].tolist() == [True, True, True]
-    monkeypatch.setattr(checker, "_PAIRS_AT_ONCE", 1)  # one action after the other
-    again = checker.measure_reach(segments, 200, odd, training=True).of_actions
+    monkeypatch.setattr(reach, "_PAIRS_AT_ONCE", 1)  # one action after the other
+    again = reach.measure_reach(segments, 200, odd, training=True).of_actions
     np.testing.assert_array_equal(again["in_cell"], found["in_cell"])
     np.testing.assert_array_equal(again["tiou"], found["tiou"])
     assert (found["tiou"] > 0.5).all()
@@ -186,17 +186,17 @@ def test_targets_over_all_windows(make_config, monkeypatch):
 def test_suggested_window_holds_enough(make_config):
     steps = np.arange(1, 101.0)
     config = make_config(min_action_inside=1.0, num_levels=2)
-    assert checker.needed_window_steps(steps, config) == 96  # 95 of 100 actions fit 95 steps; multiples of 4
-    assert checker.needed_window_steps(steps, make_config(min_action_inside=1.0, num_levels=2, window_steps=96)) == 100
-    assert checker.needed_window_steps(np.zeros(0), config) == 32
+    assert reach.needed_window_steps(steps, config) == 96  # 95 of 100 actions fit 95 steps; multiples of 4
+    assert reach.needed_window_steps(steps, make_config(min_action_inside=1.0, num_levels=2, window_steps=96)) == 100
+    assert reach.needed_window_steps(np.zeros(0), config) == 32
 
 
 def test_suggested_bound_is_exceeded():
     tious = np.array([0.9] * 95 + [0.37] * 4 + [0.2])
-    assert checker.needed_match_tiou(tious, 0.95) == 0.89
-    assert checker.needed_match_tiou(tious, 0.5) == 0.19
-    assert checker.needed_match_tiou(np.array([0.0]), 0.5) is None
-    assert checker.needed_match_tiou(np.zeros(0), 0.5) is None
+    assert reach.needed_match_tiou(tious, 0.95) == 0.89
+    assert reach.needed_match_tiou(tious, 0.5) == 0.19
+    assert reach.needed_match_tiou(np.array([0.0]), 0.5) is None
+    assert reach.needed_match_tiou(np.zeros(0), 0.5) is None
 
 
 # Features
@@ -301,10 +301,10 @@ def test_the_role_chooses_the_grid(make_config, role):
 
 
 def test_of_many_classes_only_the_rarest_and_commonest_are_printed(monkeypatch):
-    monkeypatch.setattr(checker, "_MOST_CLASSES", 4)
-    text = checker._format_classes({"training": {"per_class": {"a": 5, "b": 1, "c": 9, "d": 0, "e": 3}}})
+    monkeypatch.setattr(check_report, "_MOST_CLASSES", 4)
+    text = check_report._format_classes({"training": {"per_class": {"a": 5, "b": 1, "c": 9, "d": 0, "e": 3}}})
     assert [line.split() for line in text.splitlines()[1:]] == [["d", "0"], ["c", "9"]]
-    text = checker._format_classes({"training": {"per_class": {"a": 5, "b": 1}}})
+    text = check_report._format_classes({"training": {"per_class": {"a": 5, "b": 1}}})
     assert [line.split() for line in text.splitlines()[1:]] == [["a", "5"], ["b", "1"]]
 
 
