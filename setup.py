@@ -32,6 +32,8 @@ PLOTS = ["matplotlib>=3.8"]
 TENSORBOARD = ["tensorboard>=2.17"]
 TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line does not start without them
 RELEASE = ["torch>=2.2"]  # reads the authors' checkpoints; half a gigabyte and more, so not among the tests' needs
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.17"]
+LITERT = ["ai-edge-litert"]  # runs .tflite files without TensorFlow
 TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -45,7 +47,7 @@ setup(
     python_requires=">=3.10",
     packages=mapped_packages(),
     package_dir={"a2net_tf": "a2net_tf", "a2net_tf.datasets": "datasets", "a2net_tf.export": "export"},
-    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt"]},
+    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "*.config", "*.sh", "batching_parameters.txt"]},
     install_requires=[
         "tensorflow>=2.17,<2.22",
         "keras>=3.5",
@@ -53,6 +55,7 @@ setup(
         "tfds-nightly",
         "absl-py",
         "tqdm",
+        "tensorflow-serving-api",  # message types of TF Serving, for warm-up requests and the client; 30 kB
         "protobuf<7",  # tfds-nightly cannot read a prepared dataset with protobuf 7 (FieldDescriptor.label is gone)
     ],
     extras_require={
@@ -60,6 +63,8 @@ setup(
         "tensorboard": TENSORBOARD,
         "tfds-build": TFDS_COMMAND,
         "release": RELEASE,
-        "test": TEST + PLOTS + TENSORBOARD + TFDS_COMMAND,
+        "onnx": ONNX,
+        "litert": LITERT,
+        "test": TEST + PLOTS + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT,
     },
 )

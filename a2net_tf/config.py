@@ -132,9 +132,9 @@ class Config:
     shuffle_buffer: int = _setting(1024, "Windows shuffled together (1 MB each with 2048 features).", "training")
     precision: str = _setting(
         "float32",
-        "Of convolutions; weights and losses stay float32.",
+        "Of convolutions; weights and losses stay float32. export: the default is that of training.",
         "training",
-        ("float32", "mixed_bfloat16", "mixed_float16"),
+        ("float32", "bfloat16", "float16"),
     )
     jit_compile: bool = _setting(False, "Compile the training step with XLA; needs --nodeterministic.", "training")
     deterministic: bool = _setting(True, "Bit-equal runs for equal seeds, at some cost on GPUs.", "training")
@@ -204,6 +204,18 @@ class Config:
     # --- use
     features: str = _setting("", "predict: one .npy matrix [steps, features], or a folder of them.", "use")
     saved_model: str = _setting("", "export: directory to write; predict: exported model to use.", "use")
+    freeze: bool = _setting(
+        True, "export: store the weights as constants, which is faster on CPUs; else as variables.", "use"
+    )
+    tflite: str = _setting("", "export: .tflite file to write (TensorFlow Lite, LiteRT).", "use")
+    tflite_type: str = _setting(
+        "float32",
+        "Weights of --tflite: float16 halves the file; dynamic stores int8; int8 also computes in int8, calibrated on "
+        "--train_split.",
+        "use",
+        ("float32", "float16", "dynamic", "int8"),
+    )
+    onnx: str = _setting("", 'export: .onnx file to write; needs pip install "a2net-tf[onnx]".', "use")
     output: str = _setting(
         "", "predict: ActivityNet-format JSON to write; evaluate with several --workdir: folder of the results.", "use"
     )

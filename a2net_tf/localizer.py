@@ -165,7 +165,9 @@ class Localizer(tf.Module):
             and ``num_detections`` i32[B]; entries beyond it are 0 or "".
         """
         with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
-            candidates = self.batch_candidates(tf.identity(features), num_steps)
+            # A server compares no shapes with the signature, and D = 1 would broadcast to a wrong answer.
+            features = tf.ensure_shape(features, (None, None, self.num_features))
+            candidates = self.batch_candidates(features, num_steps)
         first = tf.fill(tf.shape(seconds_per_step), self.first_step_seconds)
         weight = tf.constant(self.config.anchor_based_lambda)
         found = self._detect(candidates, num_steps, seconds_per_step, first, weight, branch=self.branches[-1])
@@ -217,15 +219,27 @@ class Localizer(tf.Module):
         """Candidates of one record (a whole sequence or a chunk): [1, N, ...], in steps of the whole sequence."""
         starts = windows.owned_starts(self._window_starts(num_steps), chunk_start_step, chunk_owned_steps)
         video = tf.zeros_like(starts)
-        found = self._candidates_at(features[None], tf.shape(features)[:1], video, starts)
-        segments = tf.reshape(found.segments, (1, -1, 2)) + tf.cast(chunk_start_step, tf.float32)
-        return Candidates(segments, tf.reshape(found.scores, (1, -1)), tf.reshape(found.class_ids, (1, -1)))
+        steps = tf.shape(features)[:1]
+        found = self._candidates_at(features[None], steps, video, starts, first_step=chunk_start_step)
+        return Candidates(
+            tf.reshape(found.segments, (1, -1, 2)),
+            tf.reshape(found.scores, (1, -1)),
+            tf.reshape(found.class_ids, (1, -1)),
+        )
 
     def _candidates_at(
-        self, features: tf.Tensor, num_steps: tf.Tensor, sequence: tf.Tensor, starts: tf.Tensor
+        self,
+        features: tf.Tensor,
+        num_steps: tf.Tensor,
+        sequence: tf.Tensor,
+        starts: tf.Tensor,
+        *,
+        first_step: tf.Tensor | int = 0,
     ) -> Candidates:
         """Candidates of windows given by sequence i32[N] and first step i32[N]: [N, P, ...], in steps of the sequence.
 
+        ``first_step`` i32[] says where the features begin in the sequence. It is added to the integers: added to the
+        float32 segments of a chunk it would round a second time, and they would differ from those of the whole.
         The windows are cut and run in batches, so that memory does not grow with the sequence.
         """
         window_steps, batch = self.config.window_steps, self.config.window_batch
@@ -244,7 +258,8 @@ class Localizer(tf.Module):
             steps = tf.minimum(steps, tf.gather(num_steps, sequence[part])[:, None] - 1)
             rows = tf.broadcast_to(sequence[part][:, None], tf.shape(steps))
             found = self.window_candidates(tf.gather_nd(features, tf.stack([rows, steps], axis=-1)))
-            in_steps = found.segments * float(window_steps) + tf.cast(starts[part], tf.float32)[:, None, None]
+            first = tf.cast(starts[part] + first_step, tf.float32)
+            in_steps = found.segments * float(window_steps) + first[:, None, None]
             return (
                 i + 1,
                 segments.write(i, in_steps),
@@ -344,7 +359,8 @@ def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: t
         tf.debugging.assert_positive(num_steps, "num_steps must be at least 1: an empty sequence has no detections"),
         tf.debugging.assert_less_equal(num_steps, steps, "num_steps exceeds the steps of features"),
         tf.debugging.Assert(
-            tf.reduce_all((seconds_per_step > 0) & tf.math.is_finite(seconds_per_step)),
+            # Times the steps: an end beyond the largest float32 would be answered as infinite.
+            tf.reduce_all((seconds_per_step > 0) & tf.math.is_finite(seconds_per_step * tf.cast(steps, tf.float32))),
             ["seconds_per_step must be > 0 and finite, got", seconds_per_step],
         ),
         tf.debugging.assert_equal(

@@ -10,7 +10,7 @@ modes:
   check               what --dataset holds, and whether the settings can reach its actions
   predict             detections for --features (a .npy file or a folder), or else for --eval_split, with --workdir
                       or --saved_model
-  export              write the model in --workdir as a SavedModel to --saved_model
+  export              write the model in --workdir as --saved_model, --tflite or --onnx
   score               judge --detections against --ground_truth by --protocol, without a model
   import_release      turn --release_checkpoint, a PyTorch file of the authors' release, into a run in --workdir
   profile             count parameters and multiply-adds of the network that the settings describe
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         config, given = settings.parse(arguments)
-        with _quiet_native_logs():
+        with quiet_native_logs():
             from a2net_tf import modes  # TensorFlow takes seconds to load; a mistyped flag should not
         modes.run(config, given)
     except UserError as error:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _quiet_native_logs() -> Iterator[None]:
+def quiet_native_logs() -> Iterator[None]:
     """Holds back what TensorFlow's libraries print while they load, unless loading fails.
 
     They write to the file descriptor before any log level applies.

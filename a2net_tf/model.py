@@ -58,7 +58,7 @@ def _convolution(
     "same" pads an odd kernel by (kernel - 1) / 2 on both sides at stride 1. At stride 2 it would pad 0 + 1, so there
     the caller pads and the convolution is "valid".
     """
-    kwargs = {"activation": "relu", "dtype": config.precision, **kwargs}
+    kwargs = {"activation": "relu", "dtype": dtype_policy(config), **kwargs}
     return keras.layers.Conv1D(
         filters,
         kernel,
@@ -74,12 +74,12 @@ def _pyramid(x: keras.KerasTensor, config: Config) -> list[keras.KerasTensor]:
     """Base layers and hierarchical features: one [B, cells, channels] per level."""
     x = _convolution(config.base_channels, 1, config, name="base1")(x)
     x = _convolution(config.base_channels, 9, config, name="base2")(x)
-    x = keras.layers.MaxPooling1D(2, dtype=config.precision, name="pool")(x)
+    x = keras.layers.MaxPooling1D(2, dtype=dtype_policy(config), name="pool")(x)
     levels = []
     for i, channels in enumerate(config.level_channels[: config.num_levels], start=1):
         stride = 1 if i == 1 else 2
         if stride == 2:
-            x = keras.layers.ZeroPadding1D(1, dtype=config.precision, name=f"pad{i}")(x)
+            x = keras.layers.ZeroPadding1D(1, dtype=dtype_policy(config), name=f"pad{i}")(x)
         x = _convolution(channels, 3, config, stride=stride, name=f"conv{i}")(x)
         levels.append(x)
     return levels
@@ -105,16 +105,16 @@ def _anchor_free_head(levels: Sequence[keras.KerasTensor], num_logits: int, conf
 
 def _branch(outputs: int, config: Config, *, name: str) -> keras.Model:
     """Two hidden convolutions and a prediction. Its length is free: one branch serves all levels."""
-    inputs = keras.Input((None, config.head_channels), dtype=config_dtype(config))
+    inputs = keras.Input((None, config.head_channels), dtype=config.precision)
     x = _convolution(config.head_channels, 3, config, name=f"{name}_conv1")(inputs)
     x = _convolution(config.head_channels, 3, config, name=f"{name}_conv2")(x)
     x = _convolution(outputs, 3, config, activation=None, dtype="float32", name=f"{name}_predict")(x)
     return keras.Model(inputs, x, name=name)
 
 
-def config_dtype(config: Config) -> str:
-    """The dtype in which activations travel between layers."""
-    return keras.dtype_policies.DTypePolicy(config.precision).compute_dtype
+def dtype_policy(config: Config) -> str:
+    """Keras's name for computing in ``config.precision`` with weights in float32."""
+    return "float32" if config.precision == "float32" else f"mixed_{config.precision}"
 
 
 def _anchor_based_head(levels: Sequence[keras.KerasTensor], num_logits: int, config: Config) -> dict:

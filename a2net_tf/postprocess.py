@@ -97,8 +97,8 @@ def suppress(
         boxes, scores, valid = _soft_suppress(boxes, candidates.scores, max_detections, min_score, soft_sigma)
     else:
         boxes, scores, _, valid = tf.image.combined_non_max_suppression(
-            boxes[:, :, None],
-            candidates.scores[..., None],
+            tf.expand_dims(boxes, 2),  # not boxes[:, :, None], which TF-TRT does not convert
+            tf.expand_dims(candidates.scores, 2),
             max_output_size_per_class=max_detections,
             max_total_size=max_detections,
             iou_threshold=tiou,

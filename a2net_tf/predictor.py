@@ -1,11 +1,10 @@
-"""``--mode=predict`` and ``--mode=export``: a trained model at work."""
+"""``--mode=predict``: a trained or exported model at work."""
 
 import itertools
 import json
 import pathlib
 from collections.abc import Iterable
 
-import numpy as np
 import tensorflow as tf
 
 from a2net_tf import config as settings
@@ -14,12 +13,10 @@ from a2net_tf import records as schema
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import Detections
-from a2net_tf.evaluator import check_same_kind, file_name, load_trained
+from a2net_tf.evaluator import file_name, load_trained
 from a2net_tf.inference import Found
-from a2net_tf.run_directory import Run
 
 _PRINTED_DETECTIONS = 20
-_CHECKED_SEQUENCES = 64  # on which an exported model is compared
 
 
 def predict(config: Config, given: frozenset[str]) -> None:
@@ -118,35 +115,3 @@ def _print_detections(item: Found, class_names: list[str]) -> None:
     print(f"{item.video}: {len(table.scores)} detections in {item.duration_seconds:.1f} s, the best:")
     for (start, end), label, score in itertools.islice(best, _PRINTED_DETECTIONS):
         print(f"  {start:9.2f} - {end:9.2f} s  {score:.3f}  {class_names[label]}")
-
-
-def export(config: Config, given: frozenset[str]) -> None:
-    """Writes the model in ``config.workdir`` as a SavedModel, after comparing it in a fresh process."""
-    settings.require(config, "workdir", "saved_model")
-    from a2net_tf.export import saved_model
-
-    results.check_writable(pathlib.Path(config.saved_model) / "saved_model.pb")
-    current, localizer = load_trained(config, given)
-    samples = _export_samples(current)
-    difference = saved_model.export(localizer, current, config.saved_model, samples)
-    print(
-        f"written: {config.saved_model}; reloaded in a fresh process, {len(samples)} sequences agree to "
-        f"{difference:.1e}"
-    )
-
-
-def _export_samples(current: Run) -> list[dict]:
-    """Sequences on which the exported model is compared: real ones if the dataset is at hand, else random ones."""
-    config = current.config
-    try:
-        builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
-        check_same_kind(builder, current)
-        records = schema.read_records(builder, config.eval_split).as_numpy_iterator()
-        return list(itertools.islice(inference.stitched(records), _CHECKED_SEQUENCES))
-    except UserError as error:
-        print(f"comparing on random sequences ({error})")
-    random = np.random.default_rng(0)
-    mean, variance = current.statistics or (0.0, 1.0)
-    lengths = (1, config.window_steps, 5 * config.window_steps + 3)
-    features = [random.normal(mean, np.sqrt(variance), (n, current.num_features)).astype(np.float32) for n in lengths]
-    return [{"features": f, "num_steps": len(f), "feature_stride_seconds": current.seconds_per_step} for f in features]

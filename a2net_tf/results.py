@@ -155,7 +155,7 @@ def read_activitynet_detections(
     Raises:
         UserError: damaged file, missing key, unknown label.
     """
-    results = _get(_read_json(path), "results", path, kind=dict)
+    results = _get(read_json(path), "results", path, kind=dict)
     ids = {name: i for i, name in enumerate(class_names or ())}
     videos, segments, labels, scores, num_dropped = [], [], [], [], 0
     for video, entries in results.items():
@@ -276,7 +276,7 @@ def read_activitynet_ground_truth(path: Path, subset: str) -> tuple[GroundTruth,
 
 def _read_database(path: Path) -> dict[str, dict]:
     """The entries by video, each with ``subset`` and a list of ``annotations``."""
-    database = _get(_read_json(path), "database", path, kind=dict)
+    database = _get(read_json(path), "database", path, kind=dict)
     for video, entry in database.items():
         _get(entry, "subset", f"{path}: video {video}", kind=str)
         entry["annotations"] = _checked(entry.get("annotations") or [], list, f"{path}: video {video}: annotations")
@@ -402,7 +402,8 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> object:
+    """The content of a JSON file; raises UserError if it is missing or is none."""
     try:
         return json.loads(_read_text(path))
     except json.JSONDecodeError as error:

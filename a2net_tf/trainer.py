@@ -163,7 +163,7 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Opt
         use_ema=config.ema_momentum > 0,
         ema_momentum=config.ema_momentum,
     )
-    if config.precision == "mixed_float16":
+    if config.precision == "float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 

@@ -1,7 +1,9 @@
-"""Loads a SavedModel with nothing but TensorFlow and compares it with detections computed elsewhere.
+"""Loads a SavedModel with nothing but TensorFlow and compares it with numbers computed elsewhere.
 
-python reload.py SAVED_MODEL SAMPLES.npz prints the largest difference in seconds or score; SAMPLES.npz holds, for each
-sample i, features{i}, seconds_per_step{i} and the expected outputs of ``serving_default``.
+python reload.py SAVED_MODEL SAMPLES.npz prints two numbers: the largest difference of the detections of whole sequences
+(seconds or score) and of 99 % of the candidates of single windows (fractions or score). SAMPLES.npz holds, for each
+sequence i, features{i}, seconds_per_step{i} and the expected outputs of ``serving_default``; and windows, raw_segments,
+raw_scores.
 """
 
 import os
@@ -13,28 +15,41 @@ import numpy as np
 import tensorflow as tf
 
 
-def largest_difference(saved_model: str, samples: str) -> float:
-    """Largest absolute difference over all samples; infinite where the number of detections differs."""
-    serve = tf.saved_model.load(saved_model).signatures["serving_default"]
+def largest_difference(model, arrays) -> float:
+    """Of the detections of all sequences; infinite where their number differs."""
+    serve = model.signatures["serving_default"]
     largest = 0.0
-    with np.load(samples, allow_pickle=False) as arrays:
-        for i in range(sum(name.startswith("features") for name in arrays)):
-            features = arrays[f"features{i}"]
-            found = serve(
-                features=tf.constant(features[None]),
-                num_steps=tf.constant([len(features)], tf.int32),
-                seconds_per_step=tf.constant([arrays[f"seconds_per_step{i}"]], tf.float32),
-            )
-            largest = max(largest, _difference(found, arrays, i))
+    for i in range(sum(name.startswith("features") for name in arrays)):
+        features = arrays[f"features{i}"]
+        found = serve(
+            features=tf.constant(features[None]),
+            num_steps=tf.constant([len(features)], tf.int32),
+            seconds_per_step=tf.constant([arrays[f"seconds_per_step{i}"]], tf.float32),
+        )
+        largest = max(largest, _difference(found, arrays, i))
     return largest
 
 
-def _difference(found: dict, arrays: dict, i: int) -> float:
+def _difference(found, arrays, i: int) -> float:
     if not np.array_equal(found["num_detections"].numpy(), arrays[f"num_detections{i}"]):
         return float("inf")
     pairs = [(found[name].numpy(), arrays[f"{name}{i}"]) for name in ("segments", "scores", "class_ids")]
     return float(max(np.abs(a - b).max(initial=0) for a, b in pairs))
 
 
+def raw_difference(model, arrays) -> float:
+    """Of the candidates of all windows: the largest among 99 of 100.
+
+    Rounding alone can take a candidate over the bound of background probability, or reverse its segment: then its score
+    is 0 on one side only.
+    """
+    found = model.signatures["raw"](features=tf.constant(arrays["windows"]))
+    pairs = [(found[name].numpy(), arrays[f"raw_{name}"]) for name in ("segments", "scores")]
+    return float(max(np.quantile(np.abs(a - b), 0.99) for a, b in pairs))
+
+
 if __name__ == "__main__":
-    print(largest_difference(*sys.argv[1:3]))
+    loaded = tf.saved_model.load(sys.argv[1])
+    with np.load(sys.argv[2], allow_pickle=False) as file:
+        samples = dict(file)
+    print(largest_difference(loaded, samples), raw_difference(loaded, samples))

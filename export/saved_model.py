@@ -1,24 +1,38 @@
-"""Writes a trained model as a SavedModel that needs nothing but TensorFlow, and proves it in a fresh process."""
+"""Writes a trained model as a SavedModel that needs nothing but TensorFlow, and proves it in a fresh process.
 
+saved_model.pb, variables/                       the signatures; weights as constants unless variables are asked for
+fingerprint.pb                                   TensorFlow's checksums of the above
+assets.extra/model_card.json                     classes, time base, settings, training data, metrics, versions
+assets.extra/tf_serving_warmup_requests          requests that TensorFlow Serving sends itself before it answers others
+"""
+
+import functools
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from a2net_tf import config as settings
-from a2net_tf import results
+from a2net_tf import results, run_directory
 from a2net_tf.errors import UserError
+from a2net_tf.export import freezing
 from a2net_tf.localizer import Localizer
 from a2net_tf.postprocess import Candidates, suppress
 from a2net_tf.run_directory import Run
 
 _TOLERANCE = 1e-3  # seconds and scores; a wrong unit or weight shows as much more
+# Constant weights may reach other kernels than variables do: rounding, of which bfloat16 has more.
+_RAW_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
+_COMPARED_WINDOWS = 8
 
 
 class Exported(tf.Module):
@@ -31,7 +45,10 @@ class Exported(tf.Module):
 
     def __init__(self, localizer: Localizer, run: Run):
         super().__init__(name="a2net")
-        self.localizer = localizer
+        networks = [network for member in localizer.members for network in member.networks]
+        # The TensorFlow variables inside Keras's own: tracked by the network alone, they are restored by
+        # tf.saved_model.load but not by the graph, so that TensorFlow Serving would not find them.
+        self.weights = [w.value for n in networks if isinstance(n, keras.Model) for w in n.variables]
         self._description = {
             "class_names": tf.constant(run.class_names),
             "settings": tf.constant(json.dumps(settings.exported_settings(run.config))),
@@ -41,47 +58,29 @@ class Exported(tf.Module):
             "first_step_seconds": tf.constant(run.first_step_seconds),
         }
         window = tf.TensorSpec((None, run.config.window_steps, run.num_features), tf.float32, name="features")
+
+        # The default goes into the signature, where a client of a server finds it; Python callers give the value.
+        time_base = tf.constant([run.seconds_per_step], tf.float32)
+
+        def serve(features, num_steps, seconds_per_step=time_base):
+            return localizer(features, num_steps, seconds_per_step)
+
+        # The localizer itself is no attribute: its other functions would be traced and saved too.
         self.serving_default = tf.function(
-            localizer.__call__,
+            serve,
             input_signature=[
                 tf.TensorSpec((None, None, run.num_features), tf.float32, name="features"),
                 tf.TensorSpec((None,), tf.int32, name="num_steps"),
                 tf.TensorSpec((None,), tf.float32, name="seconds_per_step"),
             ],
         )
-        self.windows = tf.function(self._windows, input_signature=[window])
-        self.raw = tf.function(self._raw, input_signature=[window])
+        self.windows = tf.function(functools.partial(window_detections, localizer), input_signature=[window])
+        self.raw = tf.function(functools.partial(window_candidates, localizer), input_signature=[window])
 
     @tf.function(input_signature=[])
     def describe(self) -> dict[str, tf.Tensor]:
         """Classes, feature size, time base, and the settings that are fixed in this model as JSON."""
         return self._description
-
-    def _windows(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Detections of each window f32[N, W, D] by itself; ``segments`` are fractions of the window, in [0, 1]."""
-        localizer = self.localizer
-        found = localizer.window_candidates(features)
-        segments = tf.clip_by_value(found.segments, 0.0, 1.0)
-        scores = self._merged_scores(found.scores, segments)
-        config = localizer.config
-        kept = suppress(
-            Candidates(segments, scores, found.class_ids),
-            tiou=config.nms_tiou,
-            max_detections=config.max_detections,
-            min_score=config.min_score,
-            soft_sigma=config.soft_nms_sigma,
-        )
-        return localizer.named(kept)
-
-    def _raw(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Candidates of each window f32[N, W, D] before suppression; ``segments`` are fractions of the window."""
-        found = self.localizer.window_candidates(features)
-        return {**found._asdict(), "scores": self._merged_scores(found.scores, found.segments)}
-
-    def _merged_scores(self, scores: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
-        localizer = self.localizer
-        weight = tf.constant(localizer.config.anchor_based_lambda)
-        return localizer.merged_scores(scores, segments, branch=localizer.branches[-1], anchor_based_lambda=weight)
 
     @property
     def signatures(self) -> dict:
@@ -89,7 +88,55 @@ class Exported(tf.Module):
         return {name: getattr(self, name) for name in ("serving_default", "windows", "raw")}
 
 
-def export(localizer: Localizer, run: Run, path: str, samples: Sequence[dict]) -> float:
+def window_detections(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Detections of each window f32[N, W, D] by itself; ``segments`` are fractions of the window, in [0, 1]."""
+    found = localizer.window_candidates(_checked(localizer, features))
+    segments = tf.clip_by_value(found.segments, 0.0, 1.0)
+    config = localizer.config
+    kept = suppress(
+        Candidates(segments, _merged_scores(localizer, found.scores, segments), found.class_ids),
+        tiou=config.nms_tiou,
+        max_detections=config.max_detections,
+        min_score=config.min_score,
+        soft_sigma=config.soft_nms_sigma,
+    )
+    return localizer.named(kept)
+
+
+def window_candidates(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Candidates of each window f32[N, W, D] before suppression; ``segments`` are fractions of the window."""
+    found = localizer.window_candidates(_checked(localizer, features))
+    return {**found._asdict(), "scores": _merged_scores(localizer, found.scores, found.segments)}
+
+
+def _checked(localizer: Localizer, features: tf.Tensor) -> tf.Tensor:
+    """Windows f32[N, W, D]; a server compares no shapes with the signature."""
+    return tf.ensure_shape(features, (None, localizer.config.window_steps, localizer.num_features))
+
+
+def _merged_scores(localizer: Localizer, scores: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+    weight = tf.constant(localizer.config.anchor_based_lambda)
+    return localizer.merged_scores(scores, segments, branch=localizer.branches[-1], anchor_based_lambda=weight)
+
+
+class Differences(NamedTuple):
+    """How far the written model is from this process: largest differences of detections (seconds or score) and of 99 %
+    of the candidates (fractions of a window or score).
+    """
+
+    detections: float
+    candidates: float
+
+
+def export(
+    localizer: Localizer,
+    run: Run,
+    path: str,
+    samples: Sequence[dict],
+    *,
+    freeze: bool = True,
+    origin: dict | None = None,
+) -> Differences:
     """Writes the SavedModel beside ``path``, checks it in a fresh process, then moves it there.
 
     Args:
@@ -97,31 +144,52 @@ def export(localizer: Localizer, run: Run, path: str, samples: Sequence[dict]) -
         run: its description.
         path: directory of the SavedModel; an older one there is kept under a numbered name.
         samples: sequences (features f32[T, D], num_steps, feature_stride_seconds) to compare on.
+        freeze: store the weights as constants, which is faster; else as variables.
+        origin: what else the model card should say, JSON-ready: training data, metrics.
 
     Returns:
-        Largest difference between the detections (seconds or score) of this process and of the fresh one.
+        The largest differences found in the fresh process: detections against this process's written model,
+        candidates against the trained network.
 
     Raises:
         UserError: the path cannot be written, or the reloaded model disagrees.
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    module = Exported(localizer, run)
+    module = Exported(freezing.freeze(localizer, run.also_reported) if freeze else localizer, run)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         written = pathlib.Path(temporary, "saved_model")
         tf.saved_model.save(module, str(written), signatures=module.signatures)
-        difference = _check_in_fresh_process(module, written, samples)
-        if not difference <= _TOLERANCE:
-            raise UserError(
-                f"the exported model differs by {difference} from the trained one; nothing was written to {path}"
-            )
+        found = _check_in_fresh_process(module, localizer, written, samples)
+        allowed = Differences(_TOLERANCE, _RAW_TOLERANCES[run.config.precision])
+        for name, difference, most in zip(Differences._fields, found, allowed, strict=True):
+            if not difference <= most:
+                raise UserError(
+                    f"the exported model's {name} differ by {difference} from the trained one's (allowed: {most}); "
+                    f"nothing was written to {path}"
+                )
+        _write_extras(written / "assets.extra", run, origin, freeze=freeze)
         results.keep_previous(target)
         shutil.move(written, target)
-    return difference
+    return found
 
 
-def _check_in_fresh_process(module: Exported, written: pathlib.Path, samples: Sequence[dict]) -> float:
-    """Runs ``reload.py`` on the written model; returns the largest difference to this process."""
+def _check_in_fresh_process(
+    module: Exported, localizer: Localizer, written: pathlib.Path, samples: Sequence[dict]
+) -> Differences:
+    """Runs ``reload.py`` on the written model."""
+    file = written.parent / "samples.npz"
+    np.savez(file, **_expected(module, localizer, samples))
+    script = pathlib.Path(__file__).with_name("reload.py")
+    command = [sys.executable, str(script), str(written), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"the exported model cannot be used in a fresh process: {done.stderr.strip()[-500:]}")
+    return Differences(*map(float, done.stdout.split()[-2:]))
+
+
+def _expected(module: Exported, localizer: Localizer, samples: Sequence[dict]) -> dict[str, np.ndarray]:
+    """What ``reload.py`` compares with."""
     arrays = {}
     for i, sample in enumerate(samples):
         features = np.asarray(sample["features"], np.float32)
@@ -131,11 +199,69 @@ def _check_in_fresh_process(module: Exported, written: pathlib.Path, samples: Se
             features[None], np.int32([len(features)]), np.float32([sample["feature_stride_seconds"]])
         )
         arrays.update({f"{name}{i}": value.numpy() for name, value in expected.items() if name != "labels"})
-    file = written.parent / "samples.npz"
-    np.savez(file, **arrays)
-    script = pathlib.Path(__file__).with_name("reload.py")
-    command = [sys.executable, str(script), str(written), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(f"the exported model cannot be used in a fresh process: {done.stderr.strip()[-500:]}")
-    return float(done.stdout.split()[-1])
+    windows = _windows(samples, localizer.config.window_steps)
+    raw = window_candidates(localizer, tf.constant(windows))
+    return {**arrays, "windows": windows, **{f"raw_{name}": raw[name].numpy() for name in ("segments", "scores")}}
+
+
+def _windows(samples: Sequence[dict], window_steps: int) -> np.ndarray:
+    """The first window of the first sequences, f32[N, W, D]; short ones repeat their last vector."""
+    first = [np.asarray(sample["features"][:window_steps], np.float32) for sample in samples[:_COMPARED_WINDOWS]]
+    return np.stack([np.pad(f, ((0, window_steps - len(f)), (0, 0)), mode="edge") for f in first])
+
+
+def _write_extras(folder: pathlib.Path, run: Run, origin: Mapping[str, Any], *, freeze: bool) -> None:
+    results.write_json(folder / "model_card.json", model_card(run, origin, freeze=freeze))
+    _write_warmup(folder / "tf_serving_warmup_requests", run)
+
+
+def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
+    """What somebody who gets only the exported model wants to know, JSON-ready."""
+    config = run.config
+    return {
+        "task": "temporal action localization: from feature vectors in equal time steps to actions in seconds",
+        "architecture": "A2Net (Yang et al., Revisiting Anchor Mechanisms for Temporal Action Localization, 2020)",
+        "classes": run.class_names,
+        "also_reported": dict(run.also_reported),
+        "num_features": run.num_features,
+        "window_steps": config.window_steps,
+        "seconds_per_step": run.seconds_per_step,
+        "first_step_seconds": run.first_step_seconds,
+        "features_are_normalized_inside": config.normalize,
+        "precision": config.precision,
+        "weights": "constants" if freeze else "variables",
+        "settings": settings.exported_settings(config),
+        "trained_on": {"dataset": config.dataset, "split": config.train_split, "seed": config.seed},
+        "checkpoint": config.checkpoint,
+        "versions": run_directory.versions(),
+        "commit": run_directory.commit(),
+        **origin,
+    }
+
+
+def _write_warmup(path: pathlib.Path, run: Run) -> None:
+    """Requests for both detecting signatures, one window and a full batch of windows: each size is planned once."""
+    config = run.config
+    window = (config.window_steps, run.num_features)
+    requests = [
+        _request(
+            "serving_default",
+            features=np.zeros((1, n * window[0], window[1]), np.float32),
+            num_steps=np.int32([n * window[0]]),
+            seconds_per_step=np.float32([run.seconds_per_step]),
+        )
+        for n in (1, config.window_batch)
+    ] + [_request("windows", features=np.zeros((n, *window), np.float32)) for n in (1, config.window_batch)]
+    with tf.io.TFRecordWriter(str(path)) as file:
+        for request in requests:
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            file.write(log.SerializeToString())
+
+
+def _request(signature: str, **inputs: np.ndarray) -> predict_pb2.PredictRequest:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "a2net"
+    request.model_spec.signature_name = signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request

@@ -10,7 +10,7 @@ REPO = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted(
     str(path.relative_to(REPO)) for d in ("a2net_tf", "datasets", "export") for path in (REPO / d).rglob("*.py")
 )
-CALLS_THE_EXPORTER = "predictor"  # the one file of the library that may
+CALLS_THE_EXPORTER = "exporter"  # the one file of the library that may
 PURE = ("segments", "anchors", "windows", "targets", "losses", "evaluation", "errors")
 
 

@@ -184,13 +184,13 @@ def test_feature_columns_beyond_the_features(make_config):
         build_model(make_config(feature_columns=(2, 6)), 5, 3)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision(precision, make_config, make_network):
     config = make_config()
     features = random_features(config)
     exact = run(make_network(config), features)
     network = make_network(make_config(precision=precision))
-    assert network.get_layer("base1").compute_dtype == precision.removeprefix("mixed_")
+    assert network.get_layer("base1").compute_dtype == precision
     assert all(weight.dtype == "float32" for weight in network.trainable_variables)
     for name, value in run(network, features).items():
         assert value.dtype == np.float32

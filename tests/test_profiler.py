@@ -39,7 +39,7 @@ def convolutions(config, num_features, num_classes):
         {},
         {"anchor_free": False},
         {"anchor_based": False},
-        {"precision": "mixed_bfloat16"},
+        {"precision": "bfloat16"},
         {"num_levels": 1},
         {"window_steps": 1024, "num_levels": 10, "level_channels": tuple(range(3, 13))},
     ],

@@ -12,10 +12,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
 from a2net_tf import run_directory
 from a2net_tf.errors import UserError
-from a2net_tf.export import saved_model
+from a2net_tf.export import freezing, saved_model
 from a2net_tf.localizer import Localizer
 from a2net_tf.main import main
 from tests import tiny
@@ -47,7 +48,9 @@ def exported(tmp_path_factory):
     workdir = tiny.trained()
     with contextlib.redirect_stdout(printed):
         assert main(["--mode=export", f"--workdir={workdir}", f"--saved_model={path}"]) == 0
-    assert re.search(r"reloaded in a fresh process, 2 sequences agree to \d\.\de[-+]\d\d\n", printed.getvalue())
+    number = r"\d\.\de[-+]\d\d"
+    wanted = rf"fresh process, 2 sequences agree to {number}, and candidates with the trained network to {number}\n"
+    assert re.search(wanted, printed.getvalue())
     return path
 
 
@@ -80,7 +83,7 @@ def serve(model, batch, num_steps, seconds_per_step=0.25):
 
 def test_only_the_model_is_left(exported):
     assert os.listdir(exported.parent) == ["model"]
-    assert sorted(os.listdir(exported)) == ["assets", "fingerprint.pb", "saved_model.pb", "variables"]
+    assert sorted(os.listdir(exported)) == ["assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"]
 
 
 def test_signatures(model):
@@ -246,7 +249,7 @@ def test_failed_check_leaves_what_was_there(exported, tmp_path, monkeypatch):
     localizer, run = localizer_and_run()
     sample = {"features": features(70), "num_steps": 70, "feature_stride_seconds": 0.25}
     monkeypatch.setattr(saved_model, "_TOLERANCE", -1.0)  # no difference is small enough
-    with pytest.raises(UserError, match="the exported model differs by .*; nothing was written to"):
+    with pytest.raises(UserError, match="the exported model's detections differ by .*; nothing was written to"):
         saved_model.export(localizer, run, str(target), [sample])
     assert tiny.files_below(tmp_path) == before
 
@@ -266,18 +269,122 @@ def test_older_model_is_kept_and_missing_data_are_replaced(exported, tmp_path, c
     assert tf.saved_model.contains_saved_model(str(target))
 
 
-def test_check_sees_a_difference(exported, tmp_path):
+def test_check_sees_a_difference(model):
     """The script that compares must not be satisfied with anything."""
     from a2net_tf.export import reload
 
-    wanted = serve(tf.saved_model.load(str(exported)), features(70)[None], [70])
+    wanted = serve(model, features(70)[None], [70])
     arrays = {f"{name}0": value for name, value in wanted.items() if name != "labels"}
-    arrays.update(features0=features(70), seconds_per_step0=np.float32(0.25))
-    for change, least in ((0.0, 0.0), (0.5, 0.5)):
-        np.savez(tmp_path / "samples.npz", **{**arrays, "segments0": arrays["segments0"] + change})
-        assert reload.largest_difference(str(exported), str(tmp_path / "samples.npz")) == pytest.approx(least, abs=1e-4)
-    np.savez(tmp_path / "samples.npz", **{**arrays, "num_detections0": arrays["num_detections0"] - 1})
-    assert reload.largest_difference(str(exported), str(tmp_path / "samples.npz")) == float("inf")
+    arrays.update(features0=features(70), seconds_per_step0=np.float32(0.25), windows=features(64)[None])
+    raw = model.signatures["raw"](features=tf.constant(arrays["windows"]))
+    arrays.update({f"raw_{name}": raw[name].numpy() for name in ("segments", "scores")})
+    for change in (0.0, 0.5):
+        changed = {**arrays, "segments0": arrays["segments0"] + change, "raw_scores": arrays["raw_scores"] + change}
+        assert reload.largest_difference(model, changed) == pytest.approx(change, abs=1e-4)
+        assert reload.raw_difference(model, changed) == pytest.approx(change, abs=1e-4)
+    changed = {**arrays, "num_detections0": arrays["num_detections0"] - 1}
+    assert reload.largest_difference(model, changed) == float("inf")
+
+
+# --- constants, variables, precision
+
+
+def export_tiny(path, *flags):
+    with tiny.silence():
+        assert main(["--mode=export", f"--workdir={tiny.trained()}", f"--saved_model={path}", *flags]) == 0
+    return tf.saved_model.load(str(path))
+
+
+def raw_scores(model):
+    return model.signatures["raw"](features=tf.constant(features(4 * 64).reshape(4, 64, -1)))["scores"].numpy()
+
+
+def bytes_of_weights():
+    _, run = localizer_and_run()
+    return sum(4 * int(np.prod(weight.shape)) for weight in run_directory.build_network(run).weights)
+
+
+def test_weights_are_constants_in_the_graph(exported, model):
+    assert not model.signatures["serving_default"].variables
+    assert (exported / "saved_model.pb").stat().st_size > bytes_of_weights()
+    assert sum(file.stat().st_size for file in (exported / "variables").iterdir()) < 1000
+
+
+def test_export_with_variables_finds_the_same(model, tmp_path):
+    with_variables = export_tiny(tmp_path / "model", "--nofreeze")
+    _, run = localizer_and_run()
+    saved = {name for name, _ in tf.train.list_variables(str(tmp_path / "model" / "variables" / "variables"))}
+    weights = run_directory.build_network(run).weights
+    assert len([name for name in saved if name.endswith("VARIABLE_VALUE")]) == len(weights)  # and no optimizer
+    np.testing.assert_allclose(raw_scores(with_variables), raw_scores(model), atol=1e-5)
+    assert json.loads((tmp_path / "model" / "assets.extra" / "model_card.json").read_text())["weights"] == "variables"
+
+
+def test_bfloat16_stores_half_and_stays_close(exported, model, tmp_path):
+    half = export_tiny(tmp_path / "model", "--precision=bfloat16")
+    graphs = [(path / "saved_model.pb").stat().st_size for path in (exported, tmp_path / "model")]
+    assert graphs[0] - graphs[1] > 0.15 * bytes_of_weights()  # the last layers, here most of it, stay float32
+    difference = np.abs(raw_scores(half) - raw_scores(model))
+    assert 0 < np.quantile(difference, 0.99) < 0.05
+    assert json.loads((tmp_path / "model" / "assets.extra" / "model_card.json").read_text())["precision"] == "bfloat16"
+
+
+def test_weights_that_no_graph_can_hold(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(freezing, "_MOST_BYTES", 1000)
+    line = tiny.refused(
+        capsys, tmp_path, "--mode=export", f"--workdir={tiny.trained()}", f"--saved_model={tmp_path / 'model'}"
+    )
+    assert "do not fit into a graph as constants: add --nofreeze" in line
+
+
+def test_several_networks_in_one_file(tmp_path):
+    workdir = tiny.trained()
+    with tiny.silence():
+        flags = [f"--workdir={workdir},{workdir}", f"--saved_model={tmp_path / 'fused'}"]
+        assert main(["--mode=export", *flags]) == 0
+    fused = tf.saved_model.load(str(tmp_path / "fused"))
+    assert raw_scores(fused).shape[1] == 2 * 6 * 56
+
+
+# --- what lies beside
+
+
+def test_model_card(exported):
+    card = json.loads((exported / "assets.extra" / "model_card.json").read_text())
+    assert card["classes"] == list(tiny.CLASSES)
+    assert (card["num_features"], card["window_steps"], card["seconds_per_step"]) == (tiny.FEATURES, 64, 0.25)
+    assert card["trained_on"] == {"dataset": "toy_actions", "split": "train[:8]", "seed": 0}
+    assert card["weights"] == "constants"
+    assert card["versions"]["tensorflow"] == tf.__version__
+
+
+def test_model_card_quotes_the_last_evaluation(tmp_path):
+    run = tiny.copy_of_trained(tmp_path)
+    with tiny.silence():
+        assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", *tiny.data()]) == 0
+        assert main(["--mode=export", f"--workdir={run}", f"--saved_model={tmp_path / 'model'}"]) == 0
+    card = json.loads((tmp_path / "model" / "assets.extra" / "model_card.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert card["metrics"]["average_mAP"] == metrics["average_mAP"]
+    assert card["metrics"]["protocol"] == "activitynet"
+
+
+def test_warmup_requests_are_good_requests(exported, model):
+    path = str(exported / "assets.extra" / "tf_serving_warmup_requests")
+    sizes = set()
+    for line in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(line).predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        signature = request.model_spec.signature_name
+        reply = model.signatures[signature](**inputs)
+        assert len(reply["scores"]) == len(inputs["features"])
+        sizes.add((signature, *inputs["features"].shape[:2]))
+    assert sizes == {
+        ("windows", 1, 64),
+        ("windows", 32, 64),
+        ("serving_default", 1, 64),
+        ("serving_default", 1, 32 * 64),
+    }
 
 
 def test_settings_that_are_fixed_in_the_export_cannot_be_changed(exported, tmp_path, capsys):
@@ -288,11 +395,11 @@ def test_settings_that_are_fixed_in_the_export_cannot_be_changed(exported, tmp_p
     assert "--nms_tiou=0.5 (exported with 0.2)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["weights lost", "graph cut", "of another program"])
+@pytest.mark.parametrize("damage", ["no variables file", "graph cut", "of another program"])
 def test_model_that_cannot_be_used(exported, tmp_path, capsys, damage):
     path = tmp_path / "model"
     shutil.copytree(exported, path)
-    if damage == "weights lost":
+    if damage == "no variables file":
         shutil.rmtree(path / "variables")
     elif damage == "graph cut":
         (path / "saved_model.pb").write_bytes((path / "saved_model.pb").read_bytes()[:1000])

@@ -251,7 +251,7 @@ def test_clip_norm_is_of_all_weights_together():
 # --- precision and XLA
 
 
-@pytest.mark.parametrize("flag", ["--precision=mixed_bfloat16", "--precision=mixed_float16"])
+@pytest.mark.parametrize("flag", ["--precision=bfloat16", "--precision=float16"])
 def test_other_arithmetic_trains_alike(tmp_path, flag):
     run = tiny.train(tmp_path / "run", flag)
     (epoch,), expected = history(run), history(tiny.trained())[0]
@@ -278,7 +278,7 @@ def test_xla_and_determinism_contradict_each_other(tmp_path, capsys):
 
 
 def test_half_precision_stays_inside_the_network(make_config):
-    config = make_config(precision="mixed_bfloat16")
+    config = make_config(precision="bfloat16")
     run = run_directory.Run(config, ["a", "b"], 5, None, 1, 1.0, 0.0)
     network = run_directory.build_network(run)
     assert {str(w.dtype) for w in network.weights} == {"float32"}
