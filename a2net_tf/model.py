@@ -139,7 +139,7 @@ class LevelScale(keras.layers.Layer):
     """Multiplies by one learned number, 1 at first."""
 
     def __init__(self, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
+        super().__init__(**{**kwargs, "dtype": "float32"})
 
     def build(self, input_shape):
         """Creates the number."""

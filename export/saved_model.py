@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -135,7 +136,7 @@ def export(
     samples: Sequence[dict],
     *,
     freeze: bool = True,
-    origin: dict | None = None,
+    origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> Differences:
     """Writes the SavedModel beside ``path``, checks it in a fresh process, then moves it there.
 
@@ -241,27 +242,21 @@ def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
 
 def _write_warmup(path: pathlib.Path, run: Run) -> None:
     """Requests for both detecting signatures, one window and a full batch of windows: each size is planned once."""
-    config = run.config
-    window = (config.window_steps, run.num_features)
-    requests = [
-        _request(
-            "serving_default",
-            features=np.zeros((1, n * window[0], window[1]), np.float32),
-            num_steps=np.int32([n * window[0]]),
-            seconds_per_step=np.float32([run.seconds_per_step]),
-        )
-        for n in (1, config.window_batch)
-    ] + [_request("windows", features=np.zeros((n, *window), np.float32)) for n in (1, config.window_batch)]
+    steps, num_features = run.config.window_steps, run.num_features
     with tf.io.TFRecordWriter(str(path)) as file:
-        for request in requests:
-            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
-            file.write(log.SerializeToString())
+        for n in (1, run.config.window_batch):
+            numbers = {"num_steps": np.int32([n * steps]), "seconds_per_step": np.float32([run.seconds_per_step])}
+            file.write(_warmup_request("windows", (n, steps, num_features)))
+            file.write(_warmup_request("serving_default", (1, n * steps, num_features), **numbers))
 
 
-def _request(signature: str, **inputs: np.ndarray) -> predict_pb2.PredictRequest:
+def _warmup_request(signature: str, shape: tuple[int, ...], **numbers: np.ndarray) -> bytes:
+    """A request whose features are zeros of ``shape``, written as a single 0 that fills it."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "a2net"
     request.model_spec.signature_name = signature
-    for name, value in inputs.items():
+    request.inputs["features"].CopyFrom(tf.make_tensor_proto(0.0, tf.float32, shape))
+    for name, value in numbers.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return request
+    log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+    return log.SerializeToString()

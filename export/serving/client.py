@@ -3,8 +3,8 @@
     python -m a2net_tf.export.serving.client --features=recording.npy
     python -m a2net_tf.export.serving.client --features=FOLDER --requests=500 --concurrency=4 --output=found.json
 
-gRPC needs ``pip install tensorflow-serving-api``; ``--rest=http://localhost:8501`` needs nothing more, but JSON is
-several times larger and slower. One request holds one whole recording.
+gRPC by default; ``--rest=http://localhost:8501`` sends JSON instead, which is several times larger and slower. One
+request holds one whole recording.
 """
 
 import argparse

@@ -1,0 +1,443 @@
+"""Writes a trained model as one .tflite file (TensorFlow Lite, LiteRT) for devices; ``tflite_run.py`` runs it.
+
+The file takes one window and needs built-in operators only. It answers with the window's detections and with its
+candidates before suppression: a long recording is many windows, whose candidates must be suppressed together.
+"""
+
+import collections
+import json
+import pathlib
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import flatbuffers
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from a2net_tf import anchors as pyramid
+from a2net_tf import results
+from a2net_tf.config import Config
+from a2net_tf.errors import UserError
+from a2net_tf.export import tflite_run
+from a2net_tf.localizer import Localizer
+from a2net_tf.model import LevelScale
+from a2net_tf.postprocess import Candidates
+from a2net_tf.run_directory import Run
+
+# name: bytes per weight
+QUANTIZATIONS = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
+
+_CALIBRATION_WINDOWS = 256
+_COMPARED_WINDOWS = 8
+_TOLERANCE = 1e-3  # of a float32 file's scores; a wrong weight shows as much more
+
+# int8 has 256 values from the lowest to the highest; without the far ends they lie closer together. Of 0, 0.001, 0.01
+# and 0.1, this one kept the scores of HAPT's training windows closest to those in float32.
+_CLIPPED_PERCENTILE = 0.01
+
+# Where a network's predictions of all levels come together.
+_JOINING_LAYERS = ("anchor_free_logits", "anchor_free_distances_raw", "anchors")
+
+
+class Converted(NamedTuple):
+    """What ``export_tflite`` wrote."""
+
+    num_bytes: int
+    operators: dict[str, int]  # how often each is used
+    score_difference: float  # mean over the candidates of the compared windows
+
+
+def export_tflite(
+    localizer: Localizer, run: Run, path: str, *, quantization: str, samples: Sequence[dict] = ()
+) -> Converted:
+    """Writes ``path``, after running the file and comparing it with the localizer; an older file there is kept.
+
+    Args:
+        localizer: of the trained network, or of several.
+        run: its description.
+        path: the file, usually ``NAME.tflite``.
+        quantization: ``float32``; ``float16``: half the size; ``dynamic``: int8 weights, a quarter of the size;
+            ``int8``: the convolutions in integers too, calibrated on the windows of ``samples``.
+        samples: sequences (features f32[T, D]) of the *training* split; without them the file is compared on random
+            windows, and ``int8`` is refused.
+
+    Raises:
+        UserError: unknown quantization, no samples for int8, the file cannot be written, lacks its weights, needs
+            operators that are not built in, or disagrees with the localizer.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise UserError(f"quantization '{quantization}': expected one of {', '.join(QUANTIZATIONS)}")
+    if quantization == "int8" and not samples:
+        raise UserError("int8 needs sequences of the training split to calibrate on; is --data_dir wrong?")
+    results.check_writable(path)
+    windows, copy = _windows(localizer, run, samples), _float32_copy(localizer)
+    compared = windows[_spread(len(windows), _COMPARED_WINDOWS)]
+    expected = _candidate_scores(copy, copy.window_candidates(tf.constant(compared))).numpy()
+    least_bytes = _num_kernel_weights(copy) * QUANTIZATIONS[quantization]
+    content = _convert_to_int8(copy, windows) if quantization == "int8" else _convert_window(copy, quantization)
+    used = _check_content(content, least_bytes)
+    with results.replace_file(path) as temporary:
+        _write(temporary, content, _describe(localizer, run, quantization))
+        difference = _compare(temporary, compared, expected, quantization)
+        results.keep_previous(path)
+    return Converted(len(content), dict(used), difference)
+
+
+def _windows(localizer: Localizer, run: Run, samples: Sequence[dict]) -> np.ndarray:
+    """f32[N, W, D]: at most _CALIBRATION_WINDOWS of the samples' windows; random ones if there are no samples."""
+    config = localizer.config
+    if not samples:
+        mean, variance = run.statistics or (0.0, 1.0)
+        shape = (_COMPARED_WINDOWS, config.window_steps, run.num_features)
+        return np.random.default_rng(0).normal(mean, np.sqrt(variance), shape).astype(np.float32)
+    places = [
+        (number, start)
+        for number, sample in enumerate(samples)
+        for start in tflite_run.window_starts(len(sample["features"]), config.window_steps, config.test_stride_steps)
+    ]
+    windows = []
+    for number, start in (places[i] for i in _spread(len(places), _CALIBRATION_WINDOWS)):
+        features = samples[number]["features"]
+        steps = np.minimum(np.arange(start, start + config.window_steps), len(features) - 1)
+        windows.append(np.asarray(features[steps], np.float32))
+    return np.stack(windows)
+
+
+def _spread(total: int, most: int) -> np.ndarray:
+    """i64[n]: all of 0..total-1, or ``most`` of them from the first to the last."""
+    return np.linspace(0, total - 1, min(total, most)).astype(int)
+
+
+def _float32_copy(localizer: Localizer) -> Localizer:
+    """The same with float32 convolutions, whatever they were trained in: TFLite has no others."""
+    pairs = [(_in_float32(n), member.config) for member in localizer.members for n in member.networks]
+    (first, _), *others = pairs
+    return Localizer(first, localizer.config, localizer.class_names, localizer.first_step_seconds, others=others)
+
+
+def _in_float32(network: keras.Model) -> keras.Model:
+    description = network.to_json()
+    for name in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16"):
+        description = description.replace(f'"{name}"', '"float32"')
+    copy = keras.models.model_from_json(description, custom_objects={"LevelScale": LevelScale})
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def _convert_window(localizer: Localizer, quantization: str) -> bytes:
+    """The flatbuffer of the whole network in one conversion."""
+    window = (1, localizer.config.window_steps, localizer.num_features)
+    return _convert(lambda inputs: _detect(localizer, inputs["features"]), {"features": window}, quantization)
+
+
+def _convert_to_int8(localizer: Localizer, windows: np.ndarray) -> bytes:
+    """The flatbuffer with the convolutions in integers, and in float32 what comes before and after them.
+
+    Decoded in int8, boundaries would have 256 places and scores 256 values. The converter cannot be told reliably to
+    leave operators alone, so each part is converted by itself, and the three are put into one file.
+
+    Args:
+        localizer: its networks are changed.
+        windows: f32[N, W, D] to calibrate on.
+    """
+    parts = [_Parts(network, member.config, windows) for member in localizer.members for network in member.networks]
+    decoders = iter([_Decoder(part.decode, i) for i, part in enumerate(parts)])
+    for member in localizer.members:
+        member.networks = [next(decoders) for _ in member.networks]
+
+    def prepare(inputs):
+        return {f"prepared{i}": part.prepare(inputs["features"]) for i, part in enumerate(parts)}
+
+    def convolve(inputs):
+        found = [tf.nest.flatten(part.convolve(inputs[f"prepared{i}"])) for i, part in enumerate(parts)]
+        return {_prediction(i, j): tensor for i, tensors in enumerate(found) for j, tensor in enumerate(tensors)}
+
+    window = {"features": (1, *windows.shape[1:])}
+    prepared = {f"prepared{i}": (1, *part.convolve.input.shape[1:]) for i, part in enumerate(parts)}
+    shapes = [[(1, *tensor.shape[1:]) for tensor in part.convolve.outputs] for part in parts]
+    predictions = {_prediction(i, j): shape for i, row in enumerate(shapes) for j, shape in enumerate(row)}
+    calibration = [prepare({"features": window[None]}) for window in windows]
+    return _chain(
+        _convert(prepare, window, "float32"),
+        _convert(convolve, prepared, "int8", calibration),
+        _convert(lambda inputs: _detect(localizer, inputs), predictions, "float32"),
+    )
+
+
+def _prediction(network: int, number: int) -> str:
+    return f"prediction{network}_{number:02}"
+
+
+class _Parts:
+    """A network in three: what comes before the first convolution, the convolutions, what becomes of predictions.
+
+    Args:
+        network: its anchors' convolutions are changed.
+        config: of the same network.
+        windows: f32[N, W, D] on which ranges are looked up.
+    """
+
+    def __init__(self, network: keras.Model, config: Config, windows: np.ndarray):
+        scales = _equalize_anchors(network, config, windows) if config.anchor_based else []
+        entry = network.get_layer("base1").input
+        values = keras.Model(network.input, entry).predict(windows, batch_size=32, verbose=0)
+        low, high = np.percentile(values, [_CLIPPED_PERCENTILE, 100 - _CLIPPED_PERCENTILE])
+        names = {layer.name for layer in network.layers}
+        joined = [network.get_layer(name).input for name in _JOINING_LAYERS if name in names]
+        predictions = tf.nest.flatten(joined)
+        self.prepare = keras.Model(network.input, keras.ops.clip(entry, low, high))
+        self.convolve = keras.Model(entry, predictions)
+        finish = keras.Model(predictions, network.output)
+        scales = [1.0] * (len(predictions) - len(scales)) + scales
+        self.decode = lambda found: finish([x * scale for x, scale in zip(found, scales, strict=True)])
+
+
+class _Decoder:
+    """Takes a network's place in a ``Localizer`` that is given predictions instead of features.
+
+    Args:
+        decode: predictions of one network -> its outputs.
+        number: of the network.
+    """
+
+    def __init__(self, decode: Callable[[list[tf.Tensor]], dict[str, tf.Tensor]], number: int):
+        self._decode, self._own = decode, _prediction(number, 0)[:-2]
+
+    def __call__(self, predictions: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """The network's outputs."""
+        del training  # no layer depends on it
+        return self._decode([predictions[name] for name in sorted(predictions) if name.startswith(self._own)])
+
+
+def _equalize_anchors(network: keras.Model, config: Config, windows: np.ndarray) -> list[np.ndarray]:
+    """Scales what the anchors' convolutions predict to [-1, 1], number by number.
+
+    An int8 tensor has one scale. One convolution predicts class logits and offsets of several tens beside overlaps
+    below 1, which would all become 0.
+
+    Args:
+        network: its convolutions are changed.
+        config: of the same network.
+        windows: f32[N, W, D] on which the largest predictions are looked up.
+
+    Returns:
+        what to multiply each level's predictions with, f32[anchors of the level, C+1 + 3].
+    """
+    largest = _largest_anchor_outputs(network, windows)  # A, values
+    num_ratios, scales, row = len(config.anchor_ratios), [], 0
+    for i, cells in enumerate(pyramid.level_lengths(config.window_steps, config.num_levels), start=1):
+        rows = largest[row : (row := row + cells * num_ratios)]
+        scale = np.maximum(rows.reshape(cells, num_ratios, -1).max(axis=0), 1e-6)  # ratios, values
+        layer = network.get_layer(f"anchor_based_predict{i}")
+        layer.set_weights([weight / scale.reshape(-1) for weight in layer.get_weights()])
+        scales.append(np.tile(scale, (cells, 1)).astype(np.float32))
+    return scales
+
+
+def _largest_anchor_outputs(network: keras.Model, windows: np.ndarray) -> np.ndarray:
+    """f32[A, C+1 + 3]: largest magnitude of each logit, the overlap and both offsets, over the windows."""
+    found = network.predict(windows, batch_size=32, verbose=0)
+    parts = [found["anchor_logits"], found["anchor_overlap"][..., None], found["anchor_offsets"]]
+    return np.abs(np.concatenate(parts, axis=-1)).max(axis=0)
+
+
+def _detect(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    """One window f32[1, W, D] -> the outputs that ``tflite_run.Model.window`` describes."""
+    found = localizer.window_candidates(features)
+    inside = tf.clip_by_value(found.segments, 0.0, 1.0)
+    scores = _candidate_scores(localizer, found._replace(segments=inside))
+    return {
+        **_suppress(inside[0], scores[0], found.class_ids[0], localizer.config),
+        "candidate_segments": found.segments[0],
+        "candidate_scores": _candidate_scores(localizer, found)[0],
+        "candidate_class_ids": found.class_ids[0],
+    }
+
+
+def _candidate_scores(localizer: Localizer, found: Candidates) -> tf.Tensor:
+    """f32[N, P]: the scores with which candidates of all heads are merged."""
+    weight = tf.constant(localizer.config.anchor_based_lambda)
+    branch = localizer.branches[-1]
+    return localizer.merged_scores(found.scores, found.segments, branch=branch, anchor_based_lambda=weight)
+
+
+def _suppress(segments: tf.Tensor, scores: tf.Tensor, class_ids: tf.Tensor, config: Config) -> dict[str, tf.Tensor]:
+    """``postprocess.suppress`` of one window with an operator that TFLite has: [P, 2], [P], [P] -> padded to K."""
+    start, end = segments[:, 0], segments[:, 1]
+    lowest = tf.cast(class_ids, tf.float32)
+    soft = config.soft_nms_sigma > 0
+    selected, kept_scores, valid = tf.raw_ops.NonMaxSuppressionV5(
+        boxes=tf.stack([start, lowest, end, lowest + 1.0], axis=-1),
+        scores=scores,
+        max_output_size=config.max_detections,
+        iou_threshold=1.0 if soft else config.nms_tiou,
+        score_threshold=config.min_score,
+        soft_nms_sigma=config.soft_nms_sigma / 2,  # the operator computes exp(-tiou**2 / (2 sigma))
+        pad_to_max_output_size=True,
+    )
+    there = tf.range(config.max_detections) < valid
+    return {
+        "segments": tf.where(there[:, None], tf.gather(segments, selected), 0.0),
+        "scores": tf.where(there, kept_scores, 0.0),
+        "class_ids": tf.where(there, tf.gather(class_ids, selected), 0),
+        "num_detections": valid,
+    }
+
+
+def _convert(
+    function: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
+    inputs: dict[str, tuple[int, ...]],
+    quantization: str,
+    calibration: Sequence[dict[str, tf.Tensor]] = (),
+) -> bytes:
+    """The flatbuffer of a function, with a signature that names its inputs and outputs.
+
+    Variables become constants first: the converter, given Keras 3's variables, leaves them out without a word.
+
+    Args:
+        function: named tensors -> named tensors.
+        inputs: name and shape of its float32 inputs.
+        quantization: one of QUANTIZATIONS.
+        calibration: inputs, for int8.
+    """
+    specs = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in inputs.items()]
+    by_name = tf.function(lambda *tensors: function(dict(zip(inputs, tensors, strict=True))), input_signature=specs)
+    traced = by_name.get_concrete_function()
+    frozen, names = convert_variables_to_constants_v2(traced), sorted(traced.structured_outputs)
+    module = tf.Module()  # the function comes with a module, or the converter drops the names
+    module.run = tf.function(lambda *x: dict(zip(names, frozen(*x), strict=True)), input_signature=specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.run.get_concrete_function()], module)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if quantization != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if quantization == "int8":
+        converter.representative_dataset = lambda: calibration
+    return converter.convert()
+
+
+def _chain(*contents: bytes) -> bytes:
+    """One flatbuffer of several: the outputs of each become the inputs of the same names of the next."""
+    first, *others = (schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0)) for content in contents)
+    for other in others:
+        _append(first, other)
+    first.buffers = [_AlignedBuffer(buffer.data) for buffer in first.buffers]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(first.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _append(model: schema.ModelT, other: schema.ModelT) -> None:
+    """Appends a model's one graph to that of another: numbers of tensors, operator codes and buffers move on."""
+    graph, added = model.subgraphs[0], other.subgraphs[0]
+    signature = model.signatureDefs[0]
+    known = {output.name: output.tensorIndex for output in signature.outputs}
+    moved = {entry.tensorIndex: known[entry.name] for entry in other.signatureDefs[0].inputs}
+    for number, tensor in enumerate(added.tensors):
+        if number not in moved:
+            tensor.buffer += len(model.buffers)
+            moved[number] = len(graph.tensors)
+            graph.tensors.append(tensor)
+    for operator in added.operators:
+        operator.opcodeIndex += len(model.operatorCodes)
+        operator.inputs = [moved.get(int(number), -1) for number in operator.inputs]  # -1: an input left out
+        operator.outputs = [moved[int(number)] for number in operator.outputs]
+    graph.operators += added.operators
+    graph.outputs = [moved[int(number)] for number in added.outputs]
+    model.operatorCodes += other.operatorCodes
+    model.buffers += other.buffers
+    signature.outputs = other.signatureDefs[0].outputs
+    for output in signature.outputs:
+        output.tensorIndex = moved[output.tensorIndex]
+
+
+class _AlignedBuffer(schema.BufferT):
+    """Weights, written at a multiple of 16 bytes as TFLite's schema wants it (and its Python code does not)."""
+
+    def __init__(self, data: np.ndarray | None):
+        super().__init__()
+        self.data = data
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the weights; returns where."""
+        if self.data is not None:
+            builder.Prep(16, len(self.data))
+        return super().Pack(builder)
+
+
+def operators(content: bytes) -> collections.Counter:
+    """How often a flatbuffer uses each operator; one that is not built in appears by its own name."""
+    model, names, used = schema.Model.GetRootAsModel(content, 0), _operator_names(), collections.Counter()
+    codes = []
+    for i in range(model.OperatorCodesLength()):
+        code = model.OperatorCodes(i)
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # old files know the second only
+        custom = code.CustomCode()
+        codes.append(names[number] if custom is None else custom.decode())
+    for subgraph in (model.Subgraphs(i) for i in range(model.SubgraphsLength())):
+        used.update(codes[subgraph.Operators(i).OpcodeIndex()] for i in range(subgraph.OperatorsLength()))
+    return used
+
+
+def _operator_names() -> dict[int, str]:
+    return {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+
+
+def _num_kernel_weights(localizer: Localizer) -> int:
+    """Weights without biases, which a file may share if they are equal, and without what constants are folded into."""
+    networks = [network for member in localizer.members for network in member.networks]
+    return sum(int(np.prod(w.shape)) for network in networks for w in network.weights if len(w.shape) > 1)
+
+
+def _check_content(content: bytes, least_bytes: int) -> collections.Counter:
+    """The operators of a flatbuffer; refuses one that cannot hold the weights or needs more than built-in operators."""
+    if len(content) < least_bytes:
+        raise UserError(
+            f"the converted model has {len(content)} bytes, but its weights alone need {least_bytes}: the converter "
+            "left them out; nothing was written"
+        )
+    used = operators(content)
+    foreign = sorted(set(used) - set(_operator_names().values()))
+    if foreign:
+        raise UserError(f"the converted model needs operators that TFLite does not have: {', '.join(foreign)}")
+    return used
+
+
+def _describe(localizer: Localizer, run: Run, quantization: str) -> dict:
+    """What ``tflite_run.py`` must know beside the network."""
+    config = localizer.config
+    return {
+        "class_names": list(localizer.class_names),
+        "num_features": run.num_features,
+        "window_steps": config.window_steps,
+        "stride_steps": config.test_stride_steps,
+        "seconds_per_step": run.seconds_per_step,
+        "first_step_seconds": localizer.first_step_seconds,
+        "nms_tiou": config.nms_tiou,
+        "soft_nms_sigma": config.soft_nms_sigma,
+        "max_detections": config.max_detections,
+        "min_score": config.min_score,
+        "also_reported": dict(run.also_reported),
+        "quantization": quantization,
+    }
+
+
+def _write(path: pathlib.Path, content: bytes, description: dict) -> None:
+    """The flatbuffer with the description behind it, as TFLite's metadata convention adds files: a zip archive."""
+    path.write_bytes(content)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(tflite_run.DESCRIPTION), json.dumps(description, indent=2))
+
+
+def _compare(path: pathlib.Path, windows: np.ndarray, expected: np.ndarray, quantization: str) -> float:
+    """Mean difference of the candidates' scores from f32[N, P]; refuses a float32 file that differs."""
+    model = tflite_run.Model(path)
+    differences = np.abs([model.window(window)["candidate_scores"] for window in windows] - expected)
+    if quantization == "float32" and not differences.max() <= _TOLERANCE:
+        raise UserError(f"the converted model's scores differ by {differences.max()} from the trained one's")
+    return float(differences.mean())

@@ -1,0 +1,264 @@
+"""Runs a file written by ``export_tflite`` over whole recordings.
+
+Needs numpy and ai-edge-litert (or TensorFlow) and nothing of this package: copy this one file to the device.
+
+python tflite_run.py MODEL.tflite FEATURES.npy > found.json
+"""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import sys
+import warnings
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+
+DESCRIPTION = "a2net.json"  # appended to the flatbuffer as a zip archive: unzip -p MODEL.tflite a2net.json
+RUNTIMES = ("ai_edge_litert", "tensorflow")
+
+
+class Model:
+    """One .tflite file, ready to run.
+
+    Args:
+        path: the file.
+        num_threads: that one window may use.
+        runtime: one of RUNTIMES; by default the first that is installed.
+
+    Attributes:
+        description: ``class_names``, ``num_features``, the time base and the settings of windows and suppression.
+
+    Raises:
+        ValueError: not such a file, or no runtime.
+    """
+
+    def __init__(self, path: str, *, num_threads: int = 1, runtime: str | None = None):
+        self.description = read_description(path)
+        make_interpreter = _find_interpreter(runtime)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tf.lite advises ai-edge-litert each time
+            interpreter = make_interpreter(model_path=str(path), num_threads=num_threads)
+        self._run = interpreter.get_signature_runner()
+
+    def window(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """All outputs for one window f32[window_steps, D]; segments are fractions of the window.
+
+        Returns:
+            ``segments`` f32[K, 2], ``scores`` f32[K], ``class_ids`` i32[K] and ``num_detections`` i32[] of the window
+            by itself; ``candidate_segments`` f32[P, 2], ``candidate_scores`` f32[P] and ``candidate_class_ids`` i32[P]
+            before suppression, to be merged with those of other windows. Implied classes are left to ``detect``.
+        """
+        return self._run(features=np.ascontiguousarray(features[None], np.float32))
+
+    def detect(self, features: np.ndarray, seconds_per_step: float | None = None) -> dict[str, np.ndarray | list[str]]:
+        """Detections of a whole recording.
+
+        Args:
+            features: number[T, D], T >= 1; may be memory-mapped.
+            seconds_per_step: time between two rows; that of training by default.
+
+        Returns:
+            ``segments`` f32[n, 2] start and end in seconds, ``scores`` f32[n], descending, ``class_ids`` i32[n] and
+            ``labels``, n names.
+
+        Raises:
+            ValueError: features or seconds_per_step cannot be used; says what was expected.
+        """
+        about = self.description
+        seconds_per_step = about["seconds_per_step"] if seconds_per_step is None else seconds_per_step
+        _check(features, seconds_per_step, about["num_features"])
+        segments, scores, class_ids = self._candidates(features)
+        segments = np.clip(segments, np.float32(0), np.float32(len(features)))
+        scores = np.where(segments[:, 1] > segments[:, 0], scores, np.float32(0))
+        kept, scores = suppress(
+            segments,
+            scores,
+            class_ids,
+            tiou=about["nms_tiou"],
+            max_detections=about["max_detections"],
+            min_score=about["min_score"],
+            soft_sigma=about["soft_nms_sigma"],
+        )
+        rows, scores, class_ids = report_also(scores, class_ids[kept], about)
+        seconds = np.float32(about["first_step_seconds"]) + segments[kept][rows] * np.float32(seconds_per_step)
+        labels = [about["class_names"][i] for i in class_ids]
+        return {"segments": seconds, "scores": scores, "class_ids": class_ids, "labels": labels}
+
+    def _candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all windows together: segments f32[N, 2] in steps of the recording, scores f32[N], class_ids i32[N]."""
+        window_steps, parts = self.description["window_steps"], []
+        for start in window_starts(len(features), window_steps, self.description["stride_steps"]):
+            steps = np.minimum(np.arange(start, start + window_steps), len(features) - 1)
+            window = np.asarray(features[steps], np.float32)
+            finite = np.isfinite(window).all(axis=1)
+            if not finite.all():
+                raise ValueError(f"features: step {steps[np.argmin(finite)]} holds NaN or infinite values")
+            found = self.window(window)
+            segments = found["candidate_segments"] * np.float32(window_steps) + np.float32(start)
+            parts.append((segments, found["candidate_scores"], found["candidate_class_ids"]))
+        segments, scores, class_ids = zip(*parts, strict=True)
+        return np.concatenate(segments), np.concatenate(scores), np.concatenate(class_ids)
+
+
+def detect(model_path: str, features: np.ndarray, seconds_per_step: float | None = None) -> dict:
+    """Detections of one recording; for several, make a ``Model`` once and use its ``detect``, which see."""
+    return Model(model_path).detect(features, seconds_per_step)
+
+
+def read_description(path: str) -> dict:
+    """What stands in the file beside the network; raises ValueError if it is no such file."""
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read(DESCRIPTION))
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError):
+        raise ValueError(f"{path}: no {DESCRIPTION} inside; cut off, or not written by export_tflite") from None
+
+
+def _find_interpreter(runtime: str | None) -> type:
+    installed = [name for name in RUNTIMES if importlib.util.find_spec(name) and runtime in (None, name)]
+    if not installed:
+        raise ValueError(f"{runtime or 'no TFLite runtime'} is not installed: pip install ai-edge-litert")
+    if installed[0] == "ai_edge_litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter
+    import tensorflow as tf
+
+    return tf.lite.Interpreter
+
+
+def _check(features: np.ndarray, seconds_per_step: float, num_features: int) -> None:
+    if features.ndim != 2 or features.dtype.kind not in "fiu":
+        shape = list(features.shape)
+        raise ValueError(f"features: expected a number matrix [steps, features], found shape {shape} {features.dtype}")
+    if len(features) == 0:
+        raise ValueError("features: 0 steps; an empty recording has no detections")
+    if features.shape[1] != num_features:
+        hint = "; is the matrix transposed?" if len(features) == num_features else ""
+        raise ValueError(f"features: {features.shape[1]} values per step but the model takes {num_features}{hint}")
+    if not 0 < seconds_per_step < float("inf"):
+        raise ValueError(f"seconds_per_step must be > 0 and finite, got {seconds_per_step}")
+
+
+def window_starts(num_steps: int, window_steps: int, stride_steps: int) -> list[int]:
+    """First steps of the windows: every ``stride_steps``, and one flush with the end (or the one window 0)."""
+    last = max(num_steps - window_steps, 0)
+    return [*range(0, last, stride_steps), last]
+
+
+def suppress(
+    segments: np.ndarray,
+    scores: np.ndarray,
+    class_ids: np.ndarray,
+    *,
+    tiou: float,
+    max_detections: int,
+    min_score: float,
+    soft_sigma: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class-wise non-maximum suppression, for all classes together the best ``max_detections``.
+
+    Args:
+        segments: f32[N, 2].
+        scores: f32[N].
+        class_ids: i32[N].
+        tiou: overlap above which the weaker one of a class goes.
+        max_detections: K.
+        min_score: only higher scores take part.
+        soft_sigma: if > 0, overlapping scores decay by exp(-tiou**2 / soft_sigma) instead.
+
+    Returns:
+        i64[n] kept candidates by descending score, and their scores f32[n].
+    """
+    kept, kept_scores = [], []
+    for class_id in np.unique(class_ids):
+        index = np.flatnonzero((class_ids == class_id) & (scores > min_score))
+        left, value = segments[index], scores[index]
+        for _ in range(min(len(index), max_detections)):
+            best = np.argmax(value)
+            kept.append(index[best])
+            kept_scores.append(value[best])
+            overlap = _tiou(left[best], left)
+            if soft_sigma > 0:
+                value = value * np.exp(-(overlap**2) / np.float32(soft_sigma))
+                stays = value > min_score
+            else:
+                stays = overlap <= tiou
+            stays[best] = False
+            index, left, value = index[stays], left[stays], value[stays]
+            if not len(index):
+                break
+    order = np.argsort(-np.asarray(kept_scores, np.float32), kind="stable")[:max_detections]
+    return np.asarray(kept, np.int64)[order], np.asarray(kept_scores, np.float32)[order]
+
+
+def _tiou(one: np.ndarray, many: np.ndarray) -> np.ndarray:
+    """Overlap of f32[2] with each of f32[N, 2], none of them empty: f32[N]."""
+    both = np.minimum(one[1], many[:, 1]) - np.maximum(one[0], many[:, 0])
+    both = np.maximum(both, np.float32(0))
+    return both / (one[1] - one[0] + many[:, 1] - many[:, 0] - both)
+
+
+def report_also(
+    scores: np.ndarray, class_ids: np.ndarray, description: dict
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Adds a copy of each detection whose class implies another, as that other class; the best K of all stay.
+
+    Args:
+        scores: f32[n], descending.
+        class_ids: i32[n].
+        description: its ``also_reported`` says which class implies which.
+
+    Returns:
+        i64[m] rows of the arguments, their scores f32[m] and their classes i32[m].
+    """
+    names, implied = description["class_names"], description["also_reported"]
+    other = np.asarray([names.index(implied[n]) if n in implied else -1 for n in names], np.int32)[class_ids]
+    copies = np.flatnonzero(other >= 0)
+    rows = np.concatenate([np.arange(len(scores)), copies])
+    class_ids = np.concatenate([class_ids, other[copies]])
+    order = np.argsort(-scores[rows], kind="stable")[: description["max_detections"]]
+    return rows[order], scores[rows[order]], class_ids[order]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: prints detections as ActivityNet JSON; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Detections of a recording, as JSON in the ActivityNet format.")
+    parser.add_argument("model", help="file written by export_tflite")
+    parser.add_argument("features", help=".npy file of a matrix [steps, features]")
+    parser.add_argument("--seconds_per_step", type=float, help="time between two rows; default: as in training")
+    parser.add_argument("--threads", type=int, default=1, help="that one window may use")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="default: the first that is installed")
+    options = parser.parse_args(arguments)
+    try:
+        model = Model(options.model, num_threads=options.threads, runtime=options.runtime)
+        found = model.detect(_load(options.features), options.seconds_per_step)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    rows = zip(found["labels"], found["scores"].tolist(), found["segments"].tolist(), strict=True)
+    entries = [{"label": label, "score": score, "segment": segment} for label, score, segment in rows]
+    name = pathlib.Path(options.features).stem
+    print(json.dumps({"version": "VERSION 1.3", "results": {name: entries}, "external_data": {}}))
+    return 0
+
+
+def _load(path: str) -> np.ndarray:
+    """Maps the file: a recording of many hours need not fit in memory."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).split(". ")[0]  # numpy goes on to advise unpickling
+        raise ValueError(f"{path}: not a readable .npy matrix ({reason})") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: not a readable .npy matrix (it is an .npz archive: save its matrix with np.save)")
+    return array
+
+
+if __name__ == "__main__":
+    sys.exit(main())
