@@ -44,6 +44,7 @@ tf.get_logger().setLevel("ERROR")  # loading into a session is called deprecated
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 MODEL = "a2net"
+_LAST_TYPE = 100  # of tensors; above it are references to variables
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 STATUS = {code.value[0]: code for code in grpc.StatusCode}  # TensorFlow's codes are gRPC's
 HTTP_STATUS = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404}
@@ -131,12 +132,18 @@ class Models:
 def parse_tensor(name: str, proto) -> np.ndarray:
     """The value of a TensorProto, parsed by the C++ code that the real server parses it with.
 
-    What no address space holds is refused untried: TensorFlow would try for 10 seconds, and hold Python's lock.
+    What no address space holds is refused untried: TensorFlow would try for 10 seconds, and hold Python's lock. So is
+    what is no number or has content of another length than its shape says: ``tf.io.parse_tensor`` never gives back the
+    memory of what it refuses.
     """
     if math.prod(max(dimension.size, 1) for dimension in proto.tensor_shape.dim) > 2**47:
         raise invalid(f"tensor parsing error: {name}")
     try:
         dtype = tf.dtypes.as_dtype(proto.dtype)
+        num_bytes = dtype.size * math.prod(dimension.size for dimension in proto.tensor_shape.dim)
+        is_number = dtype.is_integer or dtype.is_floating or dtype.is_bool or dtype.is_complex
+        if proto.dtype > _LAST_TYPE or not is_number or len(proto.tensor_content) not in (0, num_bytes):
+            raise invalid(f"tensor parsing error: {name}")
         return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
     except (TypeError, ValueError, AttributeError, NotImplementedError, tf.errors.OpError):
         raise invalid(f"tensor parsing error: {name}") from None
