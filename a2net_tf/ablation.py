@@ -217,8 +217,8 @@ def _deviation(row: dict) -> float:
 def _write(config: Config, rows: Sequence[dict]) -> None:
     folder = pathlib.Path(config.workdir)
     table = format_ablation(rows)
-    title = f"{config.ablation}: {config.dataset}, split {config.eval_split}, seeds {', '.join(rows[0]['seeds'])}"
-    print(f"{title}\n{table}")
+    title = f"{config.ablation}: {config.dataset}, seeds {', '.join(rows[0]['seeds'])}"
+    print(f"{title}, split {config.eval_split}\n{table}")
     paths = [folder / _output_name(config, suffix) for suffix in ("json", "csv", "png")]
     results.keep_previous(*paths)
     results.write_json(
