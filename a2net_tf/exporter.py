@@ -4,10 +4,8 @@ import dataclasses
 import itertools
 import pathlib
 
-import numpy as np
-
 from a2net_tf import config as settings
-from a2net_tf import inference, results
+from a2net_tf import inference, results, run_directory
 from a2net_tf import records as schema
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
@@ -98,8 +96,6 @@ def _samples(current: Run, split: str, *, or_random: bool = True) -> list[dict]:
         if not or_random:
             raise
         print(f"comparing on random sequences ({error})")
-    random = np.random.default_rng(0)
-    mean, variance = current.statistics or (0.0, 1.0)
     lengths = (1, config.window_steps, 5 * config.window_steps + 3)
-    features = [random.normal(mean, np.sqrt(variance), (n, current.num_features)).astype(np.float32) for n in lengths]
+    features = [run_directory.random_features(current, length) for length in lengths]
     return [{"features": f, "num_steps": len(f), "feature_stride_seconds": current.seconds_per_step} for f in features]

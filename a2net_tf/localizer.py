@@ -1,7 +1,7 @@
 """From a whole sequence's features to detections in seconds. What is evaluated is what is served."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import keras
@@ -104,6 +104,7 @@ class Localizer(tf.Module):
             self.members = [Member([each], settings) for each, settings in [(network, config), *others]]
         self._is_anchor_based = np.concatenate([member.is_anchor_based for member in self.members])
         self.class_names = tuple(class_names)
+        self._also_reported = dict(also_reported)
         self.first_step_seconds = float(first_step_seconds)
         self.num_features = int(network.inputs[0].shape[-1])
         self._labels = tf.constant(self.class_names)
@@ -133,6 +134,19 @@ class Localizer(tf.Module):
             )
             for branch in self.branches
         }
+
+    def with_networks(self, change: Callable[[keras.Model], keras.Model]) -> "Localizer":
+        """The same localizer with ``change(network)`` in place of each network."""
+        pairs = [(change(network), member.config) for member in self.members for network in member.networks]
+        (first, _), *others = pairs
+        return Localizer(
+            first,
+            self.config,
+            self.class_names,
+            self.first_step_seconds,
+            others=others,
+            also_reported=self._also_reported,
+        )
 
     @property
     def branches(self) -> tuple[str, ...]:

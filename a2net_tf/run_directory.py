@@ -98,6 +98,12 @@ def _load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: damaged ({reason})") from None
 
 
+def random_features(run: Run, *shape: int) -> np.ndarray:
+    """f32[*shape, D] that resemble the training features; the same in every call."""
+    mean, variance = run.statistics or (0.0, 1.0)
+    return np.random.default_rng(0).normal(mean, np.sqrt(variance), (*shape, run.num_features)).astype(np.float32)
+
+
 def build_network(run: Run) -> keras.Model:
     """The run's network with fresh weights."""
     return build_model(run.config, run.num_features, len(run.class_names), statistics=run.statistics)

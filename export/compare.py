@@ -66,6 +66,14 @@ class Form(NamedTuple):
     find: Callable[[dict], Detections]
 
 
+class Answers(NamedTuple):
+    """What a form gives for the compared windows (segments f32[N, P, 2], scores f32[N, P]) and for every sequence."""
+
+    segments: np.ndarray
+    scores: np.ndarray
+    found: list[Detections]
+
+
 class Model(NamedTuple):
     """What is compared: the trained network in float32 and bfloat16, and sequences to compare on."""
 
@@ -104,9 +112,10 @@ def compare(config: Config, given: frozenset[str]) -> None:
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             process.submit(_write, name, config, given, str(folder / _file_name(name))).result()
     forms = list(_forms(model, folder))
-    windows_ = _windows(model, _BATCH)
-    times = _measure(forms, windows_)
-    rows = [_row(form, forms[0], model, windows_, times[form.name]) for form in forms]
+    batch = _windows(model, _BATCH)
+    times = _measure(forms, batch)
+    reference = _answers(forms[0], model, batch)
+    rows = [_row(form, _answers(form, model, batch), reference, model, times[form.name]) for form in forms]
     origin = {"workdir": config.workdir, "dataset": model.run.config.dataset, "split": model.run.config.eval_split}
     print(format_rows(rows))
     results.keep_previous(folder / "compare.json")
@@ -328,26 +337,29 @@ def _seconds(form: Form, batch: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-def _row(form: Form, reference: Form, model: Model, batch: np.ndarray, times: dict[str, list[float]]) -> dict[str, Any]:
+def _answers(form: Form, model: Model, batch: np.ndarray) -> Answers:
+    return Answers(*form.candidates(batch), [form.find(sequence) for sequence in model.sequences])
+
+
+def _row(
+    form: Form, answers: Answers, reference: Answers, model: Model, times: dict[str, list[float]]
+) -> dict[str, Any]:
     """Everything about one form, JSON-ready."""
-    pairs = zip(form.candidates(batch), reference.candidates(batch), strict=True)
-    segments, scores = (float(np.abs(a - b).max()) for a, b in pairs)
-    found = [form.find(sequence) for sequence in model.sequences]
-    expected = [reference.find(sequence) for sequence in model.sequences]
-    confident = [e.select(e.scores > _CONFIDENT) for e in expected]
+    raw = {name: getattr(answers, name) - getattr(reference, name) for name in ("segments", "scores")}
+    confident = [e.select(e.scores > _CONFIDENT) for e in reference.found]
     off_seconds, off_score = np.max(
-        [detection_differences(e, f) for e, f in zip(confident, found, strict=True)], axis=0
+        [detection_differences(e, f) for e, f in zip(confident, answers.found, strict=True)], axis=0
     )
     return {
         "form": form.name,
         "bytes": form.num_bytes,
         "load_seconds": form.load_seconds,
         "one_window_ms": {"median": _ms(times["one"], 50), "p99": _ms(times["one"], 99)},
-        "batch_ms": {"windows": len(batch), "median": _ms(times["batch"], 50), "p99": _ms(times["batch"], 99)},
-        "windows_per_second": len(batch) / statistics.median(times["batch"]),
-        "raw_difference": {"segments": segments, "scores": scores},
+        "batch_ms": {"windows": _BATCH, "median": _ms(times["batch"], 50), "p99": _ms(times["batch"], 99)},
+        "windows_per_second": _BATCH / statistics.median(times["batch"]),
+        "raw_difference": {name: float(np.abs(difference).max()) for name, difference in raw.items()},
         "detection_difference": {"seconds": float(off_seconds), "score": float(off_score)},
-        "average_mAP": _average_map(found, model),
+        "average_mAP": _average_map(answers.found, model),
     }
 
 

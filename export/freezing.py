@@ -1,7 +1,7 @@
 """Networks as functions with constant weights, which CPU kernels lay out once and keep (prepacking)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -86,7 +86,7 @@ def _without_unused(graph_def: tf.compat.v1.GraphDef, outputs: list[str]) -> tf.
     return tf.compat.v1.GraphDef(node=kept, versions=graph_def.versions)
 
 
-def freeze(localizer: Localizer, also_reported: Mapping[str, str]) -> Localizer:
+def freeze(localizer: Localizer) -> Localizer:
     """The same localizer with constants for weights.
 
     Raises:
@@ -96,13 +96,4 @@ def freeze(localizer: Localizer, also_reported: Mapping[str, str]) -> Localizer:
     size = sum(4 * math.prod(weight.shape) for weight in weights)
     if size > _MOST_BYTES:
         raise UserError(f"{size / 1e9:.1f} GB of weights do not fit into a graph as constants: add --nofreeze")
-    pairs = [(FrozenNetwork(n), member.config) for member in localizer.members for n in member.networks]
-    (first, _), *others = pairs
-    return Localizer(
-        first,
-        localizer.config,
-        localizer.class_names,
-        localizer.first_step_seconds,
-        others=others,
-        also_reported=also_reported,
-    )
+    return localizer.with_networks(FrozenNetwork)

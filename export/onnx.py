@@ -18,7 +18,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tensorflow.python.util import deprecation
 
 from a2net_tf import config as settings
-from a2net_tf import results
+from a2net_tf import results, run_directory
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.export.saved_model import Exported
@@ -38,6 +38,7 @@ _OPSET = 17  # which onnxruntime knows since 1.12
 _TOLERANCE = 1e-4  # scores, and segments as fractions of the window
 _MAX_OTHER_CLASSES = 1e-3  # share of candidates: where two classes are equally likely, rounding decides
 _PREFIX = "candidate_"
+_COMPARED_WINDOWS = 8
 
 # From candidates to detections, as ``postprocess.suppress`` does it: the class as a second coordinate keeps classes
 # apart, so that one call without classes suppresses class by class. The operator lists what it keeps as (window, 0,
@@ -107,7 +108,9 @@ def export_onnx(
     if detections:
         _append_suppression(model, localizer.config)
     _describe(model, run)
-    windows = _random_windows(run) if windows is None else np.asarray(windows, np.float32)
+    if windows is None:
+        windows = run_directory.random_features(run, _COMPARED_WINDOWS, run.config.window_steps)
+    windows = np.asarray(windows, np.float32)
     with results.replace_file(path) as temporary:
         onnx.save(model, temporary)
         onnx.checker.check_model(temporary, full_check=True)
@@ -235,12 +238,6 @@ def _describe(model: onnx.ModelProto, run: Run) -> None:
     }
     onnx.helper.set_model_props(model, description)
     model.producer_name = "a2net_tf"
-
-
-def _random_windows(run: Run) -> np.ndarray:
-    mean, variance = run.statistics or (0.0, 1.0)
-    shape = (8, run.config.window_steps, run.num_features)
-    return np.random.default_rng(0).normal(mean, np.sqrt(variance), shape).astype(np.float32)
 
 
 def _difference(

@@ -157,7 +157,7 @@ def export(
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    module = Exported(freezing.freeze(localizer, run.also_reported) if freeze else localizer, run)
+    module = Exported(freezing.freeze(localizer) if freeze else localizer, run)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         written = pathlib.Path(temporary, "saved_model")
         tf.saved_model.save(module, str(written), signatures=module.signatures)

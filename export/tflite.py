@@ -19,7 +19,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from a2net_tf import anchors as pyramid
-from a2net_tf import results
+from a2net_tf import results, run_directory
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.export import tflite_run
@@ -74,7 +74,7 @@ def export_tflite(
     if quantization == "int8" and not samples:
         raise UserError("int8 needs sequences of the training split to calibrate on; is --data_dir wrong?")
     results.check_writable(path)
-    windows, copy = _windows(localizer, run, samples), _float32_copy(localizer)
+    windows, copy = _windows(localizer, run, samples), localizer.with_networks(_in_float32)
     compared = windows[_spread(len(windows), _COMPARED_WINDOWS)]
     expected = _candidate_scores(copy, copy.window_candidates(tf.constant(compared))).numpy()
     least_bytes = _num_kernel_weights(copy) * QUANTIZATIONS[quantization]
@@ -91,9 +91,7 @@ def _windows(localizer: Localizer, run: Run, samples: Sequence[dict]) -> np.ndar
     """f32[N, W, D]: at most _CALIBRATION_WINDOWS of the samples' windows; random ones if there are no samples."""
     config = localizer.config
     if not samples:
-        mean, variance = run.statistics or (0.0, 1.0)
-        shape = (_COMPARED_WINDOWS, config.window_steps, run.num_features)
-        return np.random.default_rng(0).normal(mean, np.sqrt(variance), shape).astype(np.float32)
+        return run_directory.random_features(run, _COMPARED_WINDOWS, config.window_steps)
     places = [
         (number, start)
         for number, sample in enumerate(samples)
@@ -112,14 +110,8 @@ def _spread(total: int, most: int) -> np.ndarray:
     return np.linspace(0, total - 1, min(total, most)).astype(int)
 
 
-def _float32_copy(localizer: Localizer) -> Localizer:
-    """The same with float32 convolutions, whatever they were trained in: TFLite has no others."""
-    pairs = [(_in_float32(n), member.config) for member in localizer.members for n in member.networks]
-    (first, _), *others = pairs
-    return Localizer(first, localizer.config, localizer.class_names, localizer.first_step_seconds, others=others)
-
-
 def _in_float32(network: keras.Model) -> keras.Model:
+    """A copy with float32 convolutions, whatever they were trained in: TFLite has no others."""
     description = network.to_json()
     for name in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16"):
         description = description.replace(f'"{name}"', '"float32"')
