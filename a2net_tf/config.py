@@ -136,6 +136,13 @@ class Config:
         "training",
         ("float32", "bfloat16", "float16"),
     )
+    convolution: str = _setting(
+        "auto",
+        "Strides and kernels of one step as matrix products, which CPUs are faster at, or by the operator for "
+        "convolutions (direct), where there is a GPU. Weights and results are the same.",
+        "training",
+        ("auto", "product", "direct"),
+    )
     jit_compile: bool = _setting(False, "Compile the training step with XLA; needs --nodeterministic.", "training")
     deterministic: bool = _setting(True, "Bit-equal runs for equal seeds, at some cost on GPUs.", "training")
     validate_every: int = _setting(1, "Epochs between two looks at --validation_split.", "epochs")

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from a2net_tf import anchors
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 
@@ -50,24 +52,93 @@ def build_model(
     return keras.Model(inputs, outputs, name="a2net")
 
 
-def _convolution(
-    filters: int, kernel: int, config: Config, *, stride: int = 1, name: str, **kwargs
-) -> keras.layers.Conv1D:
-    """Conv1D with the release's initial weights.
+class Convolution(keras.layers.Layer):
+    """A convolution over steps, padded by (kernel - 1) / 2 on both sides whatever the stride ("same" pads 0 + 1 at 2).
 
-    "same" pads an odd kernel by (kernel - 1) / 2 on both sides at stride 1. At stride 2 it would pad 0 + 1, so there
-    the caller pads and the convolution is "valid".
+    Args:
+        filters: output channels.
+        size: steps of the kernel: 1, or an odd number.
+        stride: 1; or 2, for kernels of three steps and an even number of steps.
+        activation: after the bias, or None.
+        as_product: compute kernels of one step, and strides of two, as one matrix product. The arithmetic is the same;
+            on CPUs the operator for convolutions is up to ten times slower there, above all backwards.
+        joined: lengths of the levels that the input holds one after the other, a step of zeros after each. The output
+            gets zeros there too: the padding that the next convolution would see if each level came alone.
     """
-    kwargs = {"activation": "relu", "dtype": dtype_policy(config), **kwargs}
-    return keras.layers.Conv1D(
-        filters,
-        kernel,
-        strides=stride,
-        padding="same" if stride == 1 else "valid",
-        kernel_initializer="he_uniform",
-        name=name,
+
+    def __init__(
+        self,
+        filters: int,
+        size: int,
+        stride: int,
+        *,
+        activation: str | None,
+        as_product: bool,
+        joined: Sequence[int] = (),
         **kwargs,
-    )
+    ):
+        super().__init__(**kwargs)
+        self.filters, self.size, self.stride = filters, size, stride
+        self.activation = keras.activations.get(activation)
+        self.as_product = as_product and (size == 1 or stride == 2)
+        self.joined = list(joined)
+
+    def build(self, input_shape):
+        """Creates kernel [size, in, filters] with the release's initial weights, and bias [filters]."""
+        self.kernel = self.add_weight((self.size, input_shape[-1], self.filters), "he_uniform", name="kernel")
+        self.bias = self.add_weight((self.filters,), "zeros", name="bias")
+
+    def call(self, inputs):
+        """[B, T, in] -> [B, T / stride, filters]."""
+        steps = inputs.shape[1] // self.stride
+        # Bias and activation directly after the operator, so that TensorFlow computes all three as one.
+        x = self._product(inputs) if self.as_product else self._convolve(inputs)
+        x = self.activation(tf.nn.bias_add(x, self.bias))
+        x = tf.reshape(x, (-1, steps, self.filters))
+        if self.joined:
+            x *= tf.constant([[inside] for length in self.joined for inside in (1,) * length + (0,)], x.dtype)
+        return x
+
+    def _convolve(self, inputs):
+        if self.stride == 1:
+            return tf.nn.conv2d(tf.expand_dims(inputs, 1), tf.expand_dims(self.kernel, 0), 1, "SAME")
+        padded = _pad(inputs, self.size // 2)
+        return tf.nn.conv2d(tf.expand_dims(padded, 1), tf.expand_dims(self.kernel, 0), [1, self.stride], "VALID")
+
+    def _product(self, inputs):
+        rows = inputs if self.size == 1 else _triples(inputs)
+        return tf.matmul(
+            tf.reshape(rows, (-1, rows.shape[-1])), tf.reshape(self.kernel, (rows.shape[-1], self.filters))
+        )
+
+    def compute_output_shape(self, input_shape):
+        """[B, T / stride, filters]."""
+        return (input_shape[0], input_shape[1] // self.stride, self.filters)
+
+
+def _pad(inputs, steps: int):
+    return tf.pad(inputs, [[0, 0], [steps, steps], [0, 0]])
+
+
+def _triples(inputs):
+    """The steps 2j - 1, 2j and 2j + 1 side by side: [B, T, C] -> [B, T / 2, 3 C]; T is even.
+
+    Two neighbours already lie side by side in memory, so only the third has to be brought to them.
+    """
+    steps, channels = inputs.shape[1:]
+    pairs = tf.reshape(_pad(inputs, 1), (-1, steps // 2 + 1, 2 * channels))
+    # tf.slice, because the gradient of pairs[:, 1:] is many times slower.
+    first, third = tf.slice(pairs, [0, 0, 0], [-1, steps // 2, -1]), tf.slice(pairs, [0, 1, 0], [-1, -1, channels])
+    return tf.concat([first, third], axis=-1)
+
+
+def _convolution(filters: int, size: int, config: Config, *, stride: int = 1, **kwargs) -> Convolution:
+    """A convolution as the settings have it."""
+    kwargs = {"activation": "relu", "dtype": dtype_policy(config), **kwargs}
+    as_product = config.convolution == "product"
+    if config.convolution == "auto":
+        as_product = not tf.config.list_physical_devices("GPU")
+    return Convolution(filters, size, stride, as_product=as_product, **kwargs)
 
 
 def _pyramid(x: keras.KerasTensor, config: Config) -> list[keras.KerasTensor]:
@@ -77,24 +148,27 @@ def _pyramid(x: keras.KerasTensor, config: Config) -> list[keras.KerasTensor]:
     x = keras.layers.MaxPooling1D(2, dtype=dtype_policy(config), name="pool")(x)
     levels = []
     for i, channels in enumerate(config.level_channels[: config.num_levels], start=1):
-        stride = 1 if i == 1 else 2
-        if stride == 2:
-            x = keras.layers.ZeroPadding1D(1, dtype=dtype_policy(config), name=f"pad{i}")(x)
-        x = _convolution(channels, 3, config, stride=stride, name=f"conv{i}")(x)
+        x = _convolution(channels, 3, config, stride=1 if i == 1 else 2, name=f"conv{i}")(x)
         levels.append(x)
     return levels
 
 
 def _anchor_free_head(levels: Sequence[keras.KerasTensor], num_logits: int, config: Config) -> dict:
-    """Per-level reduction, two branches shared by all levels, one learned scale of the distances per level."""
-    classify = _branch(num_logits, config, name="anchor_free_class")
-    regress = _branch(2, config, name="anchor_free_distance")
-    logits, distances = [], []
+    """Per-level reduction, two branches shared by all levels, one learned scale of the distances per level.
+
+    The levels go through the branches as one sequence with a step of zeros after each, which is what padding would put
+    there: one large convolution instead of many small ones.
+    """
+    reduced = []
     for i, level in enumerate(levels, start=1):
-        reduced = _convolution(config.head_channels, 1, config, name=f"anchor_free_reduce{i}")(level)
-        logits.append(classify(reduced))
-        distances.append(LevelScale(name=f"anchor_free_scale{i}")(regress(reduced)))
-    all_distances = keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_distances_raw")(distances)
+        x = _convolution(config.head_channels, 1, config, name=f"anchor_free_reduce{i}")(level)
+        reduced.append(keras.layers.ZeroPadding1D((0, 1), dtype=dtype_policy(config), name=f"gap{i}")(x))
+    joined = keras.layers.Concatenate(axis=1, dtype=dtype_policy(config), name="joined")(reduced)
+    lengths = anchors.level_lengths(config.window_steps, config.num_levels)
+    logits = _split(_branch(joined, lengths, num_logits, config, name="anchor_free_class"), lengths)
+    distances = _split(_branch(joined, lengths, 2, config, name="anchor_free_distance"), lengths)
+    scaled = [LevelScale(name=f"anchor_free_scale{i}")(part) for i, part in enumerate(distances, start=1)]
+    all_distances = keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_distances_raw")(scaled)
     activation = None if config.distance_activation == "none" else config.distance_activation
     activate = keras.layers.Activation(activation, dtype="float32", name="anchor_free_distances")
     return {
@@ -103,13 +177,19 @@ def _anchor_free_head(levels: Sequence[keras.KerasTensor], num_logits: int, conf
     }
 
 
-def _branch(outputs: int, config: Config, *, name: str) -> keras.Model:
-    """Two hidden convolutions and a prediction. Its length is free: one branch serves all levels."""
-    inputs = keras.Input((None, config.head_channels), dtype=config.precision)
-    x = _convolution(config.head_channels, 3, config, name=f"{name}_conv1")(inputs)
-    x = _convolution(config.head_channels, 3, config, name=f"{name}_conv2")(x)
-    x = _convolution(outputs, 3, config, activation=None, dtype="float32", name=f"{name}_predict")(x)
-    return keras.Model(inputs, x, name=name)
+def _branch(
+    x: keras.KerasTensor, lengths: Sequence[int], outputs: int, config: Config, *, name: str
+) -> keras.KerasTensor:
+    """Two hidden convolutions and a prediction, on joined levels."""
+    for i in (1, 2):
+        x = _convolution(config.head_channels, 3, config, joined=lengths, name=f"{name}_conv{i}")(x)
+    return _convolution(outputs, 3, config, activation=None, dtype="float32", joined=lengths, name=f"{name}_predict")(x)
+
+
+def _split(joined: keras.KerasTensor, lengths: Sequence[int]) -> list[keras.KerasTensor]:
+    """The levels of a joined sequence, without the gaps."""
+    bounds = np.cumsum([part for length in lengths for part in (length, 1)])
+    return keras.ops.split(joined, bounds[:-1].tolist(), axis=1)[::2]
 
 
 def dtype_policy(config: Config) -> str:
@@ -128,11 +208,8 @@ def _anchor_based_head(levels: Sequence[keras.KerasTensor], num_logits: int, con
         )
         rows.append(keras.layers.Reshape((-1, values), dtype="float32", name=f"anchors{i}")(layer(level)))
     x = keras.layers.Concatenate(axis=1, dtype="float32", name="anchors")(rows)
-    return {
-        "anchor_logits": x[..., :num_logits],
-        "anchor_overlap": x[..., num_logits],
-        "anchor_offsets": x[..., num_logits + 1 :],
-    }
+    logits, overlap, offsets = keras.ops.split(x, [num_logits, num_logits + 1], axis=-1)
+    return {"anchor_logits": logits, "anchor_overlap": keras.ops.squeeze(overlap, -1), "anchor_offsets": offsets}
 
 
 class LevelScale(keras.layers.Layer):
@@ -148,3 +225,14 @@ class LevelScale(keras.layers.Layer):
     def call(self, inputs):
         """[...] -> [...]."""
         return inputs * self.scale
+
+
+def plain_copy(network: keras.Model) -> keras.Model:
+    """A copy with direct convolutions in float32, however the network was trained: what other formats convert well."""
+    description = network.to_json().replace('"as_product": true', '"as_product": false')
+    for name in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16"):
+        description = description.replace(f'"{name}"', '"float32"')
+    layers = {layer.__name__: layer for layer in (Convolution, LevelScale)}
+    copy = keras.models.model_from_json(description, custom_objects=layers)
+    copy.set_weights(network.get_weights())
+    return copy

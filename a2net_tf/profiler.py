@@ -8,6 +8,8 @@ from collections import Counter
 import keras
 import tensorflow as tf
 
+from a2net_tf.model import Convolution
+
 _PARTS = {
     "base": r"base\d$",
     "features": r"conv\d+$",
@@ -19,9 +21,8 @@ _PARTS = {
 def profile(network: keras.Model) -> dict:
     """Counts what one window costs.
 
-    Multiply-adds are read off the convolutions of the traced graph (kernel size x input channels x output channels x
-    output length), so layers that run once per level count as often as they run. Activations, pooling and biases are
-    not counted, as is usual.
+    Multiply-adds are those of the convolutions: kernel size x input channels x output channels x output length, of all
+    levels where they share a layer. Activations, pooling and biases are not counted, as is usual.
 
     Returns:
         ``parameters`` and ``multiply_adds`` in total, and ``parts``: {name: {"parameters", "multiply_adds"}}. Only
@@ -56,15 +57,11 @@ def window_milliseconds(network: keras.Model, *, repetitions: int = 30) -> float
 
 
 def _convolutions(network: keras.Model) -> list[tuple[str, int]]:
-    """(operation name, multiply-adds) of every convolution in the graph of one window."""
-    signature = tf.TensorSpec((1, *network.inputs[0].shape[1:]), tf.float32)
-    graph = tf.function(lambda x: network(x, training=False)).get_concrete_function(signature).graph
-    found = []
-    for operation in graph.get_operations():
-        if operation.type == "Conv2D":
-            kernel, output = operation.inputs[1].shape, operation.outputs[0].shape
-            found.append((operation.name, kernel.num_elements() * output[1] * output[2]))
-    return found
+    """(name, multiply-adds) of every convolution, for one window."""
+    layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
+    # What joins levels is not counted: nothing reads the output there.
+    steps = [sum(layer.joined) or layer.output.shape[1] for layer in layers]
+    return [(layer.name, layer.kernel.shape.num_elements() * n) for layer, n in zip(layers, steps, strict=True)]
 
 
 def _part(path: str) -> str:

@@ -15,6 +15,7 @@ from a2net_tf import anchors as pyramid
 from a2net_tf import input_pipeline, losses, results, run_directory, targets
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
+from a2net_tf.optimizer import FusedAdam
 from a2net_tf.run_directory import Run
 
 
@@ -157,7 +158,7 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Opt
     boundaries = [epoch * steps_per_epoch - 1 for epoch in config.decay_epochs]
     rates = [config.learning_rate * config.decay_factor**i for i in range(len(boundaries) + 1)]
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates) if boundaries else config.learning_rate
-    optimizer = keras.optimizers.Adam(
+    optimizer = FusedAdam(
         rate,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema_momentum > 0,

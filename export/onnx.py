@@ -23,6 +23,7 @@ from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.export.saved_model import Exported
 from a2net_tf.localizer import Localizer
+from a2net_tf.model import plain_copy
 from a2net_tf.postprocess import Candidates, Detections, suppress
 from a2net_tf.run_directory import Run
 
@@ -103,7 +104,7 @@ def export_onnx(
     """
     _check_settings(localizer, detections)
     results.check_writable(path)
-    exported = Exported(localizer, run)
+    exported = Exported(localizer.with_networks(plain_copy), run)
     model = _convert_candidates(exported)
     if detections:
         _append_suppression(model, localizer.config)

@@ -24,7 +24,7 @@ from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.export import tflite_run
 from a2net_tf.localizer import Localizer
-from a2net_tf.model import LevelScale
+from a2net_tf.model import plain_copy
 from a2net_tf.postprocess import Candidates
 from a2net_tf.run_directory import Run
 
@@ -74,7 +74,7 @@ def export_tflite(
     if quantization == "int8" and not samples:
         raise UserError("int8 needs sequences of the training split to calibrate on; is --data_dir wrong?")
     results.check_writable(path)
-    windows, copy = _windows(localizer, run, samples), localizer.with_networks(_in_float32)
+    windows, copy = _windows(localizer, run, samples), localizer.with_networks(plain_copy)
     compared = windows[_spread(len(windows), _COMPARED_WINDOWS)]
     expected = _candidate_scores(copy, copy.window_candidates(tf.constant(compared))).numpy()
     least_bytes = _num_kernel_weights(copy) * QUANTIZATIONS[quantization]
@@ -108,16 +108,6 @@ def _windows(localizer: Localizer, run: Run, samples: Sequence[dict]) -> np.ndar
 def _spread(total: int, most: int) -> np.ndarray:
     """i64[n]: all of 0..total-1, or ``most`` of them from the first to the last."""
     return np.linspace(0, total - 1, min(total, most)).astype(int)
-
-
-def _in_float32(network: keras.Model) -> keras.Model:
-    """A copy with float32 convolutions, whatever they were trained in: TFLite has no others."""
-    description = network.to_json()
-    for name in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16"):
-        description = description.replace(f'"{name}"', '"float32"')
-    copy = keras.models.model_from_json(description, custom_objects={"LevelScale": LevelScale})
-    copy.set_weights(network.get_weights())
-    return copy
 
 
 def _convert_window(localizer: Localizer, quantization: str) -> bytes:

@@ -59,6 +59,7 @@ OTHERS = {
     "ema_momentum": ("0.999", 0.999),
     "shuffle_buffer": ("10", 10),
     "precision": ("bfloat16", "bfloat16"),
+    "convolution": ("direct", "direct"),
     "jit_compile": ("true", True),
     "deterministic": ("false", False),
     "validate_every": ("5", 5),

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
-from a2net_tf.model import LevelScale, build_model
+from a2net_tf.model import LevelScale, build_model, plain_copy
 
 RANDOM = np.random.default_rng(0)
 FREE = {"anchor_free_logits", "anchor_free_distances"}
@@ -81,8 +81,6 @@ def relu(x):
 def slow_network(network, config, x, num_logits):
     """Table II of the paper on one window [steps, features], from the network's weights, in float64."""
     weights = {layer.name: layer.get_weights() for layer in network.layers}
-    for branch in ("anchor_free_class", "anchor_free_distance"):
-        weights.update({layer.name: layer.get_weights() for layer in network.get_layer(branch).layers})
     x = relu(convolve(x.astype(np.float64), *weights["base1"]))
     x = relu(convolve(x, *weights["base2"]))
     x = x.reshape(len(x) // 2, 2, -1).max(axis=1)
@@ -115,7 +113,14 @@ def impulse(config, step):
 
 
 @pytest.mark.parametrize("place", ["everywhere", "first", "last"])
-@pytest.mark.parametrize("changes", [{}, {"window_steps": 24, "num_levels": 3, "level_channels": (5, 8, 3)}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"convolution": "product"},
+        {"convolution": "direct"},
+        {"window_steps": 24, "num_levels": 3, "level_channels": (5, 8, 3)},
+    ],
+)
 def test_network_equals_a_plain_forward_pass(place, changes, make_config, make_network):
     config = make_config(**changes)
     network = make_network(config)
@@ -150,6 +155,40 @@ def test_both_branches_are_shared_by_all_levels(make_config):
     assert sum("anchor_free_distance_predict/kernel" in name for name in names) == 1
     assert sum("reduce" in name and "kernel" in name for name in names) == make_config().num_levels
     assert sum("/scale" in name for name in names) == make_config().num_levels
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_both_forms_of_convolution_have_the_same_gradients(precision, make_config, make_network):
+    found = []
+    for form in ("product", "direct"):
+        network = make_network(make_config(convolution=form, precision=precision))
+        features = tf.Variable(np.random.default_rng(1).normal(size=(3, 32, 5)), dtype=tf.float32)
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tf.reduce_sum(tf.square(value)) for value in network(features).values()])
+        found.append(tape.gradient(loss, [features, *(weight.value for weight in network.trainable_variables)]))
+    tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[precision]
+    for product, direct in zip(*found, strict=True):
+        scale = np.abs(direct).max()
+        assert scale > 0
+        np.testing.assert_allclose(product, direct, atol=tolerance * scale)
+
+
+def test_form_of_convolution_follows_the_device(make_config):
+    assert not tf.config.list_physical_devices("GPU"), "expects the direct form then"
+    network = build_model(make_config(), 5, 3)
+    products = {layer.name for layer in network.layers if getattr(layer, "as_product", False)}
+    assert products == {"base1", *(f"anchor_free_reduce{i}" for i in (1, 2, 3, 4)), "conv2", "conv3", "conv4"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_plain_copy_is_direct_and_float32(precision, make_config, make_network):
+    statistics = (np.arange(5, dtype=np.float32), np.full(5, 4, np.float32))
+    copy = plain_copy(make_network(make_config(precision=precision), statistics=statistics))
+    assert not any(getattr(layer, "as_product", False) for layer in copy.layers)
+    features = random_features(make_config())
+    exact = run(make_network(make_config(), statistics=statistics), features)
+    for name, value in run(copy, features).items():
+        np.testing.assert_allclose(value, exact[name], atol=1e-4, err_msg=name)
 
 
 # --- variations

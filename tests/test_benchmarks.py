@@ -1,0 +1,373 @@
+"""The benchmarks: the PyTorch network computes what the Keras network does, figures by hand, and the whole commands."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import measure
+from tests import tiny
+
+try:
+    import torch
+except ImportError:
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason='needs torch (pip install "a2net-tf[release]")')
+
+SIZES = (*tiny.NETWORK, "--num_features=5", "--num_classes=3", "--batch_size=4", "--nonormalize")
+
+
+def command(script, *arguments):
+    """Runs a benchmark as a user does, in a checkout that need not be installed."""
+    return subprocess.run(
+        [sys.executable, f"benchmarks/{script}.py", *arguments], cwd=tiny.REPO, capture_output=True, text=True
+    )
+
+
+# The PyTorch network
+
+
+@pytest.fixture(scope="module")
+def pair(make_config, make_network):
+    """The same weights in both frameworks, their losses, and a batch with a window without actions."""
+    from a2net_tf.trainer import Trainer
+    from benchmarks import pytorch_a2net, workloads
+
+    config = make_config(num_features=5, num_classes=3, feature_columns=(1, 5))
+    network = make_network(config)
+    theirs = pytorch_a2net.A2Net(config, 5, 3)
+    pytorch_a2net.copy_weights(theirs, network)
+    batch = workloads.training_batch(config)
+    batch["labels"][1] = 0
+    return Trainer(network, config), theirs, pytorch_a2net.Losses(config, torch.device("cpu")), batch
+
+
+def close(actual, expected):
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()))
+
+
+def their_outputs(theirs, batch):
+    return theirs(torch.from_numpy(batch["features"].transpose(0, 2, 1).copy()))
+
+
+@needs_torch
+def test_outputs_are_the_same(pair):
+    trainer, theirs, _, batch = pair
+    expected, found = trainer.network(batch["features"]), their_outputs(theirs, batch)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].shape == value.shape
+        close(found[name].detach(), value)
+
+
+@needs_torch
+def test_losses_and_gradients_are_the_same(pair):
+    """With the same negatives. The drawn ones are looked at below."""
+    import tensorflow as tf
+
+    from a2net_tf import anchors, release_weights, targets
+
+    trainer, theirs, losses, batch = pair
+    config, weights, seed = trainer.config, trainer.network.trainable_variables, tf.constant([3, 4])
+    tensors = {name: tf.constant(value) for name, value in batch.items()}
+    with tf.GradientTape() as tape:
+        outputs = trainer.network(tensors["features"], training=True)
+        expected, _ = trainer.losses_of(outputs, tensors, seed)
+    gradients = tape.gradient(expected["loss"], [w.value for w in weights])
+    defaults = anchors.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
+    decoded = anchors.decode_anchors(outputs["anchor_offsets"], defaults, config.center_scale, config.width_scale)
+    matches = targets.match_anchors(decoded, tensors["segments"], tensors["labels"])
+    negatives = targets.choose_negatives(matches, outputs["anchor_overlap"], ratio=config.negative_ratio, seed=seed)
+    assert matches.positive.numpy().any()
+
+    found = losses(
+        their_outputs(theirs, batch),
+        torch.from_numpy(batch["segments"]),
+        torch.from_numpy(batch["labels"]).long(),
+        torch.from_numpy(negatives.numpy()),
+    )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(value) > 0
+        close(found[name].detach(), value)
+    theirs.zero_grad()
+    found["loss"].backward()
+    ours = {"/".join(w.path.split("/")[-2:]): g.numpy() for w, g in zip(weights, gradients, strict=True)}
+    names = release_weights.tensor_names(config)
+    assert set(names.values()) == set(ours)
+    for name, parameter in theirs.named_parameters():
+        assert np.abs(ours[names[name]]).max() > 0
+        close(parameter.grad.numpy(), ours[names[name]].transpose().reshape(parameter.shape))
+
+
+@needs_torch
+def test_drawn_negatives(pair):
+    """All hard ones, and as many easy ones as positives on average; half of them in a window without positives."""
+    _, _, losses, _ = pair
+    number = 10_000
+    positive = torch.zeros((2, number), dtype=torch.bool)
+    positive[0, :1000] = True
+    overlap = torch.zeros((2, number))
+    overlap[0, 500:1500] = 0.9  # 500 positives, 500 hard negatives
+    chosen = losses.choose_negatives(positive, overlap)
+    assert not chosen[positive].any()
+    assert chosen[0, 1000:1500].all()
+    assert 850 < int(chosen[0, 1500:].sum()) < 1150
+    assert 4700 < int(chosen[1].sum()) < 5300
+
+
+@needs_torch
+def test_a_training_step_lowers_the_loss(pair):
+    from benchmarks import pytorch_a2net
+
+    trainer, _, _, batch = pair
+    torch.manual_seed(0)
+    training = pytorch_a2net.Training(trainer.config, batch, torch.device("cpu"))
+    losses = [training.step() for _ in range(30)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@needs_torch
+@pytest.mark.parametrize("overlap_score", ["raw", "sigmoid"])
+def test_evaluation_finds_the_same(make_config, make_network, tmp_path, overlap_score):
+    """A sequence with several windows and one shorter than a window, through both evaluations."""
+    pytest.importorskip("pandas", reason="the release's way of evaluating needs pandas")
+    from a2net_tf import inference
+    from a2net_tf.localizer import Localizer
+    from benchmarks import pytorch_a2net
+
+    config = make_config(overlap_score=overlap_score, anchor_based_lambda=0.6)
+    network, names, files = make_network(config), ["a", "b", "c"], []
+    for name, steps in (("long", 75), ("short", 20)):
+        files.append(str(tmp_path / f"{name}.npy"))
+        np.save(files[-1], np.random.default_rng(steps).normal(size=(steps, 5)).astype(np.float32))
+    theirs = pytorch_a2net.A2Net(config, 5, 3)
+    pytorch_a2net.copy_weights(theirs, network)
+    losses = pytorch_a2net.Losses(config, torch.device("cpu"))
+    output = str(tmp_path / "found.json")
+    pytorch_a2net.evaluate(theirs, losses, files, class_names=names, seconds_per_step=0.5, output=output)
+    written = json.loads((tmp_path / "found.json").read_text())["results"]
+
+    localizer = Localizer(network, config, names)
+    sources = inference.read_feature_files(str(tmp_path), num_features=5, seconds_per_step=0.5, first_step_seconds=0.0)
+    for source in sources:
+        [found] = inference.localize(localizer, source)
+        rows = written[found.video]
+        assert len(rows) == len(found.merged) > 5
+        close([row["score"] for row in rows], found.merged.scores)
+        close([row["segment"] for row in rows], found.merged.segments)
+        assert [row["label"] for row in rows] == [names[label] for label in found.merged.labels]
+
+
+@needs_torch
+def test_the_pytorch_process_holds_no_tensorflow():
+    """Its memory would be counted."""
+    code = "import sys, benchmarks.pytorch_a2net; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tiny.REPO).returncode == 0
+
+
+@needs_torch
+def test_settings_that_the_pytorch_network_does_not_have(make_config):
+    from a2net_tf.errors import UserError
+    from benchmarks import pytorch_a2net
+
+    with pytest.raises(UserError, match="--overlap_loss=mse"):
+        pytorch_a2net.A2Net(make_config(overlap_loss="mse"), 5, 3)
+
+
+# Figures by hand
+
+
+def test_calls_take_turns():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = measure.take_turns(calls, rounds=3, seconds=0.0)
+    assert "".join(order) == "ab" + "aabb" * 3  # once to trace; then in every turn one that is not counted
+    assert {name: [len(turn) for turn in turns] for name, turns in times.items()} == {"a": [1] * 3, "b": [1] * 3}
+
+
+def test_a_row_by_hand():
+    """Ratios are taken within a round: the second one met a busy machine."""
+    times = {
+        "Keras float32": [[0.5], [5.0], [0.5]],
+        measure.RIVAL: [[1.0], [10.0], [1.0]],
+        "limit float32": [[0.1], [1.0], [0.1]],
+        "limit memory": [[0.1], [1.0], [0.1]],
+    }
+    limits = {"float32": measure.Limit(None, 1e9), "memory": measure.Limit(None, 1e6)}
+    work = measure.Work(windows=32, multiply_adds=2e9, bytes=3e6)  # 0.2 s of products, 0.3 s of memory
+    row = measure.make_row("forward", "Keras float32", times, work, limits)
+    assert row["ms"]["median"] == 500
+    assert row["windows_per_second"] == 64
+    assert row["multiply_adds_per_second"] == 4e9
+    assert row["pytorch_ratio"]["median"] == pytest.approx(2)
+    assert row["limit_share"]["median"] == pytest.approx(0.6)
+    assert row["judged"]
+    theirs = measure.make_row("forward", measure.RIVAL, times, work, limits)
+    assert not theirs["judged"]
+    assert "pytorch_ratio" not in theirs
+
+
+def test_a_difference_that_noise_has_reversed_has_no_rate():
+    times = {"later": [[1.0], [1.0]], "earlier": [[0.5], [1.5]], "limit float32": [[0.1], [0.1]]}
+    times["part"] = measure.difference(times, "later", "earlier")
+    assert times["part"] == [[0.5], [-0.5]]
+    work = measure.Work(windows=1, multiply_adds=1e9)
+    row = measure.make_row("training", "part", times, work, {"float32": measure.Limit(None, 1e9)})
+    assert row.keys() == {"part", "name", "judged", "ms"}
+
+
+def rows_with(ratio, share, judged=True):
+    figures = {"pytorch_ratio": {"median": ratio}, "limit_share": {"median": share}}
+    return [{"part": "forward", "name": "x", "judged": judged, **figures}]
+
+
+@pytest.mark.parametrize(
+    ("now", "worse"),
+    [
+        (rows_with(1.72, 0.6), []),
+        (rows_with(1.68, 0.6), ["x PyTorch f32"]),
+        (rows_with(2.5, 0.4), ["of limit"]),
+        (rows_with(1.0, 0.1, judged=False), []),
+        ([{**rows_with(1.0, 0.1)[0], "name": "new"}], []),
+    ],
+)
+def test_what_counts_as_worse(now, worse):
+    _, found = measure.compare(now, rows_with(2.0, 0.6))
+    assert [title for line in found for title in ("x PyTorch f32", "of limit") if title in line] == worse
+
+
+def test_memory_is_that_of_the_process_alone():
+    ballast = np.ones(2**26)  # 512 MB here, which the other process must not count
+    value, peak = measure.in_fresh_process("benchmarks.measure", "default_threads")
+    assert value == measure.default_threads()
+    assert 5e6 < peak < ballast.nbytes
+
+
+# Whole commands
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The table and the JSON of all quick parts."""
+    file = tmp_path_factory.mktemp("speed") / "speed.json"
+    done = command("speed", *SIZES, "--quick", "--threads=1", f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout, file
+
+
+def test_every_part_has_rows(measured):
+    table, file = measured
+    written = json.loads(file.read_text())
+    rows = {part: [row["name"] for row in written["rows"] if row["part"] == part] for part in written_parts(written)}
+    assert set(rows) == {"limits", "forward", "training", "evaluation", "input", "memory"}
+    assert {"1 window, Keras float32", "32 windows, frozen bfloat16"} <= set(rows["forward"])
+    assert {"step of 4, Keras float32", "step of 4, Keras bfloat16"} <= set(rows["training"])
+    assert {f"  {part}, Keras float32" for part in ("forward", "targets and losses", "backward", "update")} <= set(
+        rows["training"]
+    )
+    assert all(name in table for names in rows.values() for name in names)
+    assert written["machine"]["threads"] == 1
+    assert written["versions"]["tensorflow"]
+    assert {row["name"] for row in written["rows"] if row["part"] == "memory" and row["peak_megabytes"] < 50} == set()
+
+
+@needs_torch
+def test_both_frameworks_are_in_every_part(measured):
+    written = json.loads(measured[1].read_text())
+    for part in ("limits", "forward", "training", "evaluation", "memory"):
+        names = [row["name"] for row in written["rows"] if row["part"] == part]
+        assert any("PyTorch" in name for name in names), part
+    judged = [row for row in written["rows"] if row["judged"] and row["part"] not in ("limits", "input")]
+    assert all("pytorch_ratio" in row for row in judged)
+
+
+def written_parts(written):
+    return dict.fromkeys(row["part"] for row in written["rows"])
+
+
+def test_a_ratio_that_fell_is_told_by_the_exit_status(measured, tmp_path):
+    """Against figures that no run reaches."""
+    stored = json.loads(measured[1].read_text())
+    for row in stored["rows"]:
+        for figure in measure.RATIOS:
+            if figure in row:
+                row[figure]["median"] *= 1000
+    (tmp_path / "stored.json").write_text(json.dumps(stored))
+    arguments = ("--quick", "--parts=forward", f"--compare={tmp_path / 'stored.json'}")
+    done = command("speed", *SIZES, *arguments)
+    assert done.returncode == 1, done.stderr
+    assert "worse: forward: 32 windows, Keras float32: of limit fell from" in done.stdout
+    refused = command("speed", *SIZES, "--base_channels=9", *arguments)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        f"error: {tmp_path / 'stored.json'}: measured with other settings: --base_channels"
+    ]
+
+
+def test_without_torch(tmp_path):
+    """A torch that cannot be found: one line says so, and the own rows are there."""
+    (tmp_path / "torch.py").write_text('raise ModuleNotFoundError("No module named torch", name="torch")')
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[0] = 'benchmarks/speed.py'; "
+        "from benchmarks import speed; sys.exit(speed.main(sys.argv[1:]))"
+    )
+    arguments = (*SIZES, "--quick", "--parts=forward", "--sizes=2")
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tiny.REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'pip install "a2net-tf[release]"' in done.stdout
+    assert "2 windows, Keras float32" in done.stdout
+    assert "PyTorch float32" not in done.stdout
+
+
+def test_scaling(tmp_path):
+    arguments = (*SIZES, "--quick", "--axes=levels,videos", f"--json={tmp_path / 'scaling.json'}")
+    done = command("scaling", *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
+    assert [(row["axis"], row["value"]) for row in rows] == [
+        ("levels", 1),
+        ("levels", 2),
+        ("videos", "1 min"),
+        ("videos", "2 min"),
+    ]
+    assert all(row["forward_ms"] > 0 and row["step_ms"] > 0 for row in rows[:2])
+    assert all(row["video_ms"] > row["suppression_ms"] > 0 for row in rows[2:])
+
+
+def test_an_axis_changes_one_setting(make_config):
+    from benchmarks import scaling
+
+    config = make_config(window_steps=64, num_levels=4, level_channels=(8, 7, 6, 5))
+    assert scaling.change(config, "levels", 2).level_channels == (8, 7)
+    assert scaling.change(config, "levels", 6).level_channels == (8, 7, 6, 5, 5, 5)
+    assert scaling.change(config, "classes", 9).num_classes == 9
+    assert scaling.change(config, "batch", 9).batch_size == 9
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("speed", ("--parts=speed",), "--parts: no part 'speed'; there are limits, forward"),
+        ("speed", ("--sizes=1,x",), "--sizes=1,x: expected whole numbers"),
+        ("speed", ("--quick",), "--num_features and --num_classes are needed"),
+        ("speed", (*SIZES, "--compare=missing.json"), "missing.json: cannot be read"),
+        ("scaling", ("--axes=height",), "--axes: no axis 'height'; there are classes, levels"),
+        ("scaling", ("--widow_steps=3",), "Unknown command line flag 'widow_steps'"),
+    ],
+)
+def test_mistakes(script, arguments, message):
+    done = command(script, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["speed", "scaling"])
+def test_help(script):
+    done = command(script, "--help")
+    assert done.returncode == 0
+    assert f"python benchmarks/{script}.py --flagfile=configs/thumos14.flags" in done.stdout
