@@ -227,11 +227,22 @@ class LevelScale(keras.layers.Layer):
         return inputs * self.scale
 
 
+def inference_copy(network: keras.Model) -> keras.Model:
+    """A copy whose weights have the type that they are computed in: cast once, not in every call. Not for training."""
+    return _copy(network, {f'"mixed_{name}"': f'"{name}"' for name in ("bfloat16", "float16")})
+
+
 def plain_copy(network: keras.Model) -> keras.Model:
     """A copy with direct convolutions in float32, however the network was trained: what other formats convert well."""
-    description = network.to_json().replace('"as_product": true', '"as_product": false')
-    for name in ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16"):
-        description = description.replace(f'"{name}"', '"float32"')
+    types = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+    return _copy(network, {'"as_product": true': '"as_product": false', **{f'"{t}"': '"float32"' for t in types}})
+
+
+def _copy(network: keras.Model, changes: dict[str, str]) -> keras.Model:
+    """A copy with other settings of its layers: ``changes`` says what replaces what in the network's JSON."""
+    description = network.to_json()
+    for old, new in changes.items():
+        description = description.replace(old, new)
     layers = {layer.__name__: layer for layer in (Convolution, LevelScale)}
     copy = keras.models.model_from_json(description, custom_objects=layers)
     copy.set_weights(network.get_weights())

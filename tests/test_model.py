@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
-from a2net_tf.model import LevelScale, build_model, plain_copy
+from a2net_tf.model import LevelScale, build_model, inference_copy, plain_copy
 
 RANDOM = np.random.default_rng(0)
 FREE = {"anchor_free_logits", "anchor_free_distances"}
@@ -189,6 +189,19 @@ def test_plain_copy_is_direct_and_float32(precision, make_config, make_network):
     exact = run(make_network(make_config(), statistics=statistics), features)
     for name, value in run(copy, features).items():
         np.testing.assert_allclose(value, exact[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_inference_copy_gives_the_same_with_smaller_weights(precision, make_config, make_network):
+    network = make_network(make_config(precision=precision))
+    copy = inference_copy(network)
+    assert copy.get_layer("conv2").kernel.dtype == precision
+    assert copy.get_layer("anchor_based_predict1").kernel.dtype == "float32"
+    features = random_features(make_config())
+    exact = run(network, features)
+    for name, value in run(copy, features).items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, exact[name], err_msg=name)
 
 
 # --- variations
