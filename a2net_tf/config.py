@@ -29,6 +29,7 @@ MODES = (
 # A trained model is bound to these groups: later commands take them from the working directory.
 MODEL_GROUPS = ("windows", "model")
 EXPORTED_GROUPS = (*MODEL_GROUPS, "localization")  # fixed in an exported model
+# A run is not continued with other values of these. Left out: what it may go on with, like more epochs ("epochs").
 TRAINING_GROUPS = ("training data", "windows", "model", "losses", "training")
 
 
@@ -120,7 +121,7 @@ class Config:
     negative_ratio: float = _setting(1.0, "Easy negatives drawn per positive anchor.", "losses")
     # --- training
     seed: int = _setting(0, "Of weights, order, offsets and negatives; equal seeds give equal runs.", "training")
-    batch_size: int = _setting(32, "Windows per step.", "training")
+    batch_size: int = _setting(32, "Windows per step, on all devices together.", "training")
     epochs: int = _setting(40, "Epochs; may be raised to go on with a finished run.", "epochs")
     learning_rate: float = _setting(1e-4, "Of Adam.", "training")
     decay_epochs: tuple[int, ...] = _setting(
@@ -144,6 +145,13 @@ class Config:
         ("auto", "product", "direct"),
     )
     jit_compile: bool = _setting(False, "Compile the training step with XLA; needs --nodeterministic.", "training")
+    distribute: str = _setting(
+        "none",
+        "mirrored: --batch_size is divided among all visible GPUs (without one, among TensorFlow's logical CPU "
+        "devices); losses and weights are those of one device, to rounding.",
+        "epochs",
+        ("none", "mirrored"),
+    )
     deterministic: bool = _setting(True, "Bit-equal runs for equal seeds, at some cost on GPUs.", "training")
     validate_every: int = _setting(1, "Epochs between two looks at --validation_split.", "epochs")
     # --- localization

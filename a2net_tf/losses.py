@@ -1,19 +1,40 @@
 """The five losses of A2Net and their weighted sum (Section III-E, Eqs. 4 to 10). Pure.
 
-Each mean is over what it says; the mean over nothing is 0 (with a gradient of 0), never NaN.
+Each mean is over what it says; the mean over nothing is 0 (with a gradient of 0), never NaN. Until ``means`` they are
+kept as sum and count: where several devices share a batch, counts have to be added up before the division.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from a2net_tf.targets import AnchorMatches, CellTargets
 
 
-def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Mean of ``values`` where ``mask`` (bool, same shape) holds; 0 if it holds nowhere."""
-    mask = tf.cast(mask, values.dtype)
+class Sum(NamedTuple):
+    """A mean before the division."""
+
+    total: tf.Tensor  # f32[]
+    count: tf.Tensor  # f32[]
+
+
+def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> Sum:
+    """Sum of ``values`` where ``mask`` (bool, same shape) holds, and at how many places it does."""
     # Unchosen values may be inf or NaN and 0 * inf is NaN, so they are replaced, not multiplied away.
-    total = tf.reduce_sum(tf.where(mask > 0, values, 0.0))
-    return total / tf.maximum(tf.reduce_sum(mask), 1.0)
+    return Sum(tf.reduce_sum(tf.where(mask, values, 0.0)), tf.reduce_sum(tf.cast(mask, values.dtype)))
+
+
+def means(sums: dict[str, Sum], add_up: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> dict[str, tf.Tensor]:
+    """Divides each total by its count; 0 where the count is 0.
+
+    Args:
+        sums: by name, of the windows at hand.
+        add_up: sums the counts, f32[N] in the order of ``sums``, over the devices that share a batch. What is returned
+            is then this device's share: added up over the devices, the shares are the means of the whole batch.
+    """
+    counts = tf.maximum(add_up(tf.stack([found.count for found in sums.values()])), 1.0)
+    return {name: found.total / count for (name, found), count in zip(sums.items(), tf.unstack(counts), strict=True)}
 
 
 def smooth_l1(difference: tf.Tensor) -> tf.Tensor:
@@ -27,7 +48,7 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def anchor_free_losses(logits: tf.Tensor, distances: tf.Tensor, targets: CellTargets) -> dict[str, tf.Tensor]:
+def anchor_free_losses(logits: tf.Tensor, distances: tf.Tensor, targets: CellTargets) -> dict[str, Sum]:
     """Classification over all cells (Eq. 6) and smooth L1 on both distances over foreground cells (Eq. 7).
 
     Args:
@@ -35,10 +56,11 @@ def anchor_free_losses(logits: tf.Tensor, distances: tf.Tensor, targets: CellTar
         distances: f32[B, L, 2], grid units.
         targets: of ``assign_cells``.
     """
+    classification = cross_entropy(logits, targets.labels)
     regression = tf.reduce_sum(smooth_l1(distances - targets.distances), axis=-1)
     return {
-        "anchor_free_classification": tf.reduce_mean(cross_entropy(logits, targets.labels)),
-        "anchor_free_regression": masked_mean(regression, targets.labels > 0),
+        "anchor_free_classification": Sum(tf.reduce_sum(classification), tf.cast(tf.size(classification), tf.float32)),
+        "anchor_free_regression": masked_sum(regression, targets.labels > 0),
     }
 
 
@@ -51,7 +73,7 @@ def anchor_based_losses(
     matches: AnchorMatches,
     negatives: tf.Tensor,
     overlap_loss: str,
-) -> dict[str, tf.Tensor]:
+) -> dict[str, Sum]:
     """Classification (Eq. 8), overlap (Eq. 9) and regression (Eq. 10) of the anchors.
 
     Args:
@@ -66,16 +88,16 @@ def anchor_based_losses(
     chosen = matches.positive | negatives
     difference = overlap - matches.overlap
     if overlap_loss == "mse":
-        overlap_part = masked_mean(tf.square(difference), matches.positive)
+        overlap_part = masked_sum(tf.square(difference), matches.positive)
     else:
-        overlap_part = masked_mean(smooth_l1(difference), chosen)
+        overlap_part = masked_sum(smooth_l1(difference), chosen)
     # Targets of unmatched anchors can be log(0): they must not reach the subtraction, nor its gradient.
     target = tf.where(matches.positive[..., None], regression_target, tf.stop_gradient(predicted))
     regression = tf.reduce_sum(smooth_l1(predicted - target), axis=-1)
     return {
-        "anchor_based_classification": masked_mean(cross_entropy(logits, matches.labels), chosen),
+        "anchor_based_classification": masked_sum(cross_entropy(logits, matches.labels), chosen),
         "anchor_based_overlap": overlap_part,
-        "anchor_based_regression": masked_mean(regression, matches.positive),
+        "anchor_based_regression": masked_sum(regression, matches.positive),
     }
 
 

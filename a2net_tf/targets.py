@@ -28,6 +28,13 @@ class AnchorMatches(NamedTuple):
     positive: tf.Tensor  # bool[B, A]
 
 
+def without_padding(segments: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts f32[B, G, 2] segments and i32[B, G] labels behind the last action of any window: less to compare with."""
+    places = tf.range(1, tf.shape(labels)[1] + 1)
+    most = tf.maximum(tf.reduce_max(tf.where(labels > 0, places, 0)), 0)  # G = 0 has no largest place
+    return segments[:, :most], labels[:, :most]
+
+
 def assign_levels(lengths: tf.Tensor, num_levels: int) -> tf.Tensor:
     """0-based pyramid level of actions by length in grid units: [0, 2) -> 0, [2**i, 2**(i+1)) -> i.
 
@@ -94,7 +101,13 @@ def match_anchors(
 
 
 def choose_negatives(
-    matches: AnchorMatches, predicted_overlap: tf.Tensor, *, ratio: float, seed: tf.Tensor, min_tiou: float = 0.5
+    matches: AnchorMatches,
+    predicted_overlap: tf.Tensor,
+    *,
+    ratio: float,
+    seed: tf.Tensor,
+    min_tiou: float = 0.5,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.Tensor:
     """Chooses the negatives that take part in the anchor-based losses.
 
@@ -108,6 +121,7 @@ def choose_negatives(
         ratio: easy negatives per positive.
         seed: i32[2] of the stateless draw.
         min_tiou: the bound of ``match_anchors``.
+        part: which of how many equal parts of a batch these windows are; (1, 4) is its second quarter.
 
     Returns:
         bool[B, A].
@@ -118,4 +132,8 @@ def choose_negatives(
     num_positive = tf.reduce_sum(tf.cast(matches.positive, tf.float32), axis=1, keepdims=True)  # B, 1
     num_easy = tf.reduce_sum(tf.cast(easy, tf.float32), axis=1, keepdims=True)  # B, 1
     probability = tf.where(num_positive > 0, ratio * num_positive / tf.maximum(num_easy, 1.0), 0.5)
-    return hard | (easy & (tf.random.stateless_uniform(tf.shape(easy), seed) < probability))
+    index, num_parts = part
+    num_windows, num_anchors = tf.unstack(tf.shape(easy))
+    # Drawn for the whole batch, so that a window's draw does not depend on how many devices share the batch.
+    draws = tf.random.stateless_uniform((num_parts * num_windows, num_anchors), seed)
+    return hard | (easy & (draws[index * num_windows : (index + 1) * num_windows] < probability))

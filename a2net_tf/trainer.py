@@ -1,6 +1,12 @@
-"""Training: a keras.Model with a custom train step, and the callbacks that validate, save, resume and stop."""
+"""Training: a keras.Model with a custom train step, and the callbacks that validate, save, resume and stop.
+
+With several devices (``--distribute=mirrored``) each runs ``train_step`` on its part of the batch. They meet twice per
+step: counts are summed before losses are divided by them, and gradients (and what is logged) before they are clipped
+and applied. So every device makes the same update, which is that of one device on the whole batch, to rounding.
+"""
 
 import csv
+import functools
 import io
 import pathlib
 import time
@@ -19,8 +25,33 @@ from a2net_tf.optimizer import FusedAdam
 from a2net_tf.run_directory import Run
 
 
+def choose_strategy(config: Config) -> tf.distribute.Strategy:
+    """The devices to train on; TensorFlow's default strategy where that is one.
+
+    Raises:
+        UserError: the batch cannot be divided among the devices.
+    """
+    if config.distribute == "none":
+        return tf.distribute.get_strategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    if config.batch_size % len(devices):
+        raise UserError(
+            f"--batch_size={config.batch_size}: with --distribute={config.distribute} it must be a multiple of "
+            f"{len(devices)}, the number of visible {devices[0].device_type}s"
+        )
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One per process: two would number their reductions alike, and TensorFlow refuses a number with another shape."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
 class Trainer(keras.Model):
-    """Joins network, targets and losses in one step.
+    """Joins network, targets and losses in one step. To be made, and compiled, in the scope of its strategy.
 
     Args:
         network: of ``build_model``.
@@ -34,8 +65,24 @@ class Trainer(keras.Model):
         self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
         self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
         self._levels = pyramid.cell_levels(config.window_steps, config.num_levels)
+        self._forward = network
         self._means = {name: keras.metrics.Mean(name=name) for name in self._logged_names()}
         self.built = True  # there is nothing to build but the network
+
+    def compile(self, optimizer: keras.optimizers.Optimizer, *, jit_compile: bool = False, **kwargs):
+        """As Keras's, and ready for several devices."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # Keras would clip, and look for overflow, on each device's own gradients, and sum them afterwards.
+            # train_step hands them over summed.
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner._all_reduce_sum_gradients = list
+            if jit_compile:  # XLA compiles for one device; the losses, where the devices meet, are left out
+                self._forward = tf.function(self.network, jit_compile=True)
+                jit_compile = False
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras's own reads a batch with several devices, to build layers; here, everything is built."""
 
     def _logged_names(self) -> list[str]:
         names = ["loss", "gradient_norm"]
@@ -62,21 +109,27 @@ class Trainer(keras.Model):
     ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
         """Loss parts with their weighted sum as ``loss``, and the number of positives per window and level.
 
+        On one of several devices: its shares of these, which add up to those of the whole batch.
+
         Args:
             outputs: of the network.
             batch: ``segments`` f32[B, G, 2] and ``labels`` i32[B, G] of ``input_pipeline``.
             seed: i32[2], of the draw of negatives.
         """
-        parts, positives = {}, {}
+        if not self.config.jit_compile:  # XLA needs to know every size
+            segments, labels = targets.without_padding(batch["segments"], batch["labels"])
+            batch = {"segments": segments, "labels": labels}
+        sums, positives = {}, {}
         if self.config.anchor_free:
             found, foreground = self._anchor_free(outputs, batch)
-            parts.update(found)
-            positives.update(self._per_level("anchor_free", foreground, self._levels))
+            sums.update(found)
+            positives.update(self._per_level("anchor_free", foreground))
         if self.config.anchor_based:
             found, positive = self._anchor_based(outputs, batch, seed)
-            parts.update(found)
-            levels = np.repeat(self._levels, len(self.config.anchor_ratios))
-            positives.update(self._per_level("anchor_based", positive, levels))
+            sums.update(found)
+            positives.update(self._per_level("anchor_based", positive))
+        shares = losses.means({**sums, **positives}, _add_up)
+        parts = {name: shares[name] for name in sums}
         parts["loss"] = losses.total_loss(
             parts,
             anchor_based_weight=self.config.anchor_based_weight,
@@ -84,9 +137,9 @@ class Trainer(keras.Model):
             overlap_weight=self.config.overlap_weight,
             anchor_regression_weight=self.config.anchor_regression_weight,
         )
-        return parts, positives
+        return parts, {name: shares[name] for name in positives}
 
-    def _anchor_free(self, outputs: dict, batch: dict) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def _anchor_free(self, outputs: dict, batch: dict) -> tuple[dict[str, losses.Sum], tf.Tensor]:
         cells = targets.assign_cells(
             batch["segments"],
             batch["labels"],
@@ -97,12 +150,18 @@ class Trainer(keras.Model):
         found = losses.anchor_free_losses(outputs["anchor_free_logits"], outputs["anchor_free_distances"], cells)
         return found, cells.labels > 0
 
-    def _anchor_based(self, outputs: dict, batch: dict, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def _anchor_based(self, outputs: dict, batch: dict, seed: tf.Tensor) -> tuple[dict[str, losses.Sum], tf.Tensor]:
         config, offsets = self.config, outputs["anchor_offsets"]
+        replica = tf.distribute.get_replica_context()
         decoded = pyramid.decode_anchors(offsets, self._anchors, config.center_scale, config.width_scale)
         matches = targets.match_anchors(decoded, batch["segments"], batch["labels"], min_tiou=config.match_tiou)
         negatives = targets.choose_negatives(
-            matches, outputs["anchor_overlap"], ratio=config.negative_ratio, seed=seed, min_tiou=config.match_tiou
+            matches,
+            outputs["anchor_overlap"],
+            ratio=config.negative_ratio,
+            seed=seed,
+            min_tiou=config.match_tiou,
+            part=(replica.replica_id_in_sync_group, replica.num_replicas_in_sync),
         )
         predicted, target = decoded, matches.segments
         if config.anchor_regression == "offsets":
@@ -119,23 +178,29 @@ class Trainer(keras.Model):
         )
         return found, matches.positive
 
-    def _per_level(self, head: str, positive: tf.Tensor, levels: np.ndarray) -> dict[str, tf.Tensor]:
-        """Mean positives per window of bool[B, L or A], by level."""
-        counts = tf.reduce_mean(tf.cast(positive, tf.float32), axis=0)
+    def _per_level(self, head: str, positive: tf.Tensor) -> dict[str, losses.Sum]:
+        """Positives per window of bool[B, L or A], by level."""
+        num_windows = tf.cast(tf.shape(positive)[0], tf.float32)
+        counts = tf.reduce_sum(tf.cast(positive, tf.float32), axis=0)
+        lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)
+        per_cell = positive.shape[1] // sum(lengths)
+        levels = tf.split(counts, [per_cell * length for length in lengths])
         return {
-            f"{head}_positives_level{i + 1}": tf.reduce_sum(tf.where(levels == i, counts, 0.0))
-            for i in range(self.config.num_levels)
+            f"{head}_positives_level{i}": losses.Sum(tf.reduce_sum(level), num_windows)
+            for i, level in enumerate(levels, start=1)
         }
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One update on a batch of ``input_pipeline.training_batches``."""
+        """One update on a batch of ``input_pipeline.training_batches``, or on this device's part of it."""
         # A draw that depends on the step alone: a resumed run repeats it.
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
         weights = self.network.trainable_variables
         with tf.GradientTape() as tape:
-            parts, positives = self.losses_of(self.network(batch["features"], training=True), batch, seed)
+            parts, positives = self.losses_of(self._forward(batch["features"], training=True), batch, seed)
             scaled = self.optimizer.scale_loss(parts["loss"])
+        logged = {**parts, **positives}
         gradients = tape.gradient(scaled, [w.value for w in weights])
+        *gradients, values = _add_up([*gradients, tf.stack(list(logged.values()))])
         # A step that overflows float16 is skipped by the optimizer; it has no norm to log.
         norm = tf.linalg.global_norm(gradients) / self.optimizer.scale_loss(1.0)
         usable = tf.math.is_finite(norm)
@@ -143,13 +208,21 @@ class Trainer(keras.Model):
             tf.where(usable, norm, 0.0), sample_weight=tf.cast(usable, tf.float32)
         )
         self.optimizer.apply(gradients, weights)
-        for name, value in {**parts, **positives}.items():
+        for name, value in zip(logged, tf.unstack(values), strict=True):
             self._means[name].update_state(value)
         return {"loss": self._means["loss"].result()}
 
     def epoch_means(self) -> dict[str, float]:
         """Everything that is logged, averaged over the epoch so far."""
         return {name: float(mean.result()) for name, mean in self._means.items()}
+
+
+def _add_up(values: tf.Tensor | list[tf.Tensor]) -> tf.Tensor | list[tf.Tensor]:
+    """Sums a tensor, or each of a list, over the devices that share a batch."""
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return values
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -216,7 +289,7 @@ class EpochEnd(keras.callbacks.Callback):
         except (ValueError, AssertionError, IndexError, tf.errors.OpError) as error:
             detail = " ".join(str(error).split())[:300]
             raise UserError(f"{newest}: damaged, or of another architecture than run.json says: {detail}") from None
-        return int(self.epoch)
+        return int(self.epoch.numpy())
 
     def on_epoch_end(self, epoch, logs=None):
         """Validates and saves; adds what is logged but not shown to ``logs``."""
@@ -226,7 +299,7 @@ class EpochEnd(keras.callbacks.Callback):
         if self.validate is not None and self._validates(epoch):
             score = self.validate(self.model.network)
             logs["validation_mAP"] = score
-            if score > float(self.best):
+            if score > self.best.numpy():
                 self.best.assign(score)
                 run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "best"))
         self._swap_averages("on_test_end")
@@ -237,7 +310,8 @@ class EpochEnd(keras.callbacks.Callback):
         return (epoch + 1) % self.run.config.validate_every == 0 or epoch + 1 == self.run.config.epochs
 
     def _swap_averages(self, event: str) -> None:
-        if self.averages is not None:
+        # Averages are 0 until the first step that float16 does not overflow.
+        if self.averages is not None and self.model.optimizer.iterations.numpy() > 0:
             getattr(self.averages, event)()
 
 
@@ -312,44 +386,57 @@ class Progress(keras.callbacks.Callback):
         print(f"epoch {epoch + 1}/{self.params['epochs']}  loss {logs['loss']:.4f}{score}  {seconds:.1f} s", flush=True)
 
 
-def train(run: Run, records: tf.data.Dataset, validate: Callable[[keras.Model], float] | None = None) -> None:
+def train(
+    run: Run,
+    records: tf.data.Dataset,
+    validate: Callable[[keras.Model], float] | None = None,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+) -> None:
     """Trains, or goes on where an earlier call was stopped.
 
     Args:
         run: of ``run_directory``; its directory must exist.
         records: training records.
         validate: network -> mAP on the validation split.
+        strategy: of ``choose_strategy``; None: one device.
     """
-    config = run.config
     # Here, not when the command starts: preparing a dataset draws numbers too. Not 0: for tf.data that is no seed.
-    keras.utils.set_random_seed(config.seed + 1)
-    steps_per_epoch = -(-run.num_windows // config.batch_size)
-    network = run_directory.build_network(run)
-    trainer = Trainer(network, config)
-    trainer.compile(
-        optimizer=make_optimizer(config, steps_per_epoch), jit_compile=config.jit_compile, auto_scale_loss=False
-    )
-    trainer.optimizer.build(
-        network.trainable_variables
-    )  # else the first step creates its variables and is traced twice
-    epoch_end = EpochEnd(run, validate)
-    epoch_end.set_model(trainer)
-    first_epoch = epoch_end.resume()
+    keras.utils.set_random_seed(run.config.seed + 1)
+    steps_per_epoch = -(-run.num_windows // run.config.batch_size)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        trainer = _compiled(run, steps_per_epoch)
+        epoch_end = EpochEnd(run, validate)
+        epoch_end.set_model(trainer)
+        _fit(trainer, epoch_end, records, steps_per_epoch)
+
+
+def _compiled(run: Run, steps_per_epoch: int) -> Trainer:
+    """A trainer with fresh weights, ready for ``fit``."""
+    trainer = Trainer(run_directory.build_network(run), run.config)
+    optimizer = make_optimizer(run.config, steps_per_epoch)
+    trainer.compile(optimizer, jit_compile=run.config.jit_compile, auto_scale_loss=False)
+    # else the first step creates its variables and is traced twice
+    optimizer.build(trainer.network.trainable_variables)
+    return trainer
+
+
+def _fit(trainer: Trainer, epoch_end: EpochEnd, records: tf.data.Dataset, steps_per_epoch: int) -> None:
+    config, first_epoch = trainer.config, epoch_end.resume()
     if first_epoch:
         print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
-    if first_epoch < config.epochs:
-        batches = input_pipeline.training_batches(
-            records, config, first_epoch=first_epoch, steps_per_epoch=steps_per_epoch
-        )
-        trainer.fit(
-            batches,
-            initial_epoch=first_epoch,
-            epochs=config.epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=_callbacks(run, epoch_end, first_epoch),
-            verbose=0,
-            shuffle=False,  # the pipeline has done it
-        )
+    if first_epoch >= config.epochs:
+        return
+    batches = input_pipeline.training_batches(records, config, first_epoch=first_epoch, steps_per_epoch=steps_per_epoch)
+    trainer.fit(
+        batches,
+        initial_epoch=first_epoch,
+        epochs=config.epochs,
+        steps_per_epoch=steps_per_epoch,
+        callbacks=_callbacks(epoch_end.run, epoch_end, first_epoch),
+        verbose=0,
+        shuffle=False,  # the pipeline has done it
+    )
 
 
 def _callbacks(run: Run, epoch_end: EpochEnd, first_epoch: int) -> list[keras.callbacks.Callback]:

@@ -20,15 +20,17 @@ def train(config: Config) -> None:
     """Trains on ``config.train_split``, or goes on with the run in ``config.workdir``.
 
     Raises:
-        UserError: missing settings, unusable data, or a run with other settings in the working directory.
+        UserError: missing settings, unusable data, a batch that the devices cannot share, or a run with other settings
+            in the working directory.
     """
     settings.require(config, "workdir", "dataset")
+    strategy = trainer.choose_strategy(config)
     results.check_writable(pathlib.Path(config.workdir) / "run.json")
     input_pipeline.check_window_fits_chunks(config)
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
     current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
     validate = _validator(current, builder) if config.validation_split else None
-    trainer.train(current, schema.read_records(builder, config.train_split), validate)
+    trainer.train(current, schema.read_records(builder, config.train_split), validate, strategy=strategy)
 
 
 def _continue_run(config: Config) -> Run:

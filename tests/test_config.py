@@ -61,6 +61,7 @@ OTHERS = {
     "precision": ("bfloat16", "bfloat16"),
     "convolution": ("direct", "direct"),
     "jit_compile": ("true", True),
+    "distribute": ("mirrored", "mirrored"),
     "deterministic": ("false", False),
     "validate_every": ("5", 5),
     "test_stride_steps": ("128", 128),
@@ -373,6 +374,10 @@ def test_refuse_changes_names_all_of_them_and_only_of_these_groups():
 
 def test_more_epochs_are_no_change():
     settings.refuse_changes(SAVED, dataclasses.replace(SAVED, epochs=80, validate_every=3), settings.TRAINING_GROUPS)
+
+
+def test_a_run_may_go_on_with_other_devices():
+    settings.refuse_changes(SAVED, dataclasses.replace(SAVED, distribute="mirrored"), settings.TRAINING_GROUPS)
 
 
 # --- help

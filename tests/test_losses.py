@@ -20,6 +20,10 @@ def network(make_config, make_network):
 # --- the pieces
 
 
+def masked_mean(values, mask):
+    return losses.means({"mean": losses.masked_sum(values, mask)})["mean"]
+
+
 @pytest.mark.parametrize(
     ("values", "mask", "expected"),
     [
@@ -33,11 +37,27 @@ def network(make_config, make_network):
 def test_masked_mean(values, mask, expected, same_in_graph):
     values = tf.Variable(np.float32(values))
     with tf.GradientTape() as tape:
-        mean = losses.masked_mean(values, tf.constant(mask, tf.bool))
+        mean = masked_mean(values, tf.constant(mask, tf.bool))
     assert mean == expected
     gradient = np.asarray(tape.gradient(mean, values))
     np.testing.assert_allclose(gradient, np.float32(mask) / max(sum(mask), 1))
-    assert same_in_graph(losses.masked_mean, values.numpy(), np.array(mask, bool)) == expected
+    assert same_in_graph(masked_mean, values.numpy(), np.array(mask, bool)) == expected
+
+
+def test_shares_of_two_devices_add_up_to_the_mean():
+    """Of 1, 2 and 6: two are at the first device and one is at the second; of nothing at either, 0."""
+    first = {
+        "some": losses.masked_sum(tf.constant([1.0, 2.0]), tf.constant([True, True])),
+        "none": losses.masked_sum(tf.constant([1.0]), tf.constant([False])),
+    }
+    second = {
+        "some": losses.masked_sum(tf.constant([6.0, 8.0]), tf.constant([True, False])),
+        "none": losses.masked_sum(tf.constant([]), tf.constant([], tf.bool)),
+    }
+    counts = tf.stack([[one.count for one in device.values()] for device in (first, second)])
+    shares = [losses.means(device, lambda own: tf.reduce_sum(counts, axis=0)) for device in (first, second)]
+    assert [float(share["some"]) for share in shares] == [1.0, 2.0]
+    assert [float(share["none"]) for share in shares] == [0.0, 0.0]
 
 
 def test_smooth_l1_by_hand(same_in_graph):
@@ -238,6 +258,21 @@ def test_losses_equal_a_slow_computation(overlap_loss, anchor_regression, weight
         assert set(found) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_more_padding_changes_nothing(make_config, network):
+    trainer = Trainer(network, make_config())
+    outputs, batch = random_batch(trainer.config)
+    padded = {
+        "segments": tf.pad(batch["segments"], [[0, 0], [0, 9], [0, 0]], constant_values=0.5),
+        "labels": tf.pad(batch["labels"], [[0, 0], [0, 9]]),
+    }
+    for expected, found in zip(
+        trainer.losses_of(outputs, batch, SEED), trainer.losses_of(outputs, padded, SEED), strict=True
+    ):
+        assert {name: float(value) for name, value in found.items()} == {
+            name: float(value) for name, value in expected.items()
+        }
 
 
 @pytest.mark.parametrize("heads", [(True, False), (False, True)])

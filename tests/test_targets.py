@@ -24,6 +24,27 @@ def match(predicted, segments, labels):
     )
 
 
+# --- padding
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([[1, 2, 0, 0], [3, 0, 0, 0]], [[1, 2], [3, 0]]),
+        ([[0, 0, 0, 0], [0, 0, 3, 0]], [[0, 0, 0], [0, 0, 3]]),  # what lies before an action stays
+        ([[1, 2, 3], [1, 0, 0]], [[1, 2, 3], [1, 0, 0]]),
+        ([[0, 0], [0, 0]], [[], []]),
+        ([[], []], [[], []]),
+    ],
+)
+def test_without_padding(labels, expected, same_in_graph):
+    labels = np.array(labels, np.int32)
+    segments = np.arange(2 * labels.size, dtype=np.float32).reshape((*labels.shape, 2))
+    found = same_in_graph(targets.without_padding, segments, labels)
+    np.testing.assert_array_equal(found[1], expected)
+    np.testing.assert_array_equal(found[0], segments[:, : np.shape(expected)[1]])
+
+
 # --- levels
 
 
@@ -215,10 +236,10 @@ PREDICTED_OVERLAP = np.where(np.arange(400) >= 390, 0.51, 0.5) * np.ones((3, 1))
 PREDICTED_OVERLAP[:, 0] = 0.9  # where positive, not a negative at all
 
 
-def choose(seed, ratio=1.0, windows=slice(None)):
+def choose(seed, ratio=1.0, windows=slice(None), part=(0, 1)):
     matches = matches_with(POSITIVE[windows])
     overlap = tf.constant(PREDICTED_OVERLAP[windows], tf.float32)
-    return targets.choose_negatives(matches, overlap, ratio=ratio, seed=seed).numpy()
+    return targets.choose_negatives(matches, overlap, ratio=ratio, seed=seed, part=part).numpy()
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0, 1000.0])
@@ -262,6 +283,15 @@ def test_windows_draw_independently():
     np.testing.assert_array_equal(choose([5, 6], ratio=5.0, windows=[0, 2, 2])[0], whole[0])
     both = choose([5, 6], windows=[1, 1])
     assert (both[0] != both[1]).any()
+
+
+@pytest.mark.parametrize("num_parts", [1, 3])
+def test_parts_of_a_batch_draw_what_the_whole_draws(num_parts):
+    """Each part has its own windows, as each of several devices has."""
+    whole, size = choose([5, 6], ratio=5.0), 3 // num_parts
+    for i in range(num_parts):
+        own = slice(i * size, (i + 1) * size)
+        np.testing.assert_array_equal(choose([5, 6], ratio=5.0, windows=own, part=(i, num_parts)), whole[own])
 
 
 def test_negatives_of_empty_batches():

@@ -151,6 +151,7 @@ class OneBatch:
     """60 steps on one batch."""
 
     folder: pathlib.Path
+    batch: dict
     model: trainer.Trainer
     recorder: Recorder
     initial: list
@@ -175,7 +176,7 @@ def one_batch(tmp_path_factory):
     recorder, initial, before = Recorder(0.9), model.network.get_weights(), loss_on(model, batch)
     data = tf.data.Dataset.from_tensors(batch).repeat(60)
     model.fit(data, epochs=1, callbacks=[recorder, trainer.EpochEnd(run, None)], verbose=0)
-    return OneBatch(folder, model, recorder, initial, before, loss_on(model, batch))
+    return OneBatch(folder, batch, model, recorder, initial, before, loss_on(model, batch))
 
 
 def loss_on(model, batch):
@@ -207,6 +208,23 @@ def test_averaged_weights_are_what_is_evaluated(one_batch):
 def test_training_goes_on_with_the_raw_weights(one_batch):
     """Averages are swapped in to be saved, and out again before the state is."""
     assert_equal(raw_weights(one_batch.folder, 1), one_batch.recorder.raw, atol=1e-6)  # Keras swaps by adding
+
+
+def test_averages_of_no_step_are_not_what_is_evaluated(one_batch, tmp_path):
+    """As when float16 overflows in each step of the first epoch: all are skipped, and averages would still be 0."""
+    config = dataclasses.replace(one_batch.model.config, workdir=str(tmp_path), precision="float16")
+    run = run_directory.load(str(one_batch.folder))._replace(config=config)
+    run_directory.save(run)
+    model = trainer.Trainer(run_directory.build_network(run), config)
+    optimizer = trainer.make_optimizer(config, 2)
+    optimizer.initial_scale = 1e38
+    model.compile(optimizer=optimizer, auto_scale_loss=False)
+    optimizer.build(model.network.trainable_variables)
+    initial = model.network.get_weights()
+    data = tf.data.Dataset.from_tensors(one_batch.batch).repeat(2)
+    model.fit(data, epochs=1, callbacks=[trainer.EpochEnd(run, None)], verbose=0, shuffle=False)
+    assert int(optimizer.iterations) == 0
+    assert_equal(saved_weights(tmp_path), initial)
 
 
 # --- optimiser. Adam moves a weight by the learning rate as long as its gradient stays the same
