@@ -91,11 +91,9 @@ def _judge_windows(name: str, split: dict[str, Any], config: Config) -> Iterator
             "last step): wrong stride or first step of the features?"
         )
     if split["between_windows"]:
-        setting = "train_stride_steps" if trains else "test_stride_steps"
-        yield (
-            f"{name}: {_share(split, 'between_windows')} short enough, but fall between the windows: "
-            f"--{setting}={split['needed_stride_steps']}"
-        )
+        needed = split["needed_stride_steps"]
+        advice = f"--train_stride_steps={needed}" if trains else _suggest_overlap(needed, config)
+        yield f"{name}: {_share(split, 'between_windows')} short enough, but fall between the windows: {advice}"
     if trains and split["most_actions_in_a_window"] > config.max_actions:
         most = split["most_actions_in_a_window"]
         yield f"{name}: a window holds {most} actions, which training refuses: --max_actions={most}"
@@ -108,6 +106,14 @@ def _suggest_window(split: dict[str, Any], config: Config) -> str:
     if needed <= limit:
         return f"--window_steps={needed} holds {'all' if enough else f'{ENOUGH:.0%}'}"
     return f"even --window_steps={limit}, the most, would not do; use features that are further apart in time"
+
+
+def _suggest_overlap(needed_stride_steps: int, config: Config) -> str:
+    """Windows that lie so close."""
+    overlap = math.ceil(100 * (config.inference_steps - needed_stride_steps) / config.window_steps) / 100
+    if overlap < 1:
+        return f"--inference_overlap={overlap:g}"
+    return "longer than --window_steps or hardly shorter, so that no --inference_overlap below 1 would do"
 
 
 def _judge_targets(name: str, split: dict[str, Any], config: Config) -> Iterator[str]:
@@ -323,9 +329,11 @@ def _format_reach(splits: dict[str, dict], config: Config) -> str:
         for name, s in splits.items()
     ]
     offsets = " and shifted at random" if config.random_offsets else ""
+    longer = f"of {config.inference_steps} steps " if config.inference_steps > config.window_steps else ""
     title = (
         f"windows of {config.window_steps} steps that hold {config.min_action_inside:.0%} of an action: one every "
-        f"{config.train_stride_steps} steps{offsets} for training, every {config.test_stride_steps} for testing"
+        f"{config.train_stride_steps} steps{offsets} for training, {longer}every {config.inference_stride_steps} for "
+        "testing"
     )
     return f"{title}\n{_table('reach', header, rows)}\n({'; '.join(legend)}; over all windows that hold it)"
 

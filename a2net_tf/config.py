@@ -155,7 +155,17 @@ class Config:
     deterministic: bool = _setting(True, "Bit-equal runs for equal seeds, at some cost on GPUs.", "training")
     validate_every: int = _setting(1, "Epochs between two looks at --validation_split.", "epochs")
     # --- localization
-    test_stride_steps: int = _setting(64, "From one test window to the next.", "localization")
+    inference_window_steps: int = _setting(
+        0,
+        "Feature steps of a window that is not trained on; more than --window_steps sees more around each cell and runs "
+        "fewer windows; 0: as --window_steps.",
+        "localization",
+    )
+    inference_overlap: float = _setting(
+        0.5,
+        "What neighbouring inference windows share, as a share of --window_steps (the longest action of training).",
+        "localization",
+    )
     anchor_based_lambda: float = _setting(
         0.5,
         "Merge weight: anchor-based scores times lambda, anchor-free times 1 - lambda (both over the larger).",
@@ -185,7 +195,9 @@ class Config:
         0.0, "Gaussian soft-NMS, weight exp(-tiou^2 / sigma); 0: hard suppression.", "localization"
     )
     max_detections: int = _setting(200, "Best detections kept per sequence.", "localization")
-    window_batch: int = _setting(32, "Windows that go through the network at once.", "localization")
+    window_batch: int = _setting(
+        32, "Windows of --window_steps that go through the network at once; of longer ones, fewer.", "localization"
+    )
     # --- evaluation
     protocol: str = _setting(
         "activitynet",
@@ -238,6 +250,21 @@ class Config:
         0.0, "predict: time between feature vectors; 0: as in training. import_release: 0 is 4 frames at 30 fps.", "use"
     )
     subtitle_score: float = _setting(0.3, "predict: detections below are left out of the subtitles.", "use")
+
+    @property
+    def inference_steps(self) -> int:
+        """Feature steps of an inference window."""
+        return self.inference_window_steps or self.window_steps
+
+    @property
+    def inference_stride_steps(self) -> int:
+        """From one inference window to the next."""
+        return self.inference_steps - round(self.inference_overlap * self.window_steps)
+
+    @property
+    def inference_batch(self) -> int:
+        """Inference windows that go through the network at once: as many steps as in training, so as much memory."""
+        return max(1, self.window_batch * self.window_steps // self.inference_steps)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
@@ -329,6 +356,7 @@ def check(config: Config) -> None:
     """Refuses values out of range and settings that contradict each other."""
     _check_ranges(config)
     _check_pyramid(config)
+    _check_inference_windows(config)
     if not (config.anchor_free or config.anchor_based):
         raise UserError("--noanchor_free and --noanchor_based together leave no module to train")
     for name in ("decay_epochs", "duration_edges", "ablation_seeds"):
@@ -364,7 +392,6 @@ _RANGES = {
     "seed": (0, 2**31 - 3, True),
     "window_steps": (4, None, True),
     "train_stride_steps": (1, None, True),
-    "test_stride_steps": (1, None, True),
     "min_action_inside": (0, 1, True),
     "max_actions": (1, None, True),
     "feature_columns": (0, None, True),
@@ -391,6 +418,7 @@ _RANGES = {
     "clip_norm": (0, None, True),
     "shuffle_buffer": (1, None, True),
     "validate_every": (1, None, True),
+    "inference_window_steps": (0, None, True),
     "anchor_based_lambda": (0, 1, True),
     "lambda_sweep": (0, 1, True),
     "ablation_seeds": (0, 2**31 - 3, True),
@@ -417,24 +445,38 @@ def _check_ranges(config: Config) -> None:
                 least = f"{'>=' if inclusive else '>'} {low}"
                 most = "" if high is None else f" and {'<=' if inclusive else '<'} {high}"
                 raise UserError(f"--{name}={v}: must be {least}{most}")
-    if not 0 <= config.ema_momentum < 1:
-        raise UserError(f"--ema_momentum={config.ema_momentum}: must be >= 0 and < 1")
+    for name in ("ema_momentum", "inference_overlap"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(f"--{name}={getattr(config, name)}: must be >= 0 and < 1")
     for name in ("anchor_ratios", "tiou_thresholds"):
         if not getattr(config, name):
             raise UserError(f"--{name}: needs at least one value")
 
 
 def _check_pyramid(config: Config) -> None:
-    cells = config.window_steps // 2
-    if config.window_steps % 2 or cells % 2 ** (config.num_levels - 1):
-        raise UserError(
-            f"--window_steps={config.window_steps} does not halve {config.num_levels} times (--num_levels): "
-            f"it must be a multiple of {2**config.num_levels}"
-        )
+    for name in ("window_steps", "inference_window_steps"):
+        if getattr(config, name) % 2**config.num_levels:
+            raise UserError(
+                f"--{name}={getattr(config, name)} does not halve {config.num_levels} times (--num_levels): "
+                f"it must be a multiple of {2**config.num_levels}"
+            )
     if len(config.level_channels) < config.num_levels:
         raise UserError(
             f"--level_channels has {len(config.level_channels)} values for --num_levels={config.num_levels}; "
             "give one per level"
+        )
+
+
+def _check_inference_windows(config: Config) -> None:
+    if config.inference_steps < config.window_steps:
+        raise UserError(
+            f"--inference_window_steps={config.inference_window_steps}: must be at least --window_steps="
+            f"{config.window_steps}: shorter windows would not hold the longest actions of training"
+        )
+    if config.inference_stride_steps < 1:
+        raise UserError(
+            f"--inference_overlap={config.inference_overlap} of --window_steps={config.window_steps} rounds to a whole "
+            "window, so that no window would follow the first; must be lower"
         )
 
 

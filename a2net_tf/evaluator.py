@@ -95,6 +95,7 @@ def _check_mergeable(first: Run, other: Run) -> None:
         ("features per step", first.num_features, other.num_features),
         ("classes", first.class_names, other.class_names),
         ("--window_steps", first.config.window_steps, other.config.window_steps),
+        ("--inference_window_steps", first.config.inference_steps, other.config.inference_steps),
     ):
         if a != b:
             raise UserError(

@@ -96,6 +96,6 @@ def _samples(current: Run, split: str, *, or_random: bool = True) -> list[dict]:
         if not or_random:
             raise
         print(f"comparing on random sequences ({error})")
-    lengths = (1, config.window_steps, 5 * config.window_steps + 3)
+    lengths = (1, config.inference_steps, 5 * config.inference_steps + 3)
     features = [run_directory.random_features(current, length) for length in lengths]
     return [{"features": f, "num_steps": len(f), "feature_stride_seconds": current.seconds_per_step} for f in features]

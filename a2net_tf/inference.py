@@ -1,5 +1,6 @@
 """Running a localizer, or an exported model, over sequences that come as records or as .npy files."""
 
+import math
 import pathlib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -63,22 +64,23 @@ def _open(file: pathlib.Path) -> np.ndarray:
 
 
 def _file_records(file: pathlib.Path, num_features: int, stride: float, first: float) -> Iterator[dict]:
-    features = _open(file)
+    num_steps = len(_open(file))
     whole = {
         "id": file.stem,
-        "features": features,
-        "num_steps": len(features),
+        "features": range(num_steps),
+        "num_steps": num_steps,
         "chunk_start_step": 0,
-        "chunk_owned_steps": len(features),
+        "chunk_owned_steps": num_steps,
         "feature_stride_seconds": stride,
         "first_step_seconds": first,
-        "duration_seconds": first + len(features) * stride,
+        "duration_seconds": first + num_steps * stride,
         "source": str(file),
     }
     for _, chunk in schema.split_into_chunks(whole):
-        features = schema.check_features(
-            chunk["features"], str(file), num_features, first_step=chunk["chunk_start_step"]
-        )
+        steps = chunk["features"]
+        # Mapped anew each time: what was read of a mapping counts as memory of the process until it is closed.
+        part = np.array(_open(file)[steps.start : steps.stop])
+        features = schema.check_features(part, str(file), num_features, first_step=steps.start)
         yield {**chunk, "features": features}
 
 
@@ -100,8 +102,20 @@ def localize(
 
 
 def _candidates(localizer: Localizer, record: dict) -> Candidates:
+    _check_windows_fit(record, localizer.config.inference_steps)
     numbers = (np.int32(record[name]) for name in ("num_steps", "chunk_start_step", "chunk_owned_steps"))
     return localizer.sequence_candidates(np.asarray(record["features"], np.float32), *numbers)
+
+
+def _check_windows_fit(record: dict, window_steps: int) -> None:
+    """Raises UserError if windows that a chunk owns reach beyond it."""
+    owned, shared = int(record["chunk_owned_steps"]), len(record["features"]) - int(record["chunk_owned_steps"])
+    is_last = int(record["chunk_start_step"]) + owned == int(record["num_steps"])
+    if window_steps > shared and not is_last:
+        raise UserError(
+            f"windows of {window_steps} steps (--inference_window_steps, --window_steps): sequence "
+            f"{_text(record['id'])} is so long that it comes in chunks, which share {shared} steps; at most {shared}"
+        )
 
 
 def _by_sequence(chunks: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, list]]:
@@ -147,25 +161,49 @@ def _detect(
 
 
 def localize_exported(model: tf.Module, records: Iterable[dict]) -> Iterator[Found]:
-    """Detections of an exported model (``tf.saved_model.load``) for every sequence of ``records``."""
+    """Detections of an exported model (``tf.saved_model.load``) for every sequence of ``records``.
+
+    Of the features, many GB for a recording of hours, there is one copy at a time.
+    """
     serve = model.signatures["serving_default"]
     for whole in stitched(records):
+        # Taken out of the dict: nobody holds the features when the next sequence is put together.
         reply = serve(
-            features=tf.constant(whole["features"][None], tf.float32),
+            features=_share(whole.pop("features")),
             num_steps=tf.constant([whole["num_steps"]], tf.int32),
             seconds_per_step=tf.constant([whole["feature_stride_seconds"]], tf.float32),
         )
         video = _text(whole["id"])
         table = _table(video, {name: value[0] for name, value in reply.items()})
-        description = {name: value for name, value in whole.items() if name != "features"}
-        yield Found(video, float(whole["duration_seconds"]), {"both": table}, description)
+        yield Found(video, float(whole["duration_seconds"]), {"both": table}, whole)
+
+
+def _share(features: np.ndarray) -> tf.Tensor:
+    """f32[1, T, D] in the memory of ``features`` of ``stitched``; ``tf.constant`` would copy."""
+    return tf.experimental.dlpack.from_dlpack(features.reshape(1, *features.shape).__dlpack__())
 
 
 def stitched(records: Iterable[dict]) -> Iterator[dict]:
-    """Whole sequences from chunks: an exported model takes the whole."""
-    owned = ((r, np.asarray(r["features"][: int(r["chunk_owned_steps"])], np.float32)) for r in records)
-    for record, features in _by_sequence(owned):
-        yield {**record, "features": np.concatenate(features)}
+    """Whole sequences from chunks (in any order), with features f32[T, D]: an exported model takes the whole."""
+    wholes: dict[str, np.ndarray] = {}
+
+    def place(record: dict) -> None:
+        video, part = _text(record["id"]), record["features"]
+        if video not in wholes:
+            wholes[video] = _aligned_array(int(record["num_steps"]), part.shape[1])
+        start, owned = int(record["chunk_start_step"]), int(record["chunk_owned_steps"])
+        wholes[video][start : start + owned] = part[:owned]
+
+    for record, _ in _by_sequence((record, place(record)) for record in records):
+        yield {**record, "features": wholes.pop(_text(record["id"]))}
+
+
+def _aligned_array(*shape: int) -> np.ndarray:
+    """f32[*shape] with any content, where TensorFlow can use it in place: at a multiple of 64 bytes."""
+    num_bytes = 4 * math.prod(shape)
+    memory = np.empty(num_bytes + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + num_bytes].view(np.float32).reshape(shape)
 
 
 def collect(found: Iterable[Found]) -> list[Found]:

@@ -27,7 +27,8 @@ class Member(tf.Module):
     """One trained network, or the average of several, with its settings, as a source of candidates.
 
     Args:
-        networks: of ``build_model``, with outputs of the same shapes; their raw outputs are averaged.
+        networks: of ``build_model`` for windows of W = ``config.inference_steps`` steps, with outputs of the same
+            shapes; their raw outputs are averaged.
         config: of the (first) network's run.
     """
 
@@ -35,8 +36,8 @@ class Member(tf.Module):
         super().__init__(name="member")
         self.networks = list(networks)
         self.config = config
-        self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
-        self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
+        self._anchors = pyramid.default_anchors(config.inference_steps, config.num_levels, config.anchor_ratios)
+        self._centers = pyramid.cell_centers(config.inference_steps, config.num_levels)
         heads = [[False] * len(self._centers)] * config.anchor_free + [
             [True] * len(self._anchors)
         ] * config.anchor_based
@@ -53,7 +54,7 @@ class Member(tf.Module):
                     outputs["anchor_free_logits"],
                     outputs["anchor_free_distances"],
                     centers=self._centers,
-                    grid_units=self.config.window_steps // pyramid.STEPS_PER_GRID_UNIT,
+                    grid_units=self.config.inference_steps // pyramid.STEPS_PER_GRID_UNIT,
                 )
             )
         if self.config.anchor_based:
@@ -75,7 +76,7 @@ class Localizer(tf.Module):
     """Cuts windows, runs the network over batches of them, merges all candidates of a sequence and suppresses.
 
     Args:
-        network: of ``build_model``.
+        network: of ``build_model``, for windows of W = ``config.inference_steps`` steps.
         config: windows and localization settings.
         class_names: the C classes; class id i is ``class_names[i]``.
         first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
@@ -170,7 +171,7 @@ class Localizer(tf.Module):
         """Detections of a batch of whole sequences.
 
         Args:
-            features: f32[B, T, D], padded at the end with anything finite.
+            features: f32[B, T, D], padded at the end with anything.
             num_steps: i32[B], 1 <= num_steps <= T.
             seconds_per_step: f32[B] > 0.
 
@@ -224,7 +225,7 @@ class Localizer(tf.Module):
 
     def _window_starts(self, num_steps: tf.Tensor) -> tf.Tensor:
         return windows.window_starts(
-            num_steps, window_steps=self.config.window_steps, stride_steps=self.config.test_stride_steps
+            num_steps, window_steps=self.config.inference_steps, stride_steps=self.config.inference_stride_steps
         )
 
     def _sequence_candidates(
@@ -256,7 +257,7 @@ class Localizer(tf.Module):
         float32 segments of a chunk it would round a second time, and they would differ from those of the whole.
         The windows are cut and run in batches, so that memory does not grow with the sequence.
         """
-        window_steps, batch = self.config.window_steps, self.config.window_batch
+        window_steps, batch = self.config.inference_steps, self.config.inference_batch
         total = tf.size(starts)
         num_batches = (total + batch - 1) // batch
         per_window = len(self._is_anchor_based)
@@ -271,7 +272,14 @@ class Localizer(tf.Module):
             steps = starts[part][:, None] + tf.range(window_steps)
             steps = tf.minimum(steps, tf.gather(num_steps, sequence[part])[:, None] - 1)
             rows = tf.broadcast_to(sequence[part][:, None], tf.shape(steps))
-            found = self.window_candidates(tf.gather_nd(features, tf.stack([rows, steps], axis=-1)))
+            cut = tf.gather_nd(features, tf.stack([rows, steps], axis=-1))
+            # Here, a batch at a time: for the whole sequence the check would take a quarter of its memory again.
+            finite = tf.debugging.Assert(
+                tf.reduce_all(tf.math.is_finite(cut)), ["features hold NaN or infinite values"]
+            )
+            with tf.control_dependencies([finite]):  # of the network itself they would keep layers from being fused
+                cut = tf.identity(cut)
+            found = self.window_candidates(cut)
             first = tf.cast(starts[part] + first_step, tf.float32)
             in_steps = found.segments * float(window_steps) + first[:, None, None]
             return (
@@ -369,7 +377,6 @@ def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: t
     """Graph checks that answer a bad request with an error status instead of nonsense."""
     steps = tf.shape(features)[1]
     return [
-        tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(features)), ["features hold NaN or infinite values"]),
         tf.debugging.assert_positive(num_steps, "num_steps must be at least 1: an empty sequence has no detections"),
         tf.debugging.assert_less_equal(num_steps, steps, "num_steps exceeds the steps of features"),
         tf.debugging.Assert(

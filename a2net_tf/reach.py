@@ -1,5 +1,6 @@
 """Which actions windows, cells and default anchors can reach with the current settings; numpy, vectorised."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -57,9 +58,12 @@ def measure_reach(segments: np.ndarray, num_steps: int, config: Config, *, train
         segments: f64[G, 2] start and end in steps.
         num_steps: of the whole sequence.
         config: of windows, pyramid and anchors.
-        training: whether --train_stride_steps or --test_stride_steps applies.
+        training: whether windows of training apply, or those of inference.
     """
-    size, stride = config.window_steps, config.train_stride_steps if training else config.test_stride_steps
+    stride = config.train_stride_steps if training else config.inference_stride_steps
+    if not training:
+        config = dataclasses.replace(config, window_steps=config.inference_steps)
+    size = config.window_steps
     low, high = find_room(segments, size, config.min_action_inside)
     grid = windows.window_starts(tf.constant(num_steps, tf.int32), window_steps=size, stride_steps=stride).numpy()
     starts = np.arange(grid[-1] + 1) if training and config.random_offsets else grid

@@ -9,6 +9,7 @@ state/                everything that resuming needs
 history.csv, logs/    per-epoch numbers, and the same for TensorBoard
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -105,12 +106,17 @@ def random_features(run: Run, *shape: int) -> np.ndarray:
 
 
 def build_network(run: Run) -> keras.Model:
-    """The run's network with fresh weights."""
+    """The run's network for training windows, with fresh weights."""
     return build_model(run.config, run.num_features, len(run.class_names), statistics=run.statistics)
 
 
+def build_inference_network(run: Run) -> keras.Model:
+    """The same for inference windows: a window's length changes no weight, nor the name of one."""
+    return build_network(run._replace(config=dataclasses.replace(run.config, window_steps=run.config.inference_steps)))
+
+
 def load_network(run: Run) -> keras.Model:
-    """The run's network with the weights of ``run.config.checkpoint``.
+    """The run's network for inference windows, with the weights of ``run.config.checkpoint``.
 
     Raises:
         UserError: no such checkpoint, or one of another architecture.
@@ -121,7 +127,7 @@ def load_network(run: Run) -> keras.Model:
             "best is kept only with --validation_split" if run.config.checkpoint == "best" else "no epoch has finished"
         )
         raise UserError(f"{path}: no such checkpoint ({hint})")
-    network = build_network(run)
+    network = build_inference_network(run)
     arrays = _load_arrays(path)
     expected = {weight.path: tuple(weight.shape) for weight in network.weights}
     found = {name: array.shape for name, array in arrays.items()}

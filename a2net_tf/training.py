@@ -78,12 +78,17 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
 
 def _validator(current: Run, builder: tfds.core.DatasetBuilder) -> Callable[[keras.Model], float]:
     """network -> average mAP on the validation split. The localizer is traced once, not every epoch."""
-    cached = functools.cache(
-        lambda network: Localizer(network, current.config, current.class_names, also_reported=current.also_reported)
-    )
+    same_windows = current.config.inference_steps == current.config.window_steps
+
+    @functools.cache
+    def prepare(network: keras.Model) -> tuple[keras.Model, Localizer]:
+        used = network if same_windows else run_directory.build_inference_network(current)
+        return used, Localizer(used, current.config, current.class_names, also_reported=current.also_reported)
 
     def validate(network: keras.Model) -> float:
-        localizer = cached(network)
+        used, localizer = prepare(network)
+        if used is not network:
+            used.set_weights(network.get_weights())
         records = schema.read_records(builder, current.config.validation_split)
         found = list(inference.localize(localizer, records.as_numpy_iterator()))
         return evaluator.metrics_by_branch(found, current)[localizer.branches[-1]]["average_mAP"]

@@ -152,9 +152,9 @@ def _random(config: Config) -> Model:
         changed = _with(config, precision)
         keras.utils.set_random_seed(config.seed)
         run = Run(changed, names, config.num_features, None, 0, 1.0, 0.0)
-        pairs.append((run, Localizer(run_directory.build_network(run), changed, names)))
+        pairs.append((run, Localizer(run_directory.build_inference_network(run), changed, names)))
     random = np.random.default_rng(config.seed)
-    lengths = (_BATCH * config.window_steps, 100)
+    lengths = (_BATCH * config.inference_steps, 100)
     sequences = [
         {
             "id": f"random {n}",
@@ -186,9 +186,9 @@ def _cut(sequence: dict, config: Config) -> tuple[np.ndarray, np.ndarray]:
     """First steps i32[N] and features f32[N, W, D] of a sequence's test windows."""
     features = sequence["features"]
     starts = windows.window_starts(
-        tf.constant(len(features)), window_steps=config.window_steps, stride_steps=config.test_stride_steps
+        tf.constant(len(features)), window_steps=config.inference_steps, stride_steps=config.inference_stride_steps
     )
-    return starts.numpy(), windows.cut_windows(tf.constant(features), starts, config.window_steps).numpy()
+    return starts.numpy(), windows.cut_windows(tf.constant(features), starts, config.inference_steps).numpy()
 
 
 # The forms
@@ -226,7 +226,7 @@ def _forms(model: Model, folder: pathlib.Path) -> Iterator[Form]:
 
 def _keras_form(name: str, run: Run, localizer: Localizer) -> Form:
     """As evaluate runs it: variables, traced by TensorFlow; on disk, the weights of the run."""
-    window = tf.TensorSpec((None, run.config.window_steps, run.num_features), tf.float32)
+    window = tf.TensorSpec((None, run.config.inference_steps, run.num_features), tf.float32)
     call = tf.function(lambda features: saved_model.window_candidates(localizer, features), input_signature=[window])
     weights = sum(weight.value.numpy().nbytes for weight in localizer.members[0].networks[0].weights)
 
@@ -287,7 +287,7 @@ def _merge_windows(run: Callable[[np.ndarray], Candidates], sequence: dict, mode
     starts, features = _cut(sequence, config)
     parts = [run(features[i : i + _BATCH]) for i in range(0, len(features), _BATCH)]
     segments, scores, class_ids = (np.concatenate(values) for values in zip(*parts, strict=True))
-    steps = np.clip(segments * config.window_steps + starts[:, None, None], 0, len(sequence["features"]))
+    steps = np.clip(segments * config.inference_steps + starts[:, None, None], 0, len(sequence["features"]))
     scores = np.where(steps[..., 1] > steps[..., 0], scores, 0)
     found = suppress(
         Candidates(*(tf.constant(a.reshape(1, -1, *a.shape[2:])) for a in (np.float32(steps), scores, class_ids))),

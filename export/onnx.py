@@ -110,7 +110,7 @@ def export_onnx(
         _append_suppression(model, localizer.config)
     _describe(model, run)
     if windows is None:
-        windows = run_directory.random_features(run, _COMPARED_WINDOWS, run.config.window_steps)
+        windows = run_directory.random_features(run, _COMPARED_WINDOWS, run.config.inference_steps)
     windows = np.asarray(windows, np.float32)
     with results.replace_file(path) as temporary:
         onnx.save(model, temporary)
@@ -231,8 +231,8 @@ def _describe(model: onnx.ModelProto, run: Run) -> None:
     """Writes into the file what a program needs to make sense of the outputs; lists and settings as JSON."""
     description = {
         "class_names": json.dumps(run.class_names),
-        "window_steps": str(run.config.window_steps),
-        "stride_steps": str(run.config.test_stride_steps),
+        "window_steps": str(run.config.inference_steps),
+        "stride_steps": str(run.config.inference_stride_steps),
         "seconds_per_step": repr(float(run.seconds_per_step)),
         "first_step_seconds": repr(float(run.first_step_seconds)),
         "settings": json.dumps(settings.exported_settings(run.config)),

@@ -54,11 +54,11 @@ class Exported(tf.Module):
             "class_names": tf.constant(run.class_names),
             "settings": tf.constant(json.dumps(settings.exported_settings(run.config))),
             "num_features": tf.constant(run.num_features),
-            "window_steps": tf.constant(run.config.window_steps),
+            "window_steps": tf.constant(run.config.inference_steps),
             "seconds_per_step": tf.constant(run.seconds_per_step),
             "first_step_seconds": tf.constant(run.first_step_seconds),
         }
-        window = tf.TensorSpec((None, run.config.window_steps, run.num_features), tf.float32, name="features")
+        window = tf.TensorSpec((None, run.config.inference_steps, run.num_features), tf.float32, name="features")
 
         # The default goes into the signature, where a client of a server finds it; Python callers give the value.
         time_base = tf.constant([run.seconds_per_step], tf.float32)
@@ -112,7 +112,7 @@ def window_candidates(localizer: Localizer, features: tf.Tensor) -> dict[str, tf
 
 def _checked(localizer: Localizer, features: tf.Tensor) -> tf.Tensor:
     """Windows f32[N, W, D]; a server compares no shapes with the signature."""
-    return tf.ensure_shape(features, (None, localizer.config.window_steps, localizer.num_features))
+    return tf.ensure_shape(features, (None, localizer.config.inference_steps, localizer.num_features))
 
 
 def _merged_scores(localizer: Localizer, scores: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
@@ -200,7 +200,7 @@ def _expected(module: Exported, localizer: Localizer, samples: Sequence[dict]) -
             features[None], np.int32([len(features)]), np.float32([sample["feature_stride_seconds"]])
         )
         arrays.update({f"{name}{i}": value.numpy() for name, value in expected.items() if name != "labels"})
-    windows = _windows(samples, localizer.config.window_steps)
+    windows = _windows(samples, localizer.config.inference_steps)
     raw = window_candidates(localizer, tf.constant(windows))
     return {**arrays, "windows": windows, **{f"raw_{name}": raw[name].numpy() for name in ("segments", "scores")}}
 
@@ -225,7 +225,8 @@ def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
         "classes": run.class_names,
         "also_reported": dict(run.also_reported),
         "num_features": run.num_features,
-        "window_steps": config.window_steps,
+        "window_steps": config.inference_steps,
+        "stride_steps": config.inference_stride_steps,
         "seconds_per_step": run.seconds_per_step,
         "first_step_seconds": run.first_step_seconds,
         "features_are_normalized_inside": config.normalize,
@@ -242,9 +243,9 @@ def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
 
 def _write_warmup(path: pathlib.Path, run: Run) -> None:
     """Requests for both detecting signatures, one window and a full batch of windows: each size is planned once."""
-    steps, num_features = run.config.window_steps, run.num_features
+    steps, num_features = run.config.inference_steps, run.num_features
     with tf.io.TFRecordWriter(str(path)) as file:
-        for n in (1, run.config.window_batch):
+        for n in (1, run.config.inference_batch):
             numbers = {"num_steps": np.int32([n * steps]), "seconds_per_step": np.float32([run.seconds_per_step])}
             file.write(_warmup_request("windows", (n, steps, num_features)))
             file.write(_warmup_request("serving_default", (1, n * steps, num_features), **numbers))

@@ -91,16 +91,18 @@ def _windows(localizer: Localizer, run: Run, samples: Sequence[dict]) -> np.ndar
     """f32[N, W, D]: at most _CALIBRATION_WINDOWS of the samples' windows; random ones if there are no samples."""
     config = localizer.config
     if not samples:
-        return run_directory.random_features(run, _COMPARED_WINDOWS, config.window_steps)
+        return run_directory.random_features(run, _COMPARED_WINDOWS, config.inference_steps)
     places = [
         (number, start)
         for number, sample in enumerate(samples)
-        for start in tflite_run.window_starts(len(sample["features"]), config.window_steps, config.test_stride_steps)
+        for start in tflite_run.window_starts(
+            len(sample["features"]), config.inference_steps, config.inference_stride_steps
+        )
     ]
     windows = []
     for number, start in (places[i] for i in _spread(len(places), _CALIBRATION_WINDOWS)):
         features = samples[number]["features"]
-        steps = np.minimum(np.arange(start, start + config.window_steps), len(features) - 1)
+        steps = np.minimum(np.arange(start, start + config.inference_steps), len(features) - 1)
         windows.append(np.asarray(features[steps], np.float32))
     return np.stack(windows)
 
@@ -112,7 +114,7 @@ def _spread(total: int, most: int) -> np.ndarray:
 
 def _convert_window(localizer: Localizer, quantization: str) -> bytes:
     """The flatbuffer of the whole network in one conversion."""
-    window = (1, localizer.config.window_steps, localizer.num_features)
+    window = (1, localizer.config.inference_steps, localizer.num_features)
     return _convert(lambda inputs: _detect(localizer, inputs["features"]), {"features": window}, quantization)
 
 
@@ -211,7 +213,7 @@ def _equalize_anchors(network: keras.Model, config: Config, windows: np.ndarray)
     """
     largest = _largest_anchor_outputs(network, windows)  # A, values
     num_ratios, scales, row = len(config.anchor_ratios), [], 0
-    for i, cells in enumerate(pyramid.level_lengths(config.window_steps, config.num_levels), start=1):
+    for i, cells in enumerate(pyramid.level_lengths(config.inference_steps, config.num_levels), start=1):
         rows = largest[row : (row := row + cells * num_ratios)]
         scale = np.maximum(rows.reshape(cells, num_ratios, -1).max(axis=0), 1e-6)  # ratios, values
         layer = network.get_layer(f"anchor_based_predict{i}")
@@ -396,8 +398,8 @@ def _describe(localizer: Localizer, run: Run, quantization: str) -> dict:
     return {
         "class_names": list(localizer.class_names),
         "num_features": run.num_features,
-        "window_steps": config.window_steps,
-        "stride_steps": config.test_stride_steps,
+        "window_steps": config.inference_steps,
+        "stride_steps": config.inference_stride_steps,
         "seconds_per_step": run.seconds_per_step,
         "first_step_seconds": localizer.first_step_seconds,
         "nms_tiou": config.nms_tiou,

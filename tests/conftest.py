@@ -1,5 +1,6 @@
 """Fixtures that several test files share. TensorFlow is imported inside them: not every test file needs it."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -10,7 +11,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SMALL = {
     "window_steps": 32,
     "train_stride_steps": 8,
-    "test_stride_steps": 16,
     "max_actions": 6,
     "num_levels": 4,
     "base_channels": 8,
@@ -35,14 +35,15 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def make_network():
-    """build_model with random weights, biases and scales, so that none of them can be left out unnoticed."""
+    """build_model for inference windows, with random weights, biases and scales: none can be left out unnoticed."""
     import keras
 
     from a2net_tf.model import build_model
 
     def make(config, num_features=5, num_classes=3, **kwargs):
         keras.utils.set_random_seed(1)
-        network = build_model(config, num_features, num_classes, **kwargs)
+        windows = dataclasses.replace(config, window_steps=config.inference_steps)
+        network = build_model(windows, num_features, num_classes, **kwargs)
         random = np.random.default_rng(2)
         for weight in network.trainable_variables:
             weight.assign(weight + 0.1 * random.normal(size=weight.shape))

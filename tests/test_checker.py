@@ -77,7 +77,7 @@ def test_windows_hold_what_clip_actions_says(make_config, min_inside):
 
 
 def test_why_an_action_is_in_no_window(make_config):
-    config = make_config(min_action_inside=1.0, test_stride_steps=16, train_stride_steps=8)
+    config = make_config(min_action_inside=1.0, train_stride_steps=8)
     segments = np.array([[10, 20], [12, 40], [10, 50], [195, 205], [202, 204]], float)
     found = reach.measure_reach(segments, 200, config, training=False).of_actions
     assert found["in_window"].tolist() == [True, False, False, False, False]
@@ -86,6 +86,22 @@ def test_why_an_action_is_in_no_window(make_config):
     assert found["room"][1] == pytest.approx(4, abs=0.01)  # a window of 32 steps from 8 to 12
     training = reach.measure_reach(segments, 200, config, training=True).of_actions
     assert training["in_window"].tolist() == [True, True, False, False, False]  # the one at 8
+
+
+def test_longer_inference_windows_reach_more(make_config):
+    """Windows of 64 steps every 48: what they hold does not concern training."""
+    segments = np.array([[10, 50], [10, 80], [40, 70]], float)
+    config = make_config(min_action_inside=1.0, inference_window_steps=64)
+    found = reach.measure_reach(segments, 200, config, training=False)
+    assert found.of_actions["in_window"].tolist() == [True, False, False]
+    assert found.of_actions["too_long"].tolist() == [False, True, False]
+    assert len(found.actions_in_windows) == 4  # at 0, 48, 96 and 136
+    training = reach.measure_reach(segments, 200, config, training=True)
+    assert training.of_actions["too_long"].tolist() == [True, True, False]
+    trained_so = make_config(min_action_inside=1.0, window_steps=64, inference_overlap=0.25)
+    same = reach.measure_reach(segments, 200, trained_so, training=False)
+    np.testing.assert_array_equal(found.of_actions["tiou"], same.of_actions["tiou"])
+    np.testing.assert_array_equal(found.of_actions["in_cell"], same.of_actions["in_cell"])
 
 
 def test_random_offsets_reach_between_the_grid(make_config):
@@ -310,7 +326,7 @@ def test_of_many_classes_only_the_rarest_and_commonest_are_printed(monkeypatch):
 
 # Whole commands
 
-SMALL = ("--window_steps=32", "--num_levels=4", "--train_stride_steps=8", "--test_stride_steps=16")
+SMALL = ("--window_steps=32", "--num_levels=4", "--train_stride_steps=8")
 
 
 def run(capsys, *flags, status=0):
@@ -452,6 +468,17 @@ def test_suggestions_help(capsys, own):
     assert "between the windows" not in output
 
 
+def test_overlap_that_would_have_to_exceed_a_window(make_config):
+    config = make_config(inference_window_steps=64)
+    assert check_report._suggest_overlap(35, config) == "--inference_overlap=0.91"
+    assert "no --inference_overlap below 1 would do" in check_report._suggest_overlap(32, config)
+
+
+def test_longer_inference_windows_are_named(capsys, own):
+    output, _ = run(capsys, *own, *SPLITS, "--inference_window_steps=64")
+    assert "windows of 32 steps that hold 90% of an action: one every 8 steps for training, of 64 steps every 48 for" in output
+
+
 def test_unknown_splits_are_named_and_all_are_shown(capsys, own):
     output, _ = run(capsys, *own)
     assert [line for line in warnings_in(output) if line.startswith("--")] == [
@@ -542,9 +569,24 @@ def test_no_problem(capsys, prepared):
     ends = 5 + np.cumsum(lengths + 5)
     segments = np.stack([ends - lengths, ends], axis=1)
     split = [make_sequence(segments, labels, name=str(labels)) for labels in ([0, 1, 2, 0], [1, 2, 0, 1])]
-    output, _ = run(capsys, *prepared({"train": split[:1], "test": split[1:]}), "--test_stride_steps=4")
+    output, _ = run(capsys, *prepared({"train": split[:1], "test": split[1:]}), "--inference_overlap=0.875")
     assert warnings_in(output) == []
     assert output.endswith("\ncheck: no problem found\n")
+
+
+def test_suggested_overlap_helps(capsys, prepared):
+    """Actions of 12 steps every 20: some lie across the borders of windows of 32 that share nothing."""
+    starts = np.arange(2, 90, 10.0)
+    segments, labels = np.stack([starts, starts + 6], axis=1), np.arange(len(starts)) % 3
+    splits = {key: [make_sequence(segments, labels, name=key)] for key in ("train", "test")}
+    flags = [*prepared(splits), "--noanchor_based"]
+    output, _ = run(capsys, *flags, "--inference_overlap=0")
+    [line] = [line for line in warnings_in(output) if "between the windows" in line]
+    flag = line.split(": ")[-1]
+    assert line.startswith("evaluation: ")
+    assert flag.startswith("--inference_overlap=0.")
+    output, _ = run(capsys, *flags, flag)
+    assert "between the windows" not in output
 
 
 def test_many_splits_are_summed_up(capsys, prepared):

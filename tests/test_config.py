@@ -64,7 +64,8 @@ OTHERS = {
     "distribute": ("mirrored", "mirrored"),
     "deterministic": ("false", False),
     "validate_every": ("5", 5),
-    "test_stride_steps": ("128", 128),
+    "inference_window_steps": ("512", 512),
+    "inference_overlap": ("0.25", 0.25),
     "feature_columns": ("0,1024", (0, 1024)),
     "anchor_based_lambda": ("0.25", 0.25),
     "fusion": ("outputs", "outputs"),
@@ -218,7 +219,10 @@ def test_unknown_names_in_a_dict():
         ("window_steps", 0),
         ("window_steps", 2),
         ("train_stride_steps", 0),
-        ("test_stride_steps", 0),
+        ("inference_window_steps", -64),
+        ("inference_overlap", -0.1),
+        ("inference_overlap", 1.0),
+        ("inference_overlap", float("nan")),
         ("min_action_inside", 1.01),
         ("min_action_inside", -0.1),
         ("max_actions", 0),
@@ -286,6 +290,8 @@ def test_values_out_of_range(name, value):
         {"seed": 2**31 - 3},
         {"num_levels": 7, "level_channels": (1,) * 7},
         {"window_steps": 96, "num_levels": 5},
+        {"inference_window_steps": 128, "inference_overlap": 0.0},
+        {"inference_window_steps": 192, "inference_overlap": 0.999},
         {"validation_split": "a", "checkpoint": "best"},
         {"mode": "predict", "checkpoint": "best"},
         {"mode": "evaluate", "validation_split": "test"},
@@ -300,6 +306,9 @@ def test_values_at_the_edge_of_the_range(changes):
     [
         ({"window_steps": 100}, "--window_steps=100 does not halve 6 times.*multiple of 64"),
         ({"window_steps": 127}, "--window_steps=127"),
+        ({"inference_window_steps": 160}, "--inference_window_steps=160 does not halve 6 times.*multiple of 64"),
+        ({"inference_window_steps": 64}, "--inference_window_steps=64: must be at least --window_steps=128"),
+        ({"inference_overlap": 0.999}, "--inference_overlap=0.999 of --window_steps=128 rounds to a whole window"),
         ({"num_levels": 7, "level_channels": (1,) * 6}, "--level_channels has 6 values for --num_levels=7"),
         ({"level_channels": ()}, "--level_channels has 0 values"),
         ({"num_levels": 8, "level_channels": (1,) * 8}, "multiple of 256"),
@@ -322,6 +331,23 @@ def test_require():
         settings.require(Config(mode="export", dataset="d"), "workdir", "dataset", "saved_model")
     with pytest.raises(UserError, match="needs --seconds_per_step"):
         settings.require(Config(), "seconds_per_step")
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "stride", "batch"),
+    [
+        ({}, 128, 64, 32),
+        ({"inference_window_steps": 1024}, 1024, 960, 4),  # shares as many steps as windows of 128 do
+        ({"inference_window_steps": 256, "inference_overlap": 0.75}, 256, 160, 16),
+        ({"inference_overlap": 0.0}, 128, 128, 32),
+        ({"inference_overlap": 0.99}, 128, 1, 32),
+        ({"inference_window_steps": 1024, "window_batch": 1}, 1024, 960, 1),
+        ({"window_steps": 64, "inference_window_steps": 192, "window_batch": 8}, 192, 160, 2),
+    ],
+)
+def test_inference_windows(changes, steps, stride, batch):
+    config = settings.from_dict(changes)
+    assert (config.inference_steps, config.inference_stride_steps, config.inference_batch) == (steps, stride, batch)
 
 
 # --- a trained model and a new command

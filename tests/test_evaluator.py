@@ -1,5 +1,6 @@
 """Several trained networks in one evaluation, and several merge weights in one pass."""
 
+import csv
 import json
 
 import numpy as np
@@ -55,6 +56,39 @@ def test_networks_for_other_windows_cannot_be_merged(singles, tmp_path, capsys):
     assert main(flags) == 1
     assert "differ in --window_steps: 64 and 32" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_longer_windows(tmp_path, capsys):
+    """The same weights in windows twice as long: about the same score, and both branches are there."""
+    run = tiny.train(tmp_path / "run", "--epochs=15", "--learning_rate=0.01", *tiny.data("train"))
+    scores = []
+    for flags in ([], ["--inference_window_steps=128"], ["--inference_window_steps=256", "--inference_overlap=0.75"]):
+        evaluate(capsys, run, *flags)
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert list(metrics["branches"]) == ["anchor_free", "anchor_based", "both"]
+        scores.append(metrics["average_mAP"])
+    assert len(set(scores)) == 3  # the settings arrived
+    assert min(scores) > 0.6 * max(scores) > 0.1
+
+
+def test_validation_looks_through_inference_windows(tmp_path, capsys):
+    """The logged score of the last epoch is what evaluate finds with the weights of that epoch."""
+    flags = ["--validation_split=validation[:2]", "--epochs=3", "--learning_rate=0.01", "--inference_window_steps=128"]
+    run = tiny.train(tmp_path / "run", *flags)
+    evaluate(capsys, run, "--validation_split=", "--eval_split=validation[:2]")
+    last = list(csv.DictReader((run / "history.csv").open()))[-1]
+    score = json.loads((run / "metrics.json").read_text())["average_mAP"]
+    assert float(last["validation_mAP"]) == pytest.approx(score, abs=1e-6)
+    assert score > 0
+
+
+def test_networks_for_other_inference_windows_cannot_be_merged(tmp_path, capsys):
+    run = tiny.copy_of_trained(tmp_path)
+    tiny.train(tmp_path / "long", "--inference_window_steps=128")
+    flags = ["--mode=evaluate", f"--workdir={run},{tmp_path / 'long'}", f"--output={tmp_path / 'out'}"]
+    assert main(flags) == 1
+    assert "differ in --inference_window_steps: 64 and 128" in capsys.readouterr().err
+    assert main([*flags, "--inference_window_steps=192", "--noplots"]) == 0  # said for both
 
 
 def test_late_fusion_needs_the_same_outputs(singles, tmp_path, capsys):

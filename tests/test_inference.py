@@ -57,6 +57,24 @@ def test_chunks_give_what_the_whole_gives(localizer, num_steps):
     assert_same(inference.localize(localizer, chunks(whole)), inference.localize(localizer, [whole]))
 
 
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_chunks_in_longer_windows(make_config, make_network, overlap):
+    config = make_config(inference_window_steps=4 * WINDOW, inference_overlap=overlap)
+    localizer = Localizer(make_network(config, FEATURES, len(CLASSES)), config, CLASSES, first_step_seconds=0.25)
+    whole = record("long", 901)
+    parts = chunks(whole, 8 * WINDOW, 4 * WINDOW)
+    assert len(parts) > 4
+    assert_same(inference.localize(localizer, parts), inference.localize(localizer, [whole]))
+
+
+def test_windows_longer_than_what_chunks_share(make_config, make_network):
+    config = make_config(inference_window_steps=4 * WINDOW)
+    localizer = Localizer(make_network(config, FEATURES, len(CLASSES)), config, CLASSES)
+    message = r"windows of 128 steps \(--inference_window_steps, .*sequence long .* comes in chunks.*; at most 64$"
+    with pytest.raises(UserError, match=message):
+        list(inference.localize(localizer, chunks(record("long", 901), 8 * WINDOW, 2 * WINDOW)))
+
+
 def test_chunks_of_several_sequences_in_any_order(localizer):
     wholes = [record("a", 150, seed=1), record("b", 240, seed=2), record("c", 7, seed=3)]
     shuffled = [chunk for whole in wholes for chunk in chunks(whole)]

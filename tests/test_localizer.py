@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from a2net_tf import anchors as pyramid
 from a2net_tf import inference, records
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
@@ -19,7 +20,7 @@ def make_localizer(make_config, make_network):
     """A Localizer with 128-step windows; ``make.config`` tells its settings."""
 
     def make(first_step_seconds=0.0, **changes):
-        config = make_config(**{"window_steps": 128, "test_stride_steps": 64, "num_levels": 6, **changes})
+        config = make_config(**{"window_steps": 128, "num_levels": 6, **changes})
         return Localizer(make_network(config, NUM_FEATURES, len(CLASS_NAMES)), config, CLASS_NAMES, first_step_seconds)
 
     return make
@@ -62,7 +63,7 @@ def softmax(x):
 
 def slow_window_candidates(outputs, config, branch):
     """(score, start, end, class) of each candidate of one window, in fractions of the window."""
-    rows, num_units = [], config.window_steps // 2
+    rows, num_units = [], config.inference_steps // 2
     weight = config.anchor_based_lambda
     merge = {
         "anchor_free": (1, 0),
@@ -98,10 +99,10 @@ def slow_window_candidates(outputs, config, branch):
 def slow_detections(localizer, features, *, seconds_per_step=1.0, branch=None):
     """(score, start, end, class) of one sequence [T, D], best first, in seconds."""
     config, branch = localizer.config, branch or localizer.branches[-1]
-    total, size = len(features), config.window_steps
+    total, size = len(features), config.inference_steps
     last = max(total - size, 0)
     candidates = []
-    for start in sorted({*range(0, last, config.test_stride_steps), last}):
+    for start in sorted({*range(0, last, config.inference_stride_steps), last}):
         steps = [min(start + i, total - 1) for i in range(size)]
         outputs = localizer.members[0].networks[0](features[steps][None], training=False)
         outputs = {name: value.numpy()[0].astype(np.float64) for name, value in outputs.items()}
@@ -153,7 +154,7 @@ def test_equals_a_slow_loop(num_steps, localizer):
         {"anchor_free": False},
         {"anchor_based": False},
         {"min_score": 0.4, "max_detections": 200, "nms_tiou": 0.5},
-        {"window_steps": 32, "num_levels": 3, "test_stride_steps": 50, "first_step_seconds": -2.5},
+        {"window_steps": 32, "num_levels": 3, "inference_overlap": 0.1, "first_step_seconds": -2.5},
     ],
 )
 def test_settings_equal_a_slow_loop(changes, make_localizer):
@@ -177,6 +178,50 @@ def test_each_branch_equals_a_slow_loop(branch, localizer):
     )
 
 
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
+@pytest.mark.parametrize("num_steps", [40, 256, 300])
+def test_longer_windows_equal_a_slow_loop(num_steps, overlap, make_localizer):
+    localizer = make_localizer(window_steps=64, inference_window_steps=128, inference_overlap=overlap)
+    features = random_features(num_steps)
+    expected = slow_detections(localizer, features)
+    assert len(expected) > 3
+    np.testing.assert_allclose(as_rows(detections_of(localizer, features[None])), expected, rtol=1e-4, atol=1e-4)
+
+
+def candidates_in_steps(localizer, features, start):
+    """{(level, ratio, centre in steps): [score, start and end in steps, class]} of one window at ``start``."""
+    config = localizer.config
+    steps, ratios = config.inference_steps, config.anchor_ratios
+    found = localizer.window_candidates(features[None, start : start + steps])
+    levels = pyramid.cell_levels(steps, config.num_levels)
+    cells = [(*pair, None) for pair in zip(levels, 2 * pyramid.cell_centers(steps, config.num_levels), strict=True)]
+    centers = steps * pyramid.default_anchors(steps, config.num_levels, ratios)[:, 0]
+    anchors = zip(np.repeat(levels, len(ratios)), centers, np.tile(ratios, len(levels)), strict=True)
+    rows = np.column_stack([found.scores[0], start + steps * found.segments[0].numpy(), found.class_ids[0]])
+    keys = [(int(level), ratio, start + round(float(center))) for level, center, ratio in (*cells, *anchors)]
+    return dict(zip(keys, rows, strict=True))
+
+
+def test_longer_windows_find_the_same_far_from_borders(make_localizer):
+    """With two levels, what is predicted in a cell depends on 42 steps: 3 convolutions of 3 cells of the head (28 steps),
+    2 of 3 of the pyramid, the pooling of 2 steps, and a convolution of 9 steps.
+
+    So the cells with a centre at least 22 steps from both borders of a window of 64 predict the same in a window of 256.
+    """
+    settings = {"window_steps": 64, "num_levels": 2}
+    short, long = (make_localizer(**settings, inference_window_steps=steps) for steps in (0, 256))
+    features = random_features(256)
+    expected, compared = candidates_in_steps(long, features, 0), 0
+    for start in range(0, 256 - 64 + 1, 16):
+        for key, row in candidates_in_steps(short, features, start).items():
+            if 22 <= key[2] - start <= 64 - 22:
+                np.testing.assert_allclose(row, expected[key], rtol=1e-4, atol=1e-4)
+                compared += 1
+    assert compared > 13 * 20
+    near = candidates_in_steps(short, features, 64)[(1, None, 66)]
+    assert not np.allclose(near, expected[(1, None, 66)], atol=1e-3)  # beyond the border there is nothing to see
+
+
 # --- what must not matter
 
 
@@ -189,11 +234,19 @@ def test_padded_batch_equals_single_sequences(localizer):
         assert_same({name: value[b : b + 1] for name, value in found.items()}, alone)
 
 
+def test_what_lies_beyond_the_end_does_not_matter(localizer):
+    features = random_features(2, 300)
+    padded = np.where(np.arange(300)[:, None] < [[[300]], [[77]]], features, np.nan)
+    found = detections_of(localizer, padded, [300, 77])
+    assert_same(found, detections_of(localizer, features, [300, 77]))
+
+
+@pytest.mark.parametrize("longer", [{}, {"inference_window_steps": 256}])
 @pytest.mark.parametrize("window_batch", [1, 2, 5])
-def test_window_batch_does_not_matter(window_batch, localizer, make_localizer):
-    features = random_features(2, 400)
-    found = detections_of(make_localizer(window_batch=window_batch), features, [400, 200])
-    assert_same(found, detections_of(localizer, features, [400, 200]))
+def test_window_batch_does_not_matter(window_batch, longer, make_localizer):
+    features = random_features(2, 600)
+    found = detections_of(make_localizer(window_batch=window_batch, **longer), features, [600, 200])
+    assert_same(found, detections_of(make_localizer(**longer), features, [600, 200]))
 
 
 def test_a_graph_changes_nothing(localizer, serve):
@@ -316,7 +369,7 @@ def test_records_bring_their_own_time_base(localizer, make_localizer):
 )
 def test_merge_weights_by_hand(weight, free, based, make_localizer):
     localizer = make_localizer(
-        window_steps=4, num_levels=2, anchor_ratios=(0.5, 1.0), anchor_based_lambda=weight, test_stride_steps=2
+        window_steps=4, num_levels=2, anchor_ratios=(0.5, 1.0), anchor_based_lambda=weight
     )
     segments = np.tile(np.float32([1, 2]), (2, 18, 1))  # two windows of 3 cells and 6 anchors each
     segments[1, 0] = [2, 2]

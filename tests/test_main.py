@@ -67,6 +67,9 @@ def cut_in_half(path):
         (["--mode=train", "--nms_tiou=1.5"], "--nms_tiou=1.5: must be"),
         (["--mode=train", "--noanchor_free", "--noanchor_based"], "--noanchor_free and --noanchor_based"),
         (["--mode=train", "--window_steps=100"], "--window_steps=100 does not halve 6 times"),
+        (["--mode=evaluate", "--inference_window_steps=64"], "--inference_window_steps=64: must be at least"),
+        (["--mode=evaluate", "--inference_overlap=1"], "--inference_overlap=1.0: must be >= 0 and < 1"),
+        (["--mode=evaluate", "--test_stride_steps=64"], "Unknown command line flag 'test_stride_steps'"),
         (["--mode=train", "--level_channels=8,8"], "--level_channels has 2 values for --num_levels=6"),
         (["--mode=train", "--validation_split=test"], "--validation_split and --eval_split are both 'test'"),
         (["--mode=train", "--checkpoint=best"], "--checkpoint=best needs a --validation_split"),
@@ -319,7 +322,7 @@ def test_flag_contradicts_the_trained_model(refused, run, flag):
 def test_flags_that_do_not_belong_to_the_model_are_free(run):
     with tiny.silence():
         assert (
-            main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--nms_tiou=0.4", "--test_stride_steps=16"]) == 0
+            main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--nms_tiou=0.4", "--inference_overlap=0.75"]) == 0
         )
     assert json.loads((run / "metrics.json").read_text())["split"] == "test[:2]"
 
