@@ -157,7 +157,7 @@ class Config:
     # --- localization
     inference_window_steps: int = _setting(
         0,
-        "Feature steps of a window that is not trained on; more than --window_steps sees more around each cell and runs "
+        "Feature steps of an inference window; more than --window_steps sees more around each cell and runs "
         "fewer windows; 0: as --window_steps.",
         "localization",
     )

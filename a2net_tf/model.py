@@ -228,7 +228,12 @@ class LevelScale(keras.layers.Layer):
 
 
 def inference_copy(network: keras.Model) -> keras.Model:
-    """A copy whose weights have the type that they are computed in: cast once, not in every call. Not for training."""
+    """A copy whose weights have the type that they are computed in: cast once, not in every call. Not for training.
+
+    A network in float32 is returned as it is.
+    """
+    if not any(layer.dtype_policy.name.startswith("mixed") for layer in network.layers):
+        return network
     return _copy(network, {f'"mixed_{name}"': f'"{name}"' for name in ("bfloat16", "float16")})
 
 

@@ -27,7 +27,7 @@ from a2net_tf import __version__
 from a2net_tf import config as settings
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
-from a2net_tf.model import build_model
+from a2net_tf.model import build_model, inference_copy
 from a2net_tf.results import replace_file, write_json, write_text
 
 
@@ -111,8 +111,9 @@ def build_network(run: Run) -> keras.Model:
 
 
 def build_inference_network(run: Run) -> keras.Model:
-    """The same for inference windows: a window's length changes no weight, nor the name of one."""
-    return build_network(run._replace(config=dataclasses.replace(run.config, window_steps=run.config.inference_steps)))
+    """The same for inference: its windows' length changes no weight, nor the name of one; weights in the precision."""
+    config = dataclasses.replace(run.config, window_steps=run.config.inference_steps)
+    return inference_copy(build_network(run._replace(config=config)))
 
 
 def load_network(run: Run) -> keras.Model:
