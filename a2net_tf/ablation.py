@@ -109,7 +109,7 @@ def _levels(config: Config) -> Plan:
 
 def _streams(config: Config) -> Plan:
     """Table VII: the first half of the features (RGB) alone, the second (flow) alone, their late and early fusion."""
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     size = schema.num_features(builder)
     if size % 2:
         raise UserError(f"--ablation=streams: {builder.info.full_name} has {size} features, which are no two halves")

@@ -46,7 +46,7 @@ def check(config: Config) -> None:
     if config.metrics:
         results.check_writable(config.metrics)
     input_pipeline.check_window_fits_chunks(config)
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     report = make_report(builder, config)
     print(format_report(report, config))
     if config.metrics:

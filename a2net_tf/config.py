@@ -65,6 +65,13 @@ class Config:
     )
     data_dir: str = _setting("", "Where prepared datasets live; empty: TFDS's default (~/tensorflow_datasets).", "data")
     manual_dir: str = _setting("", "Folder with raw files that cannot be downloaded automatically.", "data")
+    stored_features: str = _setting(
+        "",
+        "Type in which features are written when a dataset is prepared; the two of 16 bits take half the disk. Empty: "
+        "float32, or whatever an already prepared dataset has.",
+        "data",
+        ("", "float32", "float16", "bfloat16"),
+    )
     eval_split: str = _setting("test", "Split that evaluate scores, and predict reads without --features.", "data")
     # --- windows
     window_steps: int = _setting(128, "Feature steps of a window.", "windows")
@@ -130,7 +137,9 @@ class Config:
     decay_factor: float = _setting(0.1, "See --decay_epochs.", "training")
     clip_norm: float = _setting(0.0, "Largest global gradient norm; 0: no clipping.", "training")
     ema_momentum: float = _setting(0.0, "Evaluate averaged weights, e.g. 0.999; 0: no averaging.", "training")
-    shuffle_buffer: int = _setting(1024, "Windows shuffled together (1 MB each with 2048 features).", "training")
+    shuffle_buffer: int = _setting(
+        1024, "Windows shuffled together (1 MB each with 2048 features stored as float32).", "training"
+    )
     precision: str = _setting(
         "float32",
         "Of convolutions; weights and losses stay float32. export: the default is that of training.",

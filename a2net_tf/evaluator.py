@@ -50,7 +50,7 @@ def evaluate(config: Config, given: frozenset[str]) -> None:
 def localize_split(current: Run, localizer: Localizer) -> tuple[str, list[Found]]:
     """The dataset's full name, and what every view of the localizer finds in ``--eval_split``."""
     config = current.config
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     check_same_kind(builder, current)
     records = schema.read_records(builder, config.eval_split)
     views = localizer.views(config.lambda_sweep)

@@ -88,7 +88,7 @@ def _samples(current: Run, split: str, *, or_random: bool = True) -> list[dict]:
     """Sequences on which an exported model is compared: real ones if the dataset is at hand, else random ones."""
     config = current.config
     try:
-        builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+        builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
         check_same_kind(builder, current)
         records = schema.read_records(builder, split).as_numpy_iterator()
         return list(itertools.islice(inference.stitched(records), _CHECKED_SEQUENCES))

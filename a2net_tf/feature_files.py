@@ -4,6 +4,7 @@ Shared by the dataset folders whose features cannot be downloaded (``thumos14``,
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -90,6 +91,8 @@ def read_json(file: pathlib.Path) -> dict:
 def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
     """The array of a .npy file, of a .npz file (``key``, or its only array) or of a .csv file, as it is stored.
 
+    A .npy file is mapped, not loaded: its parts come into memory when they are looked at.
+
     Raises:
         UserError: damaged, or a .npz file with several arrays none of which is named ``key``.
     """
@@ -97,6 +100,8 @@ def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
         return read_csv(file)
     if file.suffix == ".npz":
         return next(iter(read_arrays(file, [key], only_one=True).values()))
+    with contextlib.suppress(ValueError, OSError, EOFError):  # np.load says better what is wrong
+        return np.lib.format.open_memmap(file, mode="r")
     try:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)

@@ -16,8 +16,10 @@ from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.records import CHUNK_OVERLAP_STEPS
 
-_PARALLEL_RECORDS = 8
-_WINDOWS_PER_SHUFFLED_RECORD = 16
+# Recordings (or chunks of long ones) in memory: those that are shuffled, and those whose windows are being cut.
+_SHUFFLED_RECORDS = 8
+_OPEN_RECORDS = 4
+_STEPS_AT_ONCE = 1024  # of a record in float64
 
 
 class Scan(NamedTuple):
@@ -32,10 +34,8 @@ class Scan(NamedTuple):
     first_step_seconds: float
 
 
-def training_windows(
-    record: dict[str, tf.Tensor], config: Config, seed: tf.Tensor | None = None
-) -> dict[str, tf.Tensor]:
-    """Cuts the training windows of one record that hold an action.
+def choose_windows(record: dict[str, tf.Tensor], config: Config, seed: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    """Chooses the training windows of one record: those that hold an action.
 
     Args:
         record: as ``records.record_features`` describes.
@@ -43,8 +43,8 @@ def training_windows(
         seed: i32[2] for random offsets; None: the fixed grid.
 
     Returns:
-        ``features`` f32[N, W, D], ``segments`` f32[N, G, 2] in fractions of the window, ``labels`` i32[N, G] (0 =
-        padding, class id + 1 otherwise).
+        ``starts`` i32[N] in steps of the record, ``segments`` f32[N, G, 2] in fractions of the window, ``labels``
+        i32[N, G] (0 = padding, class id + 1 otherwise).
     """
     starts = windows.window_starts(
         tf.cast(record["num_steps"], tf.int32), window_steps=config.window_steps, stride_steps=config.train_stride_steps
@@ -66,10 +66,20 @@ def training_windows(
     useful = tf.reduce_any(kept, axis=1)
     clipped, kept = tf.boolean_mask(clipped, useful), tf.boolean_mask(kept, useful)
     segments, labels = _pack_actions(clipped, kept, record, config.max_actions)
-    features = windows.cut_windows(
-        tf.cast(record["features"], tf.float32), tf.boolean_mask(starts, useful), config.window_steps
-    )
-    return {"features": features, "segments": segments, "labels": labels}
+    return {"starts": tf.boolean_mask(starts, useful), "segments": segments, "labels": labels}
+
+
+def training_windows(record: dict[str, tf.Tensor], config: Config, seed: tf.Tensor | None = None) -> tf.data.Dataset:
+    """The windows of ``choose_windows`` one by one, each with ``features`` [W, D] in the type in which they are stored.
+
+    One by one, because the windows of a record overlap: together they are several times as large as the record.
+    """
+
+    def cut(window):
+        features = windows.cut_windows(record["features"], window.pop("starts")[None], config.window_steps)
+        return {"features": features[0], **window}
+
+    return tf.data.Dataset.from_tensor_slices(choose_windows(record, config, seed)).map(cut)
 
 
 def _pack_actions(clipped: tf.Tensor, kept: tf.Tensor, record: dict, max_actions: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -105,13 +115,10 @@ def training_batches(
 
         def cut(index, record):
             pair = tf.stack([seed, index]) if config.random_offsets else None
-            return tf.data.Dataset.from_tensor_slices(training_windows(record, config, pair))
+            return training_windows(record, config, pair)
 
-        shuffled = indexed.shuffle(max(2, config.shuffle_buffer // _WINDOWS_PER_SHUFFLED_RECORD), seed=seed)
         # From several records at a time, so that neighbouring windows meet even with a small shuffle buffer.
-        single = shuffled.interleave(
-            cut, cycle_length=_PARALLEL_RECORDS, num_parallel_calls=_PARALLEL_RECORDS, deterministic=True
-        )
+        single = indexed.shuffle(_SHUFFLED_RECORDS, seed=seed).interleave(cut, cycle_length=_OPEN_RECORDS)
         # Random offsets change the number of useful windows from epoch to epoch; steps_per_epoch does not.
         batches = (
             single.shuffle(config.shuffle_buffer, seed=seed).repeat().batch(config.batch_size, drop_remainder=True)
@@ -119,7 +126,13 @@ def training_batches(
         return batches.take(steps_per_epoch)
 
     epochs = tf.data.Dataset.range(first_epoch, config.epochs)
-    return epochs.flat_map(epoch_batches).prefetch(tf.data.AUTOTUNE)
+    # Up to here in the type in which they are stored: half the memory with one of 16 bits.
+    batches = epochs.flat_map(epoch_batches)
+    return batches.map(_in_float32).prefetch(tf.data.AUTOTUNE)
+
+
+def _in_float32(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {**batch, "features": tf.cast(batch["features"], tf.float32)}
 
 
 def scan(records: tf.data.Dataset, config: Config) -> Scan:
@@ -129,26 +142,15 @@ def scan(records: tf.data.Dataset, config: Config) -> Scan:
         UserError: NaN features, or no usable window.
     """
     totals = _Totals(config)
-    cut = tf.function(lambda record: _scan_record(record, config), reduce_retracing=True)
+    count = tf.function(lambda record: tf.shape(choose_windows(record, config)["starts"])[0], reduce_retracing=True)
     for record in tqdm.tqdm(records, unit="sequence", leave=False, disable=None):
-        totals.add(record, cut(record))
+        totals.add({name: value.numpy() for name, value in record.items()}, int(count(record)))
     if totals.num_windows == 0:
         raise UserError(
             f"no window of {config.window_steps} steps (--window_steps) holds {config.min_action_inside:.0%} of an "
             f"action; {config.dataset} {config.train_split} has {totals.num_actions} actions"
         )
     return totals.result()
-
-
-def _scan_record(record: dict[str, tf.Tensor], config: Config) -> dict[str, tf.Tensor]:
-    found = training_windows(record, config)
-    features = tf.cast(record["features"], tf.float64)[: tf.cast(record["chunk_owned_steps"], tf.int32)]
-    return {
-        "sum": tf.reduce_sum(features, axis=0),
-        "sum_of_squares": tf.reduce_sum(tf.square(features), axis=0),
-        "steps": tf.shape(features)[0],
-        "num_windows": tf.shape(found["labels"])[0],
-    }
 
 
 class _Totals:
@@ -160,21 +162,22 @@ class _Totals:
         self.steps = self.num_windows = self.num_actions = self.num_too_long = 0
         self.time_base = None
 
-    def add(self, record: dict[str, tf.Tensor], found: dict[str, tf.Tensor]) -> None:
-        name = record["id"].numpy().decode()
-        total = found["sum"].numpy()
-        if not np.isfinite(total).all():
-            raise UserError(f"sequence {name}: features hold NaN or infinite values")
+    def add(self, record: dict[str, np.ndarray], num_windows: int) -> None:
+        features = record["features"][: int(record["chunk_owned_steps"])]
+        for start in range(0, len(features), _STEPS_AT_ONCE):
+            part = features[start : start + _STEPS_AT_ONCE].astype(np.float64)
+            self.sum = self.sum + part.sum(axis=0)
+            self.sum_of_squares = self.sum_of_squares + np.square(part).sum(axis=0)
+        if not np.isfinite(self.sum).all():
+            raise UserError(f"sequence {record['id'].decode()}: features hold NaN or infinite values")
         base = (float(record["feature_stride_seconds"]), float(record["first_step_seconds"]))
         self.time_base = self.time_base or base
         if int(record["chunk_start_step"]) == 0:
-            lengths = np.diff(record["segments"].numpy(), axis=1) / base[0]
+            lengths = np.diff(record["segments"], axis=1) / base[0]
             self.num_actions += len(lengths)
             self.num_too_long += int((lengths > self.longest_steps).sum())
-        self.sum = self.sum + total
-        self.sum_of_squares = self.sum_of_squares + found["sum_of_squares"].numpy()
-        self.steps += int(found["steps"])
-        self.num_windows += int(found["num_windows"])
+        self.steps += len(features)
+        self.num_windows += num_windows
 
     def result(self) -> Scan:
         mean = self.sum / self.steps

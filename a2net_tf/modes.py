@@ -78,7 +78,7 @@ def _damaged_file(config: Config, given: frozenset[str]) -> str | None:
         config = settings.merge(run_directory.load(workdir).config, config, given)
     if not config.dataset:
         return None
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     for split in filter(None, (config.train_split, config.validation_split, config.eval_split)):
         if found := schema.find_damaged_file(builder, split):
             return found
@@ -117,7 +117,7 @@ def _profile(config: Config) -> None:
     if not (num_features and num_classes):
         if not config.dataset:
             raise UserError("--mode=profile needs --num_features and --num_classes, or a --dataset")
-        builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+        builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
         num_features, num_classes = schema.num_features(builder), len(schema.class_names(builder))
     network = build_model(config, num_features, num_classes)
     profile = {**profiler.profile(network), "window_milliseconds": profiler.window_milliseconds(network)}

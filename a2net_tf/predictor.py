@@ -75,7 +75,7 @@ def _sequences(
         raise UserError(
             "--mode=predict needs --features=FILE.npy (or a folder), or a --dataset whose --eval_split to read"
         )
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     if schema.num_features(builder) != num_features:
         raise UserError(
             f"{builder.info.full_name} has {schema.num_features(builder)} values per step but the model takes "

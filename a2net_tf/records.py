@@ -33,18 +33,22 @@ from a2net_tf.errors import UserError
 
 MAX_CHUNK_STEPS = 16384  # 134 MB of 2048 float32 features
 CHUNK_OVERLAP_STEPS = 1024  # the longest window that can be cut from a chunked sequence
+STORED_FEATURES = ("float32", "float16", "bfloat16")  # types of features in prepared datasets
+_STEPS_AT_ONCE = 1024  # of a long recording, so that no copy of it is made
 
 # TFDS warns about its own use of a deprecated name, for several fields at every read.
 logging.getLogger("absl").addFilter(lambda entry: "`FeatureConnector.dtype` is deprecated" not in entry.getMessage())
 
 
-def record_features(num_features: int, class_names: Sequence[str], dtype=np.float32) -> tfds.features.FeaturesDict:
+def record_features(
+    num_features: int, class_names: Sequence[str], stored_features: str = "float32"
+) -> tfds.features.FeaturesDict:
     """The TFDS feature description of a record.
 
     Args:
         num_features: D, size of one feature vector.
         class_names: the C action classes, in the order of their ids (0-based; background is not among them).
-        dtype: np.float32 or np.float16, as stored.
+        stored_features: type of the features, one of ``STORED_FEATURES``.
     """
     text, array = tfds.features.Text, tfds.features.Tensor
     # Without encoding="bytes" TFDS writes a float64 as a float32.
@@ -52,7 +56,7 @@ def record_features(num_features: int, class_names: Sequence[str], dtype=np.floa
     return tfds.features.FeaturesDict(
         {
             "id": text(doc="Name of the sequence; chunks of one sequence share it."),
-            "features": array(shape=(None, num_features), dtype=dtype, encoding="bytes"),
+            "features": array(shape=(None, num_features), dtype=numpy_type(stored_features), encoding="bytes"),
             "num_steps": array(shape=(), dtype=np.int64, doc="Steps of the whole sequence."),
             "chunk_start_step": array(shape=(), dtype=np.int64),
             "chunk_owned_steps": array(shape=(), dtype=np.int64),
@@ -65,6 +69,13 @@ def record_features(num_features: int, class_names: Sequence[str], dtype=np.floa
             "source": text(doc="File that the features came from."),
         }
     )
+
+
+def numpy_type(stored_features: str) -> np.dtype:
+    """The numpy type of one of ``STORED_FEATURES``; TensorFlow brings bfloat16 along."""
+    if stored_features not in STORED_FEATURES:
+        raise UserError(f"--stored_features={stored_features}: expected {', '.join(STORED_FEATURES)}")
+    return np.dtype(tf.as_dtype(stored_features).as_numpy_dtype)
 
 
 def make_record(
@@ -84,7 +95,7 @@ def make_record(
 
     Args:
         record_id: unique name of the sequence.
-        features: f16|f32[T, D], one vector per step, finite, T >= 1.
+        features: numbers [T, D], one vector per step, finite, T >= 1.
         segments: f[G, 2], half-open [start, end) in seconds, inside [0, duration].
         labels: G class ids in [0, num_classes).
         num_classes: C.
@@ -134,20 +145,24 @@ def make_record(
 def check_features(
     features: np.ndarray, where: str, num_features: int | None = None, *, first_step: int = 0
 ) -> np.ndarray:
-    """Returns ``features`` as f16|f32[T, D]; raises UserError naming ``where`` if they cannot be used.
+    """Returns ``features`` [T, D] as one of ``STORED_FEATURES``, f32 if they are of another type; checks them.
 
     Args:
         features: the matrix, or a chunk of it that begins at ``first_step``.
         where: file or sequence, for the message.
         num_features: D, if it is known.
         first_step: added to the number of the step that a message names.
+
+    Raises:
+        UserError: no matrix, another size, or values that are not finite.
     """
     features = np.asarray(features)
     check_shape(features.shape, features.dtype, where, num_features)
-    if features.dtype not in (np.float16, np.float32):
+    if features.dtype.name not in STORED_FEATURES:
         with np.errstate(over="ignore"):  # what overflows is found below
             features = features.astype(np.float32)
-    finite = np.isfinite(features).all(axis=1)
+    parts = (features[start : start + _STEPS_AT_ONCE] for start in range(0, len(features), _STEPS_AT_ONCE))
+    finite = np.concatenate([np.isfinite(part).all(axis=1) for part in parts])
     if not finite.all():
         step = int(np.argmin(finite)) + first_step
         raise UserError(f"{where}: {int((~finite).sum())} steps hold NaN or infinite values, the first is step {step}")
@@ -156,7 +171,7 @@ def check_features(
 
 def check_shape(shape: Sequence[int], dtype: np.dtype, where: str, num_features: int | None = None) -> None:
     """Raises UserError naming ``where`` unless an array of this shape and type can be features [T, D]."""
-    if len(shape) != 2 or dtype.kind not in "fiu":
+    if len(shape) != 2 or (dtype.kind not in "fiu" and dtype.name not in STORED_FEATURES):  # bfloat16 has no kind
         raise UserError(f"{where}: expected a number matrix [steps, features], found shape {list(shape)} of {dtype}")
     if shape[0] == 0:
         raise UserError(f"{where}: 0 feature steps; an empty recording cannot be used")
@@ -210,6 +225,61 @@ def split_into_chunks(
             return
 
 
+def convert_features(features: np.ndarray, stored_features: str, where: str, *, first_step: int = 0) -> np.ndarray:
+    """``features`` rounded to the type in which they are stored.
+
+    Args:
+        features: finite numbers [T, D].
+        stored_features: one of ``STORED_FEATURES``.
+        where: file or sequence, for the message.
+        first_step: added to the number of the step that a message names.
+
+    Raises:
+        UserError: a value is beyond the type.
+    """
+    largest = float(tf.as_dtype(stored_features).max)
+    if max(float(features.max()), -float(features.min())) > largest:
+        step, column = np.argwhere(np.abs(features) > largest)[0]
+        raise UserError(
+            f"{where}: step {step + first_step} holds {float(features[step, column]):g}, and {stored_features} ends at "
+            f"{largest:g}; use --stored_features={'bfloat16' if stored_features == 'float16' else 'float32'}"
+        )
+    return features.astype(numpy_type(stored_features), copy=False)
+
+
+class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder of records. Its features can be stored in any of ``STORED_FEATURES``.
+
+    A subclass describes its records with ``record_features(D, class_names, self.stored_features)`` and writes them with
+    ``yield from self.store(record)``.
+
+    Args:
+        stored_features: type of the features; empty: as the prepared directory has them, float32 if there is none yet.
+        **kwargs: as TFDS takes them: ``data_dir``, ``config``, ...
+
+    Raises:
+        UserError: the prepared directory has features of another type.
+    """
+
+    def __init__(self, *, stored_features: str = "", **kwargs):
+        self.stored_features = stored_features or "float32"
+        super().__init__(**kwargs)
+        self._original_state["stored_features"] = stored_features  # from which TFDS makes copies for other processes
+        if (self.data_path / "dataset_info.json").exists():
+            # TFDS would take the schema from the code, and read what was stored in another type as noise.
+            self.info._features = tfds.features.FeaturesDict.from_config(str(self.data_path))
+            check_stored_type(self, stored_features)
+            self.stored_features = stored_type(self)
+
+    def store(self, record: dict) -> Iterator[tuple[str, dict]]:
+        """Yields (key, record) as TFDS writes them: in chunks if it is long, features in the type to be stored."""
+        where = record["source"] or record["id"]
+        for key, chunk in split_into_chunks(record):
+            start = chunk["chunk_start_step"]
+            features = convert_features(chunk["features"], self.stored_features, where, first_step=start)
+            yield key, {**chunk, "features": features}
+
+
 class FolderContents(NamedTuple):
     """What a ``FolderBuilder`` found in its folder.
 
@@ -226,7 +296,7 @@ class FolderContents(NamedTuple):
     metadata: dict
 
 
-class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FolderBuilder(RecordBuilder, skip_registration=True):
     """A builder whose feature size, classes and splits depend on the files that the user puts into manual_dir.
 
     TFDS asks for the schema when a builder is made, but says where the files are only when it prepares. So the schema
@@ -268,7 +338,8 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not any(self._contents.splits.values()):
             raise UserError(f"manual_dir={folder}: no video is left that could be prepared")
         # TFDS has no public way to complete a schema; it does the same when it opens a directory without its builder.
-        self.info._features = record_features(self._contents.num_features, self._contents.class_names)
+        size, class_names = self._contents.num_features, self._contents.class_names
+        self.info._features = record_features(size, class_names, self.stored_features)
         self.info.metadata.update(self._contents.metadata, fingerprint=feature_files.fingerprint(folder))
         super()._download_and_prepare(dl_manager, *args, **kwargs)
 
@@ -279,7 +350,7 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Iterator[tuple[str, dict]]:
         for read_video in videos:
             for record in read_video():
-                yield from split_into_chunks({**record, "features": record["features"].astype(np.float32, copy=False)})
+                yield from self.store(record)
 
 
 def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
@@ -287,30 +358,54 @@ def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
     return {} if builder.info.metadata is None else dict(builder.info.metadata.items())
 
 
-def open_dataset(dataset: str, data_dir: str = "", manual_dir: str = "") -> tfds.core.DatasetBuilder:
+def open_dataset(
+    dataset: str, data_dir: str = "", manual_dir: str = "", stored_features: str = ""
+) -> tfds.core.DatasetBuilder:
     """Opens a prepared dataset, preparing it first if need be.
 
     Args:
         dataset: ``NAME`` or ``NAME/CONFIG`` of a folder under ``datasets/``, or the path of a prepared TFDS directory.
         data_dir: where prepared datasets live; TFDS's own default if empty.
         manual_dir: where files that the user downloaded by hand are.
+        stored_features: type in which features are stored, one of ``STORED_FEATURES``; empty: whatever a prepared
+            directory has, float32 if it is prepared now.
 
     Raises:
-        UserError: unknown dataset, its raw files are missing or bad, or they are not those that it was prepared from.
+        UserError: unknown dataset, its raw files are missing or bad, or they are not those that it was prepared from,
+            or its features are stored in another type.
     """
     if tf.io.gfile.exists(f"{dataset}/dataset_info.json"):
-        return tfds.builder_from_directory(dataset)
+        builder = tfds.builder_from_directory(dataset)
+        check_stored_type(builder, stored_features)
+        return builder
     builder_class = find_builder_class(dataset)
     config = dataset.partition("/")[2]
     configs = [c.name for c in builder_class.BUILDER_CONFIGS]
     if config and config not in configs:
         raise UserError(f"--dataset={dataset}: no config '{config}'; have {', '.join(configs) or 'none'}")
-    builder = builder_class(data_dir=data_dir or None, config=config or None)
+    if not issubclass(builder_class, RecordBuilder):
+        raise UserError(f"--dataset={dataset}: its Builder must be a records.RecordBuilder (docs/own_data.md)")
+    builder = builder_class(data_dir=data_dir or None, config=config or None, stored_features=stored_features)
     if not (builder.data_path / "dataset_info.json").exists():
         prepare(builder, manual_dir)
     elif isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
         builder.check_unchanged(pathlib.Path(manual_dir))
     return builder
+
+
+def stored_type(builder: tfds.core.DatasetBuilder) -> str:
+    """In which of ``STORED_FEATURES`` the features of a prepared dataset are stored."""
+    return np.dtype(builder.info.features["features"].np_dtype).name
+
+
+def check_stored_type(builder: tfds.core.DatasetBuilder, stored_features: str) -> None:
+    """Raises UserError if a prepared dataset has features of another type than ``stored_features`` (empty: any)."""
+    if stored_features and stored_features != stored_type(builder):
+        raise UserError(
+            f"{builder.data_path}: its features are stored as {stored_type(builder)}, not {stored_features} "
+            "(--stored_features); drop that setting to use them as they are, or delete the directory (or give another "
+            "--data_dir) to prepare them again"
+        )
 
 
 def find_builder_class(dataset: str) -> type[tfds.core.DatasetBuilder]:
@@ -367,10 +462,19 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Datas
     Raises:
         UserError: unknown or empty split.
     """
+    # TFDS would read 16 files at once and many records ahead, and keep small splits: gigabytes of long recordings.
+    reading = tfds.ReadConfig(
+        try_autocache=False,
+        interleave_cycle_length=1,
+        interleave_block_length=1,
+        num_parallel_calls_for_interleave_files=1,
+        num_parallel_calls_for_decode=2,
+        skip_prefetch=True,
+    )
     try:
         if builder.info.splits[split].num_examples == 0:
             raise UserError(f"split '{split}' of {builder.info.full_name} is empty")
-        return builder.as_dataset(split=split, shuffle_files=False)
+        return builder.as_dataset(split=split, shuffle_files=False, read_config=reading)
     except (ValueError, KeyError) as error:
         if isinstance(error, UserError):
             raise

@@ -208,7 +208,7 @@ def _class_names(config: Config) -> list[str]:
     """Those of the dataset, or else class0, class1, ..."""
     if not config.dataset:
         return [f"class{i}" for i in range(config.num_classes)]
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     names, num_features = schema.class_names(builder), schema.num_features(builder)
     if (len(names), num_features) != (config.num_classes, config.num_features):
         raise UserError(

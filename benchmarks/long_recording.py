@@ -2,9 +2,10 @@
 
     python benchmarks/long_recording.py --hours=10
 
-makes the network of configs/thumos14.flags with random weights, writes random features (2,048 values every 4 frames of 30
-per second: 0.22 GB an hour) into a temporary folder, and runs --mode=predict over them in fresh processes. Further settings
-are those of a2net_tf.main, e.g. --inference_window_steps=512; with --workdir of a trained run its network is taken.
+makes the network of configs/thumos14.flags with random weights, writes random features (2,048 values every 4 frames of
+30 per second: 0.22 GB an hour) into a temporary folder, and runs --mode=predict over them in fresh processes. Further
+settings are those of a2net_tf.main, e.g. --inference_window_steps=512; with --workdir of a trained run its network is
+taken.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a process of its own. This one stays small: a child's peak includes its parent's size."""
+    """``function(*arguments)`` in a process of its own. This one stays small: a child's peak includes it."""
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 

@@ -1,5 +1,7 @@
 """The benchmarks: the PyTorch network computes what the Keras network does, figures by hand, and the whole commands."""
 
+import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -35,6 +37,7 @@ def pair(make_config, make_network):
     from a2net_tf.trainer import Trainer
     from benchmarks import pytorch_a2net, workloads
 
+    torch.set_num_threads(1)  # two that wait for each other are slow beside other tests
     config = make_config(num_features=5, num_classes=3, feature_columns=(1, 5))
     network = make_network(config)
     theirs = pytorch_a2net.A2Net(config, 5, 3)
@@ -99,7 +102,7 @@ def test_losses_and_gradients_are_the_same(pair):
     names = release_weights.tensor_names(config)
     assert set(names.values()) == set(ours)
     for name, parameter in theirs.named_parameters():
-        assert np.abs(ours[names[name]]).max() > 0
+        assert "scale" in name or np.abs(ours[names[name]]).max() > 0  # a level without an action has no distances
         close(parameter.grad.numpy(), ours[names[name]].transpose().reshape(parameter.shape))
 
 
@@ -125,8 +128,9 @@ def test_a_training_step_lowers_the_loss(pair):
 
     trainer, _, _, batch = pair
     torch.manual_seed(0)
-    training = pytorch_a2net.Training(trainer.config, batch, torch.device("cpu"))
-    losses = [training.step() for _ in range(30)]
+    config = dataclasses.replace(trainer.config, learning_rate=1e-2)
+    training = pytorch_a2net.Training(config, batch, torch.device("cpu"))
+    losses = [training.step() for _ in range(8)]
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -289,7 +293,7 @@ def written_parts(written):
     return dict.fromkeys(row["part"] for row in written["rows"])
 
 
-def test_a_ratio_that_fell_is_told_by_the_exit_status(measured, tmp_path):
+def test_a_ratio_that_fell_is_told_by_the_exit_status(measured, tmp_path, capsys):
     """Against figures that no run reaches."""
     stored = json.loads(measured[1].read_text())
     for row in stored["rows"]:
@@ -297,13 +301,14 @@ def test_a_ratio_that_fell_is_told_by_the_exit_status(measured, tmp_path):
             if figure in row:
                 row[figure]["median"] *= 1000
     (tmp_path / "stored.json").write_text(json.dumps(stored))
-    arguments = ("--quick", "--parts=forward", f"--compare={tmp_path / 'stored.json'}")
+    arguments = ("--quick", "--parts=forward", "--sizes=32", f"--compare={tmp_path / 'stored.json'}")
     done = command("speed", *SIZES, *arguments)
     assert done.returncode == 1, done.stderr
     assert "worse: forward: 32 windows, Keras float32: of limit fell from" in done.stdout
-    refused = command("speed", *SIZES, "--base_channels=9", *arguments)
-    assert refused.returncode == 1
-    assert refused.stderr.splitlines() == [
+    from benchmarks import speed
+
+    assert speed.main([*SIZES, "--base_channels=9", *arguments]) == 1
+    assert capsys.readouterr().err.splitlines() == [
         f"error: {tmp_path / 'stored.json'}: measured with other settings: --base_channels"
     ]
 
@@ -328,14 +333,11 @@ def test_scaling(tmp_path):
     done = command("scaling", *arguments)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
-    assert [(row["axis"], row["value"]) for row in rows] == [
-        ("levels", 1),
-        ("levels", 2),
-        ("videos", "1 min"),
-        ("videos", "2 min"),
-    ]
-    assert all(row["forward_ms"] > 0 and row["step_ms"] > 0 for row in rows[:2])
-    assert all(row["video_ms"] > row["suppression_ms"] > 0 for row in rows[2:])
+    assert [(row["axis"], row["value"]) for row in rows] == [("levels", 2), ("videos", "1 min")]
+    assert rows[0]["forward_ms"] > 0
+    assert rows[0]["step_ms"] > 0
+    assert rows[1]["video_ms"] > rows[1]["suppression_ms"] > 0
+    assert all(row["peak_megabytes"] > 50 for row in rows)
 
 
 def test_an_axis_changes_one_setting(make_config):
@@ -353,21 +355,22 @@ def test_an_axis_changes_one_setting(make_config):
     [
         ("speed", ("--parts=speed",), "--parts: no part 'speed'; there are limits, forward"),
         ("speed", ("--sizes=1,x",), "--sizes=1,x: expected whole numbers"),
+        ("speed", ("--threads=0",), "--threads=0: must be >= 1"),
         ("speed", ("--quick",), "--num_features and --num_classes are needed"),
         ("speed", (*SIZES, "--compare=missing.json"), "missing.json: cannot be read"),
         ("scaling", ("--axes=height",), "--axes: no axis 'height'; there are classes, levels"),
         ("scaling", ("--widow_steps=3",), "Unknown command line flag 'widow_steps'"),
     ],
 )
-def test_mistakes(script, arguments, message):
-    done = command(script, *arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {message}")
-    assert len(done.stderr.splitlines()) == 1
+def test_mistakes(script, arguments, message, capsys):
+    assert importlib.import_module(f"benchmarks.{script}").main(arguments) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize("script", ["speed", "scaling"])
-def test_help(script):
-    done = command(script, "--help")
-    assert done.returncode == 0
-    assert f"python benchmarks/{script}.py --flagfile=configs/thumos14.flags" in done.stdout
+def test_help(script, capsys):
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f"benchmarks.{script}").main(["--help"])
+    assert end.value.code == 0
+    assert f"python benchmarks/{script}.py --flagfile=configs/thumos14.flags" in capsys.readouterr().out

@@ -22,6 +22,7 @@ OTHERS = {
     "validation_split": ("train[80%:]", "train[80%:]"),
     "data_dir": ("/a=b", "/a=b"),
     "manual_dir": ("down,loads", "down,loads"),
+    "stored_features": ("float16", "float16"),
     "eval_split": ("user02", "user02"),
     "window_steps": ("256", 256),
     "train_stride_steps": ("1", 1),

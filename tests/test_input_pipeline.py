@@ -1,4 +1,9 @@
 import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -37,7 +42,7 @@ def record_of(segments, labels=None, *, num_steps=20, name="v", features=None, s
 def specification(record):
     """What TFDS reads a prepared record as."""
     features = record["features"]
-    return schema.record_features(features.shape[1], list("abcde"), features.dtype).get_tensor_spec()
+    return schema.record_features(features.shape[1], list("abcde"), features.dtype.name).get_tensor_spec()
 
 
 def dataset(records):
@@ -47,8 +52,16 @@ def dataset(records):
 
 def cut(record, config, seed=None):
     tensors = {name: tf.constant(record[name], spec.dtype) for name, spec in specification(record).items()}
-    found = pipeline.training_windows(tensors, config, seed)
-    return {name: value.numpy() for name, value in found.items()}
+    return together(pipeline.training_windows(tensors, config, seed))
+
+
+def together(found):
+    """All windows of a dataset in one array by name."""
+    rows = list(found.as_numpy_iterator())
+    return {
+        name: np.stack([row[name] for row in rows]) if rows else np.zeros((0, *spec.shape))
+        for name, spec in found.element_spec.items()
+    }
 
 
 def starts_of(found):
@@ -132,14 +145,18 @@ def test_windows_without_action_are_dropped(config):
     assert starts_of(cut(record_of([[17, 19]]), config)) == [12]
 
 
-def test_float16_features_become_float32(config):
-    found = cut(record_of([[1, 2]], features=step_numbers(20).astype(np.float16)), config)
-    assert found["features"].dtype == np.float32
-    np.testing.assert_array_equal(found["features"][0, :, 0], np.arange(8))
+@pytest.mark.parametrize("stored", schema.STORED_FEATURES)
+def test_windows_keep_the_stored_type_and_batches_are_float32(stored, config):
+    features = step_numbers(20).astype(schema.numpy_type(stored))
+    record = record_of([[1, 2]], features=features)
+    assert cut(record, config)["features"].dtype == features.dtype
+    (batch,) = batches_of(change(config, batch_size=1), steps_per_epoch=1, records=[record])[:1]
+    assert batch["features"].dtype == np.float32
+    np.testing.assert_array_equal(batch["features"][0, :, 0], np.arange(8))
 
 
 def cut_in_dataset(record, config):
-    return list(dataset([record]).map(lambda r: pipeline.training_windows(r, config)))
+    return together(dataset([record]).flat_map(lambda r: pipeline.training_windows(r, config)))
 
 
 @pytest.mark.parametrize("cut_somewhere", [cut, cut_in_dataset])
@@ -165,8 +182,8 @@ def test_chunks_give_exactly_the_windows_of_the_whole(num_steps, stride_steps, c
 @pytest.mark.parametrize("seed", [None, (1, 2)])
 def test_eager_equals_tf_data(seed, config):
     records = [record_of(EVERYWHERE[:6], num_steps=21), record_of([[2, 3]], num_steps=3), record_of([])]
-    found = dataset(records).map(lambda r: pipeline.training_windows(r, config, seed)).as_numpy_iterator()
-    for record, in_graph in zip(records, found, strict=True):
+    for record in records:
+        in_graph = together(dataset([record]).flat_map(lambda r: pipeline.training_windows(r, config, seed)))
         eager = cut(record, config, seed)
         for name, value in eager.items():
             np.testing.assert_allclose(in_graph[name], value, rtol=1e-6)
@@ -413,3 +430,39 @@ def test_records_look_like_the_schema(config):
     (found,) = dataset(toy_records(1)).as_numpy_iterator()
     assert set(found) == set(toy_records(1)[0])
     assert list(itertools.chain(found["features"].shape, found["segments"].shape)) == [17, 3, 3, 2]
+
+
+# --- memory
+
+READ = """
+import os, pathlib, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+from a2net_tf import config, input_pipeline, records
+settings = config.Config(random_offsets=True, shuffle_buffer=64, epochs=9)
+dataset = records.read_records(records.open_dataset(sys.argv[1]), "train")
+steps = -(-input_pipeline.scan(dataset, settings).num_windows // 32)
+for _ in input_pipeline.training_batches(dataset, settings, first_epoch=0, steps_per_epoch=steps).take(steps):
+    pass
+line = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(line.split()[1]) / 1024)
+"""
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="asks Linux for the peak")
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    """The features of the longer one are 584 MB more."""
+    peaks = []
+    for steps in (120_000, 2_400_000):
+        source = tmp_path / f"{steps}"
+        source.mkdir()
+        np.save(source / "video.npy", np.ones((steps, 64), np.float32))
+        annotations = [{"segment": [t, t + 10], "label": "action"} for t in range(0, steps - 100, steps // 50)]
+        database = {"video": {"subset": "train", "duration": steps, "annotations": annotations}}
+        content = {"database": database, "feature_stride_seconds": 1.0}
+        (source / "annotations.json").write_text(json.dumps(content))
+        builder = schema.open_dataset("feature_folder", str(tmp_path / f"{steps}_prepared"), str(source))
+        command = [sys.executable, "-c", READ, str(builder.data_path)]
+        environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(pipeline.__file__).parent.parent)}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        peaks.append(float(done.stdout.split()[-1]))
+    assert peaks[1] < peaks[0] + 200, peaks  # MB

@@ -140,39 +140,41 @@ def test_chunks_of_the_default_size():
 # Round trip through TFDS
 
 
-class TinySequences(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class TinySequences(records.RecordBuilder, skip_registration=True):
     """One record without actions, one with, and one in chunks."""
 
     code_path = tfds.core.Path(__file__)
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="float32"), tfds.core.BuilderConfig(name="float16")]
 
     def _info(self):
-        features = records.record_features(3, CLASS_NAMES, dtype=np.dtype(self.builder_config.name).type)
+        features = records.record_features(3, CLASS_NAMES, self.stored_features)
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self):
-        for record in tiny_records(self.builder_config.name):
-            yield from records.split_into_chunks(record, max_steps=8, overlap_steps=4)
+        for record in tiny_records():
+            for _, chunk in records.split_into_chunks(record, max_steps=8, overlap_steps=4):
+                yield from ((f"{key}#{chunk['chunk_start_step']}", part) for key, part in self.store(chunk))
 
 
-def tiny_records(dtype: str) -> list[dict]:
+def tiny_records(stored: str = "float32") -> list[dict]:
     rng = np.random.default_rng(0)
     names_and_steps = (("empty", 4), ("two", 7), ("long", 11))
     times = {"num_classes": 3, "feature_stride_seconds": 4 / 29.97, "first_step_seconds": 1 / 3}
     actions = {"empty": ([], []), "two": ([[0.1, 0.5], [0.2, 0.6]], [2, 0]), "long": ([[0.3, 1.7]], [1])}
     return [
-        records.make_record(name, rng.normal(size=(steps, 3)).astype(dtype), *actions[name], **times)
+        records.make_record(
+            name, rng.normal(size=(steps, 3)).astype(records.numpy_type(stored)), *actions[name], **times
+        )
         for name, steps in names_and_steps
     ]
 
 
-@pytest.fixture(params=["float32", "float16"])
+@pytest.fixture(params=records.STORED_FEATURES)
 def tiny(request, tmp_path):
-    builder = TinySequences(data_dir=tmp_path, config=request.param)
+    builder = TinySequences(data_dir=tmp_path, stored_features=request.param)
     builder.download_and_prepare()
     return builder
 
@@ -190,7 +192,7 @@ def assert_same(found: dict, expected: dict) -> None:
 def test_round_trip(tiny):
     """Whole records come back bit by bit, with seconds in full precision."""
     found = {r["id"]: r for r in tfds.as_numpy(records.read_records(tiny, "train")) if r["id"] != b"long"}
-    expected = {r["id"].encode(): r for r in tiny_records(tiny.builder_config.name)}
+    expected = {r["id"].encode(): r for r in tiny_records(tiny.stored_features)}
     assert found.keys() == {b"empty", b"two"}
     for name, record in found.items():
         assert_same(record, expected[name])
@@ -198,7 +200,7 @@ def test_round_trip(tiny):
 
 def test_round_trip_of_chunks(tiny):
     found = [r for r in tfds.as_numpy(records.read_records(tiny, "train")) if r["id"] == b"long"]
-    expected = dict(records.split_into_chunks(tiny_records(tiny.builder_config.name)[2], max_steps=8, overlap_steps=4))
+    expected = dict(records.split_into_chunks(tiny_records(tiny.stored_features)[2], max_steps=8, overlap_steps=4))
     assert len(found) == len(expected) == 2
     for record in found:
         assert_same(record, expected[f"long#{record['chunk_start_step']}"])
@@ -308,3 +310,53 @@ def test_missing_file(tiny):
     path = record_file(tiny)
     path.unlink()
     assert records.find_damaged_file(tiny, "train") == str(path)
+
+
+# stored types
+
+
+@pytest.mark.parametrize("stored", records.STORED_FEATURES)
+def test_features_are_rounded_to_the_stored_type(stored, tmp_path):
+    builder = TinySequences(data_dir=tmp_path, stored_features=stored)
+    builder.download_and_prepare()
+    reopened = TinySequences(data_dir=tmp_path)  # says nothing of the type: takes what is there
+    assert records.stored_type(builder) == records.stored_type(reopened) == reopened.stored_features == stored
+    exact = {record["id"].encode(): record["features"] for record in tiny_records()}
+    for record in tfds.as_numpy(records.read_records(reopened, "train")):
+        start = int(record["chunk_start_step"])
+        expected = exact[record["id"]][start : start + len(record["features"])].astype(records.numpy_type(stored))
+        assert record["features"].dtype == expected.dtype
+        np.testing.assert_array_equal(record["features"], expected)
+        np.testing.assert_array_equal(records.check_features(record["features"], "v"), expected)
+
+
+def test_sixteen_bits_take_half_the_disk(tmp_path):
+    sizes = {}
+    for stored in records.STORED_FEATURES:
+        path = records.open_dataset("toy_actions", str(tmp_path / stored), stored_features=stored).data_path
+        sizes[stored] = sum(file.stat().st_size for file in pathlib.Path(path).glob("*tfrecord*"))
+    assert sizes["float16"] == sizes["bfloat16"] < 0.55 * sizes["float32"]
+
+
+def test_another_type_than_the_prepared_one(tmp_path):
+    path = records.open_dataset("toy_actions", str(tmp_path), stored_features="bfloat16").data_path
+    for dataset in ("toy_actions", str(path)):
+        with pytest.raises(UserError, match=rf"{path}: its features are stored as bfloat16, not float16.*drop that"):
+            records.open_dataset(dataset, str(tmp_path), stored_features="float16")
+        assert records.stored_type(records.open_dataset(dataset, str(tmp_path))) == "bfloat16"
+
+
+def test_unknown_type(tmp_path):
+    with pytest.raises(UserError, match="--stored_features=int8: expected float32, float16, bfloat16"):
+        records.open_dataset("toy_actions", str(tmp_path), stored_features="int8")
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "advice"), [(7e4, "float16", "bfloat16"), (-3.5e38, "bfloat16", "float32")]
+)
+def test_overflow_of_the_stored_type(value, stored, advice):
+    features = np.zeros((9, 3), np.float64)
+    features[4, 1] = value
+    message = rf"video.npy: step 104 holds {features[4, 1]:g}, and {stored} ends at .*use --stored_features={advice}"
+    with pytest.raises(UserError, match=re.escape(message).replace(r"\.\*", ".*")):
+        records.convert_features(features, stored, "video.npy", first_step=100)

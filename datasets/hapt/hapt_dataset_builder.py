@@ -97,7 +97,7 @@ class LabelRow:
         return (self.first - 1) / SAMPLES_PER_SECOND, self.last / SAMPLES_PER_SECOND
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(records.RecordBuilder):
     """Builds one split per user, ``user01`` to ``user30``."""
 
     # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
@@ -129,7 +129,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=records.record_features(self.builder_config.num_features, CLASS_NAMES),
+            features=records.record_features(self.builder_config.num_features, CLASS_NAMES, self.stored_features),
             homepage="https://archive.ics.uci.edu/dataset/341",
         )
 
@@ -148,7 +148,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[str, dict]]:
         for recording in recordings:
             rows = [row for row in labels if row.recording == recording]
-            yield from records.split_into_chunks(build_record(folder, recording, rows, config=self.builder_config))
+            yield from self.store(build_record(folder, recording, rows, config=self.builder_config))
 
 
 def find_raw_folder(manual_dir: pathlib.Path) -> RawFolder:

@@ -109,7 +109,7 @@ class Action(NamedTuple):
     label: int
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(records.RecordBuilder):
     """Builds the splits train, validation and test."""
 
     # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
@@ -120,14 +120,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(features=records.record_features(NUM_FEATURES, CLASS_NAMES))
+        features = records.record_features(NUM_FEATURES, CLASS_NAMES, self.stored_features)
+        return self.dataset_info_from_configs(features=features)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {split: self._generate_examples(split) for split in NUM_SEQUENCES}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         for index in range(NUM_SEQUENCES[split]):
-            yield from records.split_into_chunks(make_sequence(split, index))
+            yield from self.store(make_sequence(split, index))
 
 
 def make_sequence(split: str, index: int) -> dict:
