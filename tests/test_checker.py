@@ -476,7 +476,10 @@ def test_overlap_that_would_have_to_exceed_a_window(make_config):
 
 def test_longer_inference_windows_are_named(capsys, own):
     output, _ = run(capsys, *own, *SPLITS, "--inference_window_steps=64")
-    assert "windows of 32 steps that hold 90% of an action: one every 8 steps for training, of 64 steps every 48 for" in output
+    assert (
+        "windows of 32 steps that hold 90% of an action: one every 8 steps for training, of 64 steps every 48 for"
+        in output
+    )
 
 
 def test_unknown_splits_are_named_and_all_are_shown(capsys, own):

@@ -49,7 +49,7 @@ def test_tflite_finds_what_predict_finds(tmp_path, capsys):
 
 @needs_onnx
 def test_longer_windows_in_every_form(tmp_path, capsys):
-    """Every file says how long its windows are and how far apart, and finds what predict finds with the same settings."""
+    """Every file says how long its windows are and how far apart, and finds what predict finds with these settings."""
     features = np.random.default_rng(0).normal(size=(500, tiny.FEATURES)).astype(np.float32)
     np.save(tmp_path / "walk.npy", features)
     paths = {name: tmp_path / f"model.{name}" for name in ("saved_model", "tflite", "onnx")}

@@ -203,10 +203,12 @@ def candidates_in_steps(localizer, features, start):
 
 
 def test_longer_windows_find_the_same_far_from_borders(make_localizer):
-    """With two levels, what is predicted in a cell depends on 42 steps: 3 convolutions of 3 cells of the head (28 steps),
-    2 of 3 of the pyramid, the pooling of 2 steps, and a convolution of 9 steps.
+    """With two levels, what is predicted in a cell depends on 42 steps, at most 22 from its centre.
 
-    So the cells with a centre at least 22 steps from both borders of a window of 64 predict the same in a window of 256.
+    The head's three convolutions see 7 cells of the second level, 13 grid units from first to last centre; each of the
+    pyramid's two adds a unit at both ends: 17 units or 34 steps. The convolution of 9 steps adds 4 at both ends.
+
+    So cells with a centre at least 22 steps from both borders of a window of 64 predict the same in a window of 256.
     """
     settings = {"window_steps": 64, "num_levels": 2}
     short, long = (make_localizer(**settings, inference_window_steps=steps) for steps in (0, 256))
@@ -368,9 +370,7 @@ def test_records_bring_their_own_time_base(localizer, make_localizer):
     ("weight", "free", "based"), [(0.0, 1, 0), (0.25, 1, 1 / 3), (0.5, 1, 1), (0.8, 0.25, 1), (1.0, 0, 1)]
 )
 def test_merge_weights_by_hand(weight, free, based, make_localizer):
-    localizer = make_localizer(
-        window_steps=4, num_levels=2, anchor_ratios=(0.5, 1.0), anchor_based_lambda=weight
-    )
+    localizer = make_localizer(window_steps=4, num_levels=2, anchor_ratios=(0.5, 1.0), anchor_based_lambda=weight)
     segments = np.tile(np.float32([1, 2]), (2, 18, 1))  # two windows of 3 cells and 6 anchors each
     segments[1, 0] = [2, 2]
     segments[1, 9] = [2, 1]

@@ -322,7 +322,8 @@ def test_flag_contradicts_the_trained_model(refused, run, flag):
 def test_flags_that_do_not_belong_to_the_model_are_free(run):
     with tiny.silence():
         assert (
-            main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--nms_tiou=0.4", "--inference_overlap=0.75"]) == 0
+            main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--nms_tiou=0.4", "--inference_overlap=0.75"])
+            == 0
         )
     assert json.loads((run / "metrics.json").read_text())["split"] == "test[:2]"
 
