@@ -166,8 +166,8 @@ class Config:
     # --- localization
     inference_window_steps: int = _setting(
         0,
-        "Feature steps of an inference window; more than --window_steps sees more around each cell and runs "
-        "fewer windows; 0: as --window_steps.",
+        "Feature steps of a window when not training; 0: as --window_steps. In longer ones the coarse levels see more "
+        "than training has shown them: compare the score.",
         "localization",
     )
     inference_overlap: float = _setting(

@@ -17,7 +17,7 @@ from a2net_tf.postprocess import (
     Detections,
     anchor_based_candidates,
     anchor_free_candidates,
-    suppress,
+    suppress_sequences,
 )
 
 BRANCHES = ("anchor_free", "anchor_based", "both")
@@ -347,7 +347,7 @@ class Localizer(tf.Module):
         """
         segments = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
         scores = self.merged_scores(candidates.scores, segments, branch=branch, anchor_based_lambda=anchor_based_lambda)
-        found = suppress(
+        found = suppress_sequences(
             Candidates(segments, scores, candidates.class_ids),
             tiou=self.config.nms_tiou,
             max_detections=self.config.max_detections,

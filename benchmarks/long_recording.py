@@ -1,30 +1,39 @@
-"""How long a recording of many hours takes, and how much memory: from the run's directory, and exported.
+"""How long a recording of many hours takes, and how much memory: by the run itself, and by exported models.
 
     python benchmarks/long_recording.py --hours=10
 
-makes the network of configs/thumos14.flags with random weights, writes random features (2,048 values every 4 frames of
-30 per second: 0.22 GB an hour) into a temporary folder, and runs --mode=predict over them in fresh processes. Further
-settings are those of a2net_tf.main, e.g. --inference_window_steps=512; with --workdir of a trained run its network is
-taken.
+writes random features into a temporary folder (2,048 values every 4 frames at 30 per second: 0.22 GB an hour), makes
+a run with random weights and exports it, and detects with each in a fresh process, as --mode=predict does. The network
+is that of configs/thumos14.flags; settings of a2net_tf.main may follow, such as --inference_window_steps=512.
 """
 
 import argparse
 import concurrent.futures
 import contextlib
+import math
 import multiprocessing
 import os
 import pathlib
 import resource
 import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 SECONDS_PER_STEP = 4 / 30
+_NETWORK = "--flagfile=configs/thumos14.flags"
 _STEPS_AT_ONCE = 4096
-_DEFAULTS = ("--flagfile=configs/thumos14.flags", "--workdir=")
+
+
+class Prepared(NamedTuple):
+    """What is measured: {name: flag that says where the weights are}, and what it takes."""
+
+    ways: dict[str, str]
+    num_features: int
+    window_steps: int
+    stride_steps: int
 
 
 def main() -> None:
@@ -33,62 +42,60 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=10.0, help="length of the recording (default %(default)g)")
     parser.add_argument("--folder", help="where the temporary folder is made (default: the system's)")
     options, flags = parser.parse_known_args()
-    steps = max(1, round(options.hours * 3600 / SECONDS_PER_STEP))
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = pathlib.Path(name)
-        about = in_fresh_process(prepare, folder, [*_DEFAULTS, *flags])
-        rows = {}
-        for length in (about["window_steps"], steps):
-            features = write_features(folder / f"{length}.npy", (length, about["num_features"]))
-            for way in ("workdir", "saved_model"):
-                source = f"--{way}={about[way]}"
-                rows[f"{way}, {length:,} steps"] = in_fresh_process(
-                    measure, ["--mode=predict", source, f"--features={features}", f"--output={folder / 'found.json'}"]
-                )
-        gigabytes = steps * about["num_features"] * 4 / 1e9
-    print(f"{steps:,} steps x {about['num_features']} features, {gigabytes:.2f} GB; {about['windows']}")
-    print(f"{'':<28}{'seconds':>9}{'windows/s':>11}{'peak MB':>9}")
-    for name, row in rows.items():
-        print(f"{name:<28}{row['seconds']:>9.1f}{'':>11}{row['peak_megabytes']:>9.0f}")
+        prepared = in_fresh_process(prepare, folder, [_NETWORK, *flags])
+        steps = max(prepared.window_steps, round(options.hours * 3600 / SECONDS_PER_STEP))
+        windows = math.ceil((steps - prepared.window_steps) / prepared.stride_steps) + 1
+        gigabytes = 4e-9 * steps * prepared.num_features
+        print(f"{steps:,} steps x {prepared.num_features} features: {gigabytes:.2f} GB, {windows:,} windows")
+        print(f"{'':<24}{'seconds':>10}{'windows/s':>10}{'peak MB':>10}{'of 1 window':>13}")
+        files = [
+            in_fresh_process(write_features, folder / f"{length}.npy", (length, prepared.num_features))
+            for length in (prepared.window_steps, steps)
+        ]
+        for way, weights in prepared.ways.items():
+            (_, base), (seconds, peak) = (in_fresh_process(measure, weights, file) for file in files)
+            print(f"{way:<24}{seconds:>10.1f}{windows / seconds:>10.1f}{peak:>10.0f}{base:>13.0f}", flush=True)
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a process of its own. This one stays small: a child's peak includes it."""
+    """``function(*arguments)`` in a process of its own.
+
+    The calling process should be small: the peak that a process is told of itself begins with the size of its parent.
+    """
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
 
-def prepare(folder: pathlib.Path, flags: list[str]) -> dict[str, Any]:
-    """Makes a run and its exported model below ``folder``; returns where they are, and their sizes."""
-    from a2net_tf import config as settings
-    from a2net_tf import run_directory
-    from a2net_tf.main import main as command
-    from a2net_tf.run_directory import Run
+def prepare(folder: pathlib.Path, flags: Sequence[str]) -> Prepared:
+    """Makes a run with random weights below ``folder`` and exports it with constants and with variables.
 
-    config, _ = settings.parse(flags)
+    Args:
+        folder: exists.
+        flags: settings of the network, with --num_features and --num_classes.
+    """
+    from a2net_tf import config as settings
+    from a2net_tf import main, run_directory
+
     workdir = folder / "run"
-    if config.workdir:
-        run = run_directory.load(config.workdir)
-        workdir = config.workdir
-    else:
-        config, _ = settings.parse([*flags, f"--workdir={workdir}", "--nonormalize"])
-        names = [f"class {i}" for i in range(config.num_classes)]
-        run = Run(config, names, config.num_features, None, 0, SECONDS_PER_STEP, 0.0)
-        run_directory.save(run)
-        run_directory.save_weights(run_directory.build_network(run), workdir / "last.npz")
-    saved = folder / "saved_model"
-    command(["--mode=export", f"--workdir={workdir}", f"--saved_model={saved}"])
-    return {
-        "workdir": str(workdir),
-        "saved_model": str(saved),
-        "num_features": run.num_features,
-        "window_steps": run.config.window_steps,
-        "windows": "",
-    }
+    config, _ = settings.parse([*flags, f"--workdir={workdir}", "--dataset=", "--nonormalize"])
+    names = [f"class{i}" for i in range(config.num_classes)]
+    run = run_directory.Run(config, names, config.num_features, None, 0, SECONDS_PER_STEP, 0.0)
+    run_directory.save(run)
+    run_directory.save_weights(run_directory.build_network(run), run_directory.weights_path(run, "last"))
+    ways = {"run": f"--workdir={workdir}"}
+    for name, flag in (("exported, constants", "--freeze"), ("exported, variables", "--nofreeze")):
+        ways[name] = f"--saved_model={folder / name}"
+        with _silence():
+            status = main.main(["--mode=export", f"--workdir={workdir}", ways[name], flag])
+        if status:
+            raise SystemExit(status)
+    return Prepared(ways, config.num_features, config.inference_steps, config.inference_stride_steps)
 
 
 def write_features(path: pathlib.Path, shape: tuple[int, int]) -> pathlib.Path:
-    """Random features f32 in a .npy file, written bit by bit."""
+    """Random features f32[*shape] in a .npy file, written bit by bit."""
     random = np.random.default_rng(0)
     file = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     for start in range(0, len(file), _STEPS_AT_ONCE):
@@ -97,17 +104,23 @@ def write_features(path: pathlib.Path, shape: tuple[int, int]) -> pathlib.Path:
     return path
 
 
-def measure(flags: list[str]) -> dict[str, float]:
-    """Runs a command; how long it took, and the most memory that the process ever had."""
-    from a2net_tf.main import main as command
+def measure(weights: str, features: pathlib.Path) -> tuple[float, float]:
+    """Detects in a file: seconds after start-up, and the most megabytes that this process ever had."""
+    from a2net_tf import main
 
     started = time.perf_counter()
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-        status = command(flags)
+    with _silence():
+        flags = [weights, f"--features={features}", f"--output={features.with_suffix('.json')}"]
+        status = main.main(["--mode=predict", *flags])
     if status:
         raise SystemExit(status)
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+@contextlib.contextmanager
+def _silence():
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        yield
 
 
 if __name__ == "__main__":

@@ -203,8 +203,10 @@ def candidates_in_steps(localizer, features, start):
 
 
 def test_longer_windows_find_the_same_far_from_borders(make_localizer):
-    """With two levels, what is predicted in a cell depends on 42 steps: 3 convolutions of 3 cells of the head (28),
-    2 of 3 of the pyramid, the pooling of 2 steps, and a convolution of 9 steps.
+    """With two levels, what is predicted in a cell depends on 42 steps, at most 22 from its centre.
+
+    The head's three convolutions see 7 cells of the second level, 13 grid units from first to last centre; each of the
+    pyramid's two adds a unit at both ends: 17 units or 34 steps. The convolution of 9 steps adds 4 at both ends.
 
     So cells with a centre at least 22 steps from both borders of a window of 64 predict the same in a window of 256.
     """

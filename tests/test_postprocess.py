@@ -5,9 +5,17 @@ import pytest
 import tensorflow as tf
 
 from a2net_tf import anchors as pyramid
-from a2net_tf.postprocess import Candidates, anchor_based_candidates, anchor_free_candidates, suppress
+from a2net_tf import postprocess
+from a2net_tf.postprocess import (
+    Candidates,
+    anchor_based_candidates,
+    anchor_free_candidates,
+    suppress,
+    suppress_sequences,
+)
 
 CENTERS = np.float32([2, 4])
+ARRAYS = ((tf.float32, (2,)), (tf.float32, ()), (tf.int32, ()))  # of candidates
 
 
 def logits_of(probabilities):
@@ -260,3 +268,100 @@ def test_decoded_anchors_are_never_reversed():
     offsets = np.random.default_rng(0).normal(size=(3, len(anchors), 2), scale=30).astype(np.float32)
     segments = pyramid.decode_anchors(offsets, anchors, 0.1, 0.1).numpy()
     assert (segments[..., 1] > segments[..., 0]).all()
+
+
+# --- suppression of many candidates
+
+
+@pytest.fixture
+def in_rounds(monkeypatch):
+    """Long sequences begin at one candidate, and few are decided at a time."""
+    monkeypatch.setattr(postprocess, "_FEW_COMPARISONS", 0)
+    monkeypatch.setattr(postprocess, "_FIRST_ROUND", 4)
+
+
+def slow_hard_nms(segments, scores, class_ids, *, tiou, max_detections, min_score):
+    """Indices of what greedy suppression keeps; of equal scores the first one counts as the higher."""
+    kept = []
+    for i in np.argsort(-scores, kind="stable"):
+        if scores[i] <= min_score or len(kept) == max_detections:
+            break
+        same = segments[[j for j in kept if class_ids[j] == class_ids[i]]]
+        both = np.minimum(same[:, 1], segments[i, 1]) - np.maximum(same[:, 0], segments[i, 0])
+        either = np.maximum(same[:, 1], segments[i, 1]) - np.minimum(same[:, 0], segments[i, 0])
+        if not (both > tiou * either).any():
+            kept.append(i)
+    return kept
+
+
+def many_candidates(seed):
+    """One sequence of any kind: some or no gaps, one or many lengths, one or many classes, ties, zeros."""
+    random = np.random.default_rng(seed)
+    count, num_classes = int(random.integers(1, 200)), int(random.choice([1, 2, 20]))
+    start = random.uniform(0, random.choice([5, 50, 500]), count)
+    length = np.exp(random.normal(1, random.choice([0.1, 1.5]), count))
+    segments = np.stack([start, start + length], axis=-1).astype(np.float32)
+    scores = random.uniform(0, 1, count)
+    if random.random() < 0.5:
+        scores = np.floor(scores * 4) / 4
+    return segments, scores.astype(np.float32), random.integers(0, num_classes, count).astype(np.int32)
+
+
+@pytest.mark.parametrize("max_detections", [1, 3, 40, 300])
+@pytest.mark.parametrize(("tiou", "min_score"), [(0.2, 0.0), (0.6, 0.3), (0.0, 0.0), (1.0, 0.0)])
+def test_rounds_equal_a_slow_restatement(max_detections, tiou, min_score, in_rounds):
+    settings = {"tiou": tiou, "max_detections": max_detections, "min_score": min_score}
+    run = tf.function(lambda *values: suppress_sequences(Candidates(*values), **settings), reduce_retracing=True)
+    for seed in range(60):
+        arrays = many_candidates(seed)
+        expected = slow_hard_nms(*(a.astype(np.float64) for a in arrays), **settings)
+        found = run(*(tf.constant(a[None]) for a in arrays))
+        assert found.segments.shape == (1, max_detections, 2)
+        count = int(found.num_detections[0])
+        for values, array in zip((found.segments, found.scores, found.class_ids), arrays, strict=True):
+            np.testing.assert_array_equal(values[0, :count], array[expected], err_msg=f"seed {seed}")
+            assert not values[0, count:].numpy().any()
+
+
+def test_rounds_of_a_batch(in_rounds):
+    """Sequences do not touch each other, and one may have nothing to keep."""
+    candidates = random_candidates(3, num_sequences=3)
+    candidates = candidates._replace(scores=candidates.scores * tf.constant([[1.0], [0.0], [1.0]]))
+    expected = suppress(candidates, tiou=0.2, max_detections=30)
+    found = suppress_sequences(candidates, tiou=0.2, max_detections=30)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found.num_detections[1] == 0 < found.num_detections[0]
+
+
+def test_the_cheap_look_takes_out_most_and_never_a_kept_one():
+    settings = {"tiou": 0.2, "max_detections": 1000}
+    segments, scores, class_ids = (values[0] for values in random_candidates(0, 1, 2000))
+    expected = suppress(Candidates(segments[None], scores[None], class_ids[None]), **settings)
+    kept = Candidates(*(values[0, : int(expected.num_detections[0])] for values in expected[:3]))
+    found = postprocess._surely_suppressed(Candidates(segments, scores, class_ids), kept, 0.2).numpy()
+    alone = Candidates(*(values[:1] for values in kept))
+    assert postprocess._surely_suppressed(kept, alone, 0.2).numpy().tolist() == [True] + [False] * (
+        len(kept.scores) - 1
+    )
+    assert found[~np.isin(scores, kept.scores)].mean() > 0.8
+
+
+def test_soft_suppression_has_no_rounds(in_rounds):
+    candidates = random_candidates(1)
+    settings = {"tiou": 0.2, "max_detections": 20, "soft_sigma": 0.5}
+    for a, b in zip(suppress_sequences(candidates, **settings), suppress(candidates, **settings), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_rounds_in_a_saved_model(in_rounds, tmp_path):
+    module = tf.Module()
+    module.run = tf.function(
+        lambda *values: suppress_sequences(Candidates(*values), tiou=0.2, max_detections=30)._asdict(),
+        input_signature=[tf.TensorSpec((None, None, *rest), dtype) for dtype, rest in ARRAYS],
+    )
+    candidates = random_candidates(4)
+    tf.saved_model.save(module, str(tmp_path))
+    found = tf.saved_model.load(str(tmp_path)).run(*candidates)
+    for name, values in suppress(candidates, tiou=0.2, max_detections=30)._asdict().items():
+        np.testing.assert_array_equal(found[name], values)

@@ -1,0 +1,126 @@
+"""How long non-maximum suppression of one long sequence takes: by TensorFlow's operator alone, and in the localizer.
+
+    python benchmarks/suppression.py
+
+prints a line per kind of candidates, with the seconds for each number of detections to keep. A million candidates are
+what windows of 128 steps, six levels and both heads find in 85,000 steps (3 hours of THUMOS14 features). Scattered ones
+have any length from 2 to 200 steps; crowded ones lie in 2,000 heaps, of which about one each is kept. Both ways keep
+the same; of equal scores the operator may keep another one.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+
+from a2net_tf.config import Config
+from a2net_tf.localizer import Localizer
+from a2net_tf.model import build_model
+from a2net_tf.postprocess import Candidates, Detections, suppress, suppress_sequences
+
+_CANDIDATES_PER_STEP = 756 / 64
+_HEAPS = 2000
+_TIOU = 0.2
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", type=int, default=1_000_000, help="of the sequence (default %(default)s)")
+    parser.add_argument("--keep", default="200,10000", help="detections to keep (default %(default)s)")
+    options = parser.parse_args()
+    keep = [int(number) for number in options.keep.split(",")]
+    columns = [f"{title} {number}" for number in keep for title in ("kept of", "operator,", "here,", "same,")]
+    print(f"{'places':<10}{'classes':>8} {'scores':<13}" + "".join(f"{column:>17}" for column in columns))
+    for places, classes, scores in _kinds():
+        candidates = make_candidates(options.candidates, places, classes, scores)
+        cells = "".join(_cells(candidates, number, comparable=scores == "distinct") for number in keep)
+        print(f"{places:<10}{classes:>8} {scores:<13}{cells}", flush=True)
+    print(f"crowded, 20 classes, by the localizer, with merging of the heads and seconds: {_detect(options, keep)}")
+
+
+def _kinds() -> Iterator[tuple[str, int, str]]:
+    for places in ("scattered", "crowded"):
+        for classes in (1, 20, 200):
+            yield places, classes, "distinct"
+        yield places, 20, "64 values"
+        yield places, 20, "90% zero"
+
+
+def make_candidates(count: int, places: str, classes: int, scores: str) -> Candidates:
+    """One sequence's candidates [1, ``count``, ...] of the kind that the words say."""
+    random = np.random.default_rng(0)
+    steps = count / _CANDIDATES_PER_STEP
+    if places == "scattered":
+        center, length = random.uniform(0, steps, count), np.exp(random.uniform(np.log(2), np.log(200), count))
+    else:
+        heap = random.integers(0, _HEAPS // classes, count)
+        center = random.uniform(0, steps, _HEAPS)[heap] + random.normal(0, 3, count)
+        length = 30 * np.exp(random.normal(0, 0.2, count))
+    values = (random.permutation(count) + 1) / (count + 1)
+    if scores == "64 values":
+        values = np.ceil(64 * values) / 64
+    if scores == "90% zero":
+        values = np.where(random.uniform(size=count) < 0.9, 0, values)
+    segments = np.stack([center - length / 2, center + length / 2], axis=-1)
+    class_ids = random.integers(0, classes, count)
+    return Candidates(
+        tf.constant(segments[None], tf.float32),
+        tf.constant(values[None], tf.float32),
+        tf.constant(class_ids[None], tf.int32),
+    )
+
+
+def _cells(candidates: Candidates, keep: int, *, comparable: bool) -> str:
+    found, times = [], []
+    for function in (suppress, suppress_sequences):
+        run = tf.function(
+            lambda *values, function=function: function(Candidates(*values), tiou=_TIOU, max_detections=keep),
+            input_signature=[tf.TensorSpec((None, None, *v.shape[2:]), v.dtype) for v in candidates],
+        )
+        run(*(values[:, :100] for values in candidates))
+        taken, detections = seconds(lambda run=run: run(*candidates))
+        times.append(taken)
+        found.append(detections)
+    same = all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+    told = ("yes" if same else "NO") if comparable else "-"
+    count = int(found[0].num_detections[0])
+    return f"{count:>17}{times[0]:>17.2f}{times[1]:>17.2f}{told:>17}"
+
+
+def seconds(call: Callable[[], Detections]) -> tuple[float, Detections]:
+    """How long a call takes, and what it gives."""
+    started = time.perf_counter()
+    found = call()
+    found.scores.numpy()
+    return time.perf_counter() - started, found
+
+
+def _detect(options: argparse.Namespace, keep: list[int]) -> str:
+    candidates = make_candidates(options.candidates, "crowded", 20, "distinct")
+    names = [f"class{i}" for i in range(20)]
+    told = []
+    for number in keep:
+        config = Config(max_detections=number, base_channels=1, level_channels=(1,) * 6, head_channels=1)
+        localizer = Localizer(build_model(config, 1, len(names)), config, names)
+        whole = options.candidates // 756 * 756  # of whole windows
+        arguments = (
+            Candidates(*(values[:, :whole] for values in candidates)),
+            tf.constant([round(whole / _CANDIDATES_PER_STEP)]),
+            tf.constant([4 / 30]),
+            tf.constant([0.0]),
+            tf.constant(0.5),
+        )
+        localizer.detect["both"](Candidates(*(values[:, :756] for values in candidates)), *arguments[1:])
+        taken, _ = seconds(lambda run=localizer.detect["both"], arguments=arguments: run(*arguments))
+        told.append(f"{taken:.2f} s ({number})")
+    return ", ".join(told)
+
+
+if __name__ == "__main__":
+    main()
