@@ -128,7 +128,7 @@ def training_batches(
     epochs = tf.data.Dataset.range(first_epoch, config.epochs)
     # Up to here in the type in which they are stored: half the memory with one of 16 bits.
     batches = epochs.flat_map(epoch_batches)
-    return batches.map(_in_float32).prefetch(tf.data.AUTOTUNE)
+    return batches.map(_in_float32).prefetch(2)
 
 
 def _in_float32(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -463,7 +463,10 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Datas
         UserError: unknown or empty split.
     """
     # TFDS would read 16 files at once and many records ahead, and keep small splits: gigabytes of long recordings.
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and the end of its thread can take half a second
     reading = tfds.ReadConfig(
+        options=options,
         try_autocache=False,
         interleave_cycle_length=1,
         interleave_block_length=1,

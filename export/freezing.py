@@ -47,5 +47,5 @@ def freeze(localizer: Localizer) -> Localizer:
     weights = [w for member in localizer.members for network in member.networks for w in network.weights]
     size = sum(4 * math.prod(weight.shape) for weight in weights)
     if size > _MOST_BYTES:
-        raise UserError(f"{size / 1e9:.1f} GB of weights do not fit into a graph as constants: add --nofreeze")
+        raise UserError(f"{size / 1e9:.1f} GB of weights do not fit into a graph as constants: leave out --freeze")
     return localizer.with_networks(FrozenNetwork)

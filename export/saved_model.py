@@ -135,7 +135,7 @@ def export(
     path: str,
     samples: Sequence[dict],
     *,
-    freeze: bool = True,
+    freeze: bool = False,
     origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> Differences:
     """Writes the SavedModel beside ``path``, checks it in a fresh process, then moves it there.
@@ -145,7 +145,7 @@ def export(
         run: its description.
         path: directory of the SavedModel; an older one there is kept under a numbered name.
         samples: sequences (features f32[T, D], num_steps, feature_stride_seconds) to compare on.
-        freeze: store the weights as constants, which is faster; else as variables.
+        freeze: store the weights as constants, which is a little faster but takes much more memory; else as variables.
         origin: what else the model card should say, JSON-ready: training data, metrics.
 
     Returns:

@@ -89,7 +89,7 @@ OTHERS = {
     "metrics": ("metrics.json", "metrics.json"),
     "features": ("#1.npy", "#1.npy"),
     "saved_model": ("model", "model"),
-    "freeze": ("false", False),
+    "freeze": ("true", True),
     "tflite": ("m.tflite", "m.tflite"),
     "tflite_type": ("int8", "int8"),
     "onnx": ("m.onnx", "m.onnx"),

@@ -26,7 +26,7 @@ def test_it_is_that_release():
     assert version.startswith("2.17.")
 
 
-@pytest.mark.parametrize("flags", [[], ["--nofreeze"], ["--precision=bfloat16"]], ids=str)
+@pytest.mark.parametrize("flags", [[], ["--freeze"], ["--precision=bfloat16"]], ids=str)
 def test_same_detections(flags, tmp_path):
     path, workdir = tmp_path / "model", tiny.trained()
     command = ["--mode=export", f"--workdir={workdir}", f"--saved_model={path}", *flags]
