@@ -10,10 +10,13 @@ the same; of equal scores the operator may keep another one.
 
 import argparse
 import os
+import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
 
 import numpy as np
 import tensorflow as tf

@@ -39,7 +39,7 @@ with quiet_native_logs():
     from a2net_tf.postprocess import Candidates, suppress
     from a2net_tf.run_directory import Run
 
-_SAVED_MODELS = ("SavedModel float32", "SavedModel bfloat16", "SavedModel variables")
+_SAVED_MODELS = ("SavedModel float32", "SavedModel bfloat16", "SavedModel constants")
 _TFLITES = tuple(f"TFLite {quantization}" for quantization in tflite.QUANTIZATIONS)
 _ONNX = "ONNX float32"
 _BATCH = 32
@@ -206,7 +206,7 @@ def _write(name: str, config: Config, given: frozenset[str], path: str) -> None:
     if name in _SAVED_MODELS:
         if "bfloat16" in name:
             run, localizer = model.bfloat16
-        saved_model.export(localizer, run, path, model.sequences[:2], freeze="variables" not in name)
+        saved_model.export(localizer, run, path, model.sequences[:2], freeze="constants" in name)
     elif name in _TFLITES:
         tflite.export_tflite(localizer, run, path, quantization=name.split()[1], samples=model.calibration)
     else:

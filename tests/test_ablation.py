@@ -188,7 +188,7 @@ def test_streams(tmp_path):
 
 
 def test_values_of_a_setting(tmp_path):
-    rows = ablate(tmp_path, "nms_tiou 0.1 0.9", "--noanchor_based")["rows"]
+    rows = ablate(tmp_path, "nms_tiou 0.1 0.9", "--noanchor_based", "--max_detections=5000")["rows"]
     assert [row["label"] for row in rows] == ["nms_tiou 0.1: anchor_free", "nms_tiou 0.9: anchor_free"]
     counts = [sum(entry["num_detections"] for entry in row["seeds"]["0"]["per_class"].values()) for row in rows]
     assert counts[0] < counts[1]

@@ -14,7 +14,7 @@ FORMS = (
     "Keras bfloat16",
     "SavedModel float32",
     "SavedModel bfloat16",
-    "SavedModel variables",
+    "SavedModel constants",
     "TFLite float32",
     "TFLite float16",
     "TFLite dynamic",
@@ -63,7 +63,7 @@ def test_every_form_is_measured(compared):
 def test_forms_in_float32_find_the_same(compared):
     _, written = compared
     rows = {row["form"]: row for row in written["rows"]}
-    for name in ("SavedModel float32", "SavedModel variables", "TFLite float32", "ONNX float32"):
+    for name in ("SavedModel float32", "SavedModel constants", "TFLite float32", "ONNX float32"):
         assert rows[name]["detection_difference"]["seconds"] < 1e-3, name
         assert rows[name]["detection_difference"]["score"] < 1e-4, name
         assert rows[name]["average_mAP"] == pytest.approx(rows["Keras float32"]["average_mAP"], abs=1e-4), name
