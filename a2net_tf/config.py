@@ -18,6 +18,7 @@ MODES = (
     "evaluate",
     "train_and_evaluate",
     "ablate",
+    "cross_validate",
     "check",
     "predict",
     "export",
@@ -30,7 +31,7 @@ MODES = (
 MODEL_GROUPS = ("windows", "model")
 EXPORTED_GROUPS = (*MODEL_GROUPS, "localization")  # fixed in an exported model
 # A run is not continued with other values of these. Left out: what it may go on with, like more epochs ("epochs").
-TRAINING_GROUPS = ("training data", "windows", "model", "losses", "training")
+TRAINING_GROUPS = ("training data", "windows", "augmentation", "model", "losses", "training")
 
 
 def _setting(default: Any, help_text: str, group: str, choices: Sequence[str] = ()) -> Any:
@@ -82,6 +83,27 @@ class Config:
     min_action_inside: float = _setting(0.9, "Share of an action inside a training window for it to count.", "windows")
     max_actions: int = _setting(64, "Most actions in one training window; more is an error.", "windows")
     normalize: bool = _setting(True, "Normalise features with mean and deviation of the training split.", "windows")
+    # --- augmentation: what is changed at random in each training window, anew each epoch
+    time_scaling: float = _setting(
+        0.0, "Training windows run up to this share faster or slower: 0.25 is 0.75 to 1.25 times.", "augmentation"
+    )
+    axis_rotation: float = _setting(
+        0.0,
+        "Largest angle, degrees, by which the axes of each sensor are turned; for datasets that declare their axes.",
+        "augmentation",
+    )
+    signal_noise: float = _setting(
+        0.0, "Deviation of noise added to the samples of the signal, in their unit (HAPT: g).", "augmentation"
+    )
+    feature_noise: float = _setting(
+        0.0,
+        "Deviation of noise added to feature values, in standard deviations of their column; with --nonormalize in "
+        "their own unit.",
+        "augmentation",
+    )
+    feature_dropout: float = _setting(
+        0.0, "Share of feature columns that a window sees their mean of (with --nonormalize: 0).", "augmentation"
+    )
     # --- model (Table II)
     feature_columns: tuple[int, ...] = _setting(
         (),
@@ -102,6 +124,24 @@ class Config:
     anchor_based: bool = _setting(True, "Build the anchor-based head.", "model")
     center_scale: float = _setting(0.1, "Alpha of Eq. 1 (the paper prints 0.0001, which freezes the anchors).", "model")
     width_scale: float = _setting(0.1, "Beta of Eq. 1.", "model")
+    convolution_norm: str = _setting(
+        "none",
+        "Group normalisation in every convolution but the predictions: over the steps of a window and the channels of a "
+        "group (group), or step by step (group_per_step), which also suits windows longer than those of training.",
+        "model",
+        ("none", "group", "group_per_step"),
+    )
+    norm_groups: int = _setting(8, "Groups of channels of --convolution_norm.", "model")
+    residual: bool = _setting(
+        False, "Add the input to the output of each convolution that keeps steps and channels.", "model"
+    )
+    class_scores: str = _setting(
+        "softmax",
+        "softmax: one of C classes or background; sigmoid: each class by itself, so that an action may have several.",
+        "model",
+        ("softmax", "sigmoid"),
+    )
+    prior_probability: float = _setting(0.01, "Of every class before training, with --class_scores=sigmoid.", "model")
     distance_activation: str = _setting(
         "none", "Keeps anchor-free distances positive, or not.", "model", ("none", "softplus", "relu")
     )
@@ -110,6 +150,24 @@ class Config:
     # --- losses (Eqs. 4 to 10)
     anchor_based_weight: float = _setting(1.0, "Gamma of Eq. 4.", "losses")
     anchor_free_classification_weight: float = _setting(30.0, "Gamma_af of Eq. 5.", "losses")
+    anchor_free_regression: str = _setting(
+        "smooth_l1",
+        "Of both distances (Eq. 7), or 1 - DIoU or 1 - GIoU of the segments.",
+        "losses",
+        ("smooth_l1", "diou", "giou"),
+    )
+    anchor_free_regression_weight: float = _setting(1.0, "Of the anchor-free regression; Eq. 5 has 1.", "losses")
+    center_sampling: float = _setting(
+        0.0,
+        "Cells are foreground only this near to the middle of an action, in strides of their level; 0: anywhere inside.",
+        "losses",
+    )
+    focal_gamma: float = _setting(
+        2.0, "Focus on what is hard, with --class_scores=sigmoid; 0: plain cross-entropy.", "losses"
+    )
+    focal_alpha: float = _setting(
+        0.25, "Weight of the positives, of the others 1 - alpha, with --class_scores=sigmoid; -1: both 1.", "losses"
+    )
     overlap_weight: float = _setting(10.0, "Gamma_ab1 of Eq. 5.", "losses")
     anchor_regression_weight: float = _setting(10.0, "Gamma_ab2 of Eq. 5.", "losses")
     overlap_loss: str = _setting(
@@ -120,11 +178,22 @@ class Config:
     )
     anchor_regression: str = _setting(
         "boundaries",
-        "Regress decoded boundaries (release) or offsets (paper, Eq. 10).",
+        "Regress decoded boundaries (release) or offsets (paper, Eq. 10) with smooth L1, or segments by 1 - DIoU or "
+        "1 - GIoU.",
         "losses",
-        ("boundaries", "offsets"),
+        ("boundaries", "offsets", "diou", "giou"),
     )
-    match_tiou: float = _setting(0.5, "Overlap an anchor's prediction must exceed to be positive.", "losses")
+    anchor_matching: str = _setting(
+        "predictions",
+        "Which overlap with an action makes an anchor positive: that of its prediction (paper, release), or of its "
+        "default place.",
+        "losses",
+        ("predictions", "defaults"),
+    )
+    force_matches: bool = _setting(
+        False, "The best anchor of every action is positive, however little it overlaps.", "losses"
+    )
+    match_tiou: float = _setting(0.5, "Overlap an anchor must exceed to be positive.", "losses")
     negative_ratio: float = _setting(1.0, "Easy negatives drawn per positive anchor.", "losses")
     # --- training
     seed: int = _setting(0, "Of weights, order, offsets and negatives; equal seeds give equal runs.", "training")
@@ -135,6 +204,15 @@ class Config:
         (30,), "Epochs after which the rate is multiplied by --decay_factor.", "training"
     )
     decay_factor: float = _setting(0.1, "See --decay_epochs.", "training")
+    schedule: str = _setting(
+        "step", "step: as --decay_epochs say; cosine: down to 0 at the end of --epochs.", "training", ("step", "cosine")
+    )
+    warmup_epochs: int = _setting(0, "Epochs in which the learning rate rises from 0.", "training")
+    weight_decay: float = _setting(
+        0.0, "Decoupled, times the learning rate (AdamW), of the kernels of convolutions.", "training"
+    )
+    input_dropout: float = _setting(0.0, "Share of the network's input values that are set to 0.", "training")
+    drop_path: float = _setting(0.0, "Share of windows in which a convolution with --residual is left out.", "training")
     clip_norm: float = _setting(0.0, "Largest global gradient norm; 0: no clipping.", "training")
     ema_momentum: float = _setting(0.0, "Evaluate averaged weights, e.g. 0.999; 0: no averaging.", "training")
     shuffle_buffer: int = _setting(
@@ -196,12 +274,21 @@ class Config:
     max_background: float = _setting(
         0.98, "Anchor-based candidates with this background probability or more are dropped; 1: none.", "localization"
     )
+    classes_per_candidate: int = _setting(
+        1, "Best classes of each cell and anchor that become candidates.", "localization"
+    )
     min_score: float = _setting(0.0, "Candidates need a higher score.", "localization")
     nms_tiou: float = _setting(
         0.2, "Overlap above which the weaker detection of a class is suppressed.", "localization"
     )
     soft_nms_sigma: float = _setting(
         0.0, "Gaussian soft-NMS, weight exp(-tiou^2 / sigma); 0: hard suppression.", "localization"
+    )
+    voting_tiou: float = _setting(
+        0.0,
+        "Boundaries of a detection become the mean, weighted by score, of the candidates of its class that overlap it "
+        "at least this much; 0: its own.",
+        "localization",
     )
     max_detections: int = _setting(200, "Best detections kept per sequence.", "localization")
     window_batch: int = _setting(
@@ -231,6 +318,16 @@ class Config:
         "evaluation",
     )
     ablation_seeds: tuple[int, ...] = _setting((), "ablate: train once with each; empty: --seed alone.", "evaluation")
+    fold_splits: tuple[str, ...] = _setting(
+        (), "cross_validate: splits to divide into folds, one subject each; empty: all of --dataset.", "evaluation"
+    )
+    num_folds: int = _setting(
+        0, "cross_validate: folds, each scored by a network trained on the others; 0: one per split.", "evaluation"
+    )
+    jobs: int = _setting(
+        1, "cross_validate, ablate: trainings at the same time, which share the processor's cores.", "evaluation"
+    )
+    baseline: str = _setting("", "ablate: flagfile to compare with, for --ablation=recipe.", "evaluation")
     detections: str = _setting("", "score: the file to judge.", "evaluation")
     ground_truth: str = _setting(
         "", "score: annotation folder (thumos14) or database JSON (activitynet); proposals: either.", "evaluation"
@@ -368,6 +465,7 @@ def check(config: Config) -> None:
     """Refuses values out of range and settings that contradict each other."""
     _check_ranges(config)
     _check_pyramid(config)
+    _check_network(config)
     _check_inference_windows(config)
     if not (config.anchor_free or config.anchor_based):
         raise UserError("--noanchor_free and --noanchor_based together leave no module to train")
@@ -383,7 +481,7 @@ def check(config: Config) -> None:
     columns = config.feature_columns
     if columns and not (len(columns) == 2 and columns[0] < columns[1]):
         raise UserError(f"--feature_columns={','.join(map(str, columns))}: expected FIRST,END with FIRST < END")
-    trains = config.mode.startswith("train") or config.mode == "ablate"
+    trains = config.mode.startswith("train") or config.mode in ("ablate", "cross_validate")
     if trains and "," in config.workdir:
         raise UserError(f"--workdir={config.workdir}: --mode={config.mode} takes one directory")
     if trains and config.jit_compile and config.deterministic:  # Keras would leave XLA out with no more than a warning
@@ -406,6 +504,9 @@ _RANGES = {
     "train_stride_steps": (1, None, True),
     "min_action_inside": (0, 1, True),
     "max_actions": (1, None, True),
+    "axis_rotation": (0, 180, True),
+    "signal_noise": (0, None, True),
+    "feature_noise": (0, None, True),
     "feature_columns": (0, None, True),
     "num_levels": (1, 16, True),
     "base_channels": (1, None, True),
@@ -414,10 +515,15 @@ _RANGES = {
     "anchor_ratios": (0, None, False),
     "center_scale": (0, None, False),
     "width_scale": (0, None, False),
+    "norm_groups": (1, None, True),
+    "prior_probability": (0, 1, False),
     "num_features": (0, None, True),
     "num_classes": (0, None, True),
     "anchor_based_weight": (0, None, True),
     "anchor_free_classification_weight": (0, None, True),
+    "anchor_free_regression_weight": (0, None, True),
+    "center_sampling": (0, None, True),
+    "focal_gamma": (0, None, True),
     "overlap_weight": (0, None, True),
     "anchor_regression_weight": (0, None, True),
     "match_tiou": (0, 1, False),
@@ -427,6 +533,8 @@ _RANGES = {
     "learning_rate": (0, None, False),
     "decay_epochs": (1, None, True),
     "decay_factor": (0, 1, True),
+    "warmup_epochs": (0, None, True),
+    "weight_decay": (0, None, True),
     "clip_norm": (0, None, True),
     "shuffle_buffer": (1, None, True),
     "validate_every": (1, None, True),
@@ -434,10 +542,14 @@ _RANGES = {
     "anchor_based_lambda": (0, 1, True),
     "lambda_sweep": (0, 1, True),
     "ablation_seeds": (0, 2**31 - 3, True),
+    "num_folds": (0, None, True),
+    "jobs": (1, None, True),
     "max_background": (0, 1, True),
+    "classes_per_candidate": (1, None, True),
     "min_score": (0, 1, True),
     "nms_tiou": (0, 1, True),
     "soft_nms_sigma": (0, None, True),
+    "voting_tiou": (0, 1, True),
     "max_detections": (1, None, True),
     "window_batch": (1, None, True),
     "tiou_thresholds": (0, 1, False),
@@ -457,9 +569,12 @@ def _check_ranges(config: Config) -> None:
                 least = f"{'>=' if inclusive else '>'} {low}"
                 most = "" if high is None else f" and {'<=' if inclusive else '<'} {high}"
                 raise UserError(f"--{name}={v}: must be {least}{most}")
-    for name in ("ema_momentum", "inference_overlap"):
+    below_1 = ("ema_momentum", "inference_overlap", "time_scaling", "feature_dropout", "input_dropout", "drop_path")
+    for name in below_1:
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name}={getattr(config, name)}: must be >= 0 and < 1")
+    if config.focal_alpha != -1 and not 0 <= config.focal_alpha <= 1:
+        raise UserError(f"--focal_alpha={config.focal_alpha}: must be >= 0 and <= 1, or -1 for no weights")
     for name in ("anchor_ratios", "tiou_thresholds"):
         if not getattr(config, name):
             raise UserError(f"--{name}: needs at least one value")
@@ -477,6 +592,18 @@ def _check_pyramid(config: Config) -> None:
             f"--level_channels has {len(config.level_channels)} values for --num_levels={config.num_levels}; "
             "give one per level"
         )
+
+
+def _check_network(config: Config) -> None:
+    widths = (config.base_channels, *config.level_channels[: config.num_levels], config.head_channels)
+    uneven = [width for width in widths if width % config.norm_groups]
+    if config.convolution_norm != "none" and uneven:
+        raise UserError(
+            f"--norm_groups={config.norm_groups} does not divide the {uneven[0]} channels of a convolution "
+            "(--base_channels, --level_channels, --head_channels)"
+        )
+    if config.drop_path and not config.residual:
+        raise UserError("--drop_path needs --residual: without it, a convolution that is left out leaves nothing")
 
 
 def _check_inference_windows(config: Config) -> None:
