@@ -126,7 +126,7 @@ class Config:
     width_scale: float = _setting(0.1, "Beta of Eq. 1.", "model")
     convolution_norm: str = _setting(
         "none",
-        "Group normalisation in every convolution but the predictions: over the steps of a window and the channels of a "
+        "Group normalisation in every convolution but the predictions: over steps and the channels of a "
         "group (group), or step by step (group_per_step), which also suits windows longer than those of training.",
         "model",
         ("none", "group", "group_per_step"),
@@ -159,7 +159,7 @@ class Config:
     anchor_free_regression_weight: float = _setting(1.0, "Of the anchor-free regression; Eq. 5 has 1.", "losses")
     center_sampling: float = _setting(
         0.0,
-        "Cells are foreground only this near to the middle of an action, in strides of their level; 0: anywhere inside.",
+        "Cells are foreground only this near to the middle of an action, in strides of their level; 0: anywhere in it.",
         "losses",
     )
     focal_gamma: float = _setting(
