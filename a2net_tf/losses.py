@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from a2net_tf import segments as geometry
 from a2net_tf.targets import AnchorMatches, CellTargets
 
 
@@ -48,20 +49,90 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
-def anchor_free_losses(logits: tf.Tensor, distances: tf.Tensor, targets: CellTargets) -> dict[str, Sum]:
-    """Classification over all cells (Eq. 6) and smooth L1 on both distances over foreground cells (Eq. 7).
+class Focal(NamedTuple):
+    """Classification of each class by itself, with the focus on what is hard (Lin et al. 2017).
+
+    Attributes:
+        classes: f32[B, N, C] of ``targets.classes_of``.
+        gamma: how much; 0 is plain cross-entropy.
+        alpha: weight of the positives, 1 - alpha of the others; -1: both 1.
+    """
+
+    classes: tf.Tensor
+    gamma: float
+    alpha: float
+
+
+def focal_cross_entropy(logits: tf.Tensor, focal: Focal) -> tf.Tensor:
+    """Sum over classes of (1 - p)**gamma * -log p, p being the probability of the truth: f32[..., C] -> f32[...]."""
+    truth = focal.classes
+    surprise = tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=logits)  # -log p
+    if focal.gamma:
+        probability = tf.sigmoid(logits)
+        missing = truth + probability * (1.0 - 2.0 * truth)  # 1 - p
+        surprise *= tf.square(missing) if focal.gamma == 2 else tf.pow(tf.maximum(missing, 1e-8), focal.gamma)
+    if focal.alpha >= 0:
+        surprise *= focal.alpha * truth + (1.0 - focal.alpha) * (1.0 - truth)
+    return tf.reduce_sum(surprise, axis=-1)
+
+
+def iou_loss(predicted: tf.Tensor, target: tf.Tensor, kind: str) -> tf.Tensor:
+    """1 - tIoU plus what still pulls where nothing overlaps, in [0, 2].
 
     Args:
-        logits: f32[B, L, C+1].
+        predicted: f32[..., 2] start and end; may be reversed.
+        target: f32[..., 2] in the same unit; where it is empty the loss means nothing but is finite.
+        kind: ``diou``: plus the squared distance of the centres (Zheng et al. 2020); ``giou``: plus the gap between
+            both (Rezatofighi et al. 2019); relative to what encloses both.
+    """
+    start, end = tf.unstack(predicted, axis=-1)
+    target_start, target_end = tf.unstack(target, axis=-1)
+    enclosing = tf.maximum(tf.maximum(end, target_end) - tf.minimum(start, target_start), 1e-6)
+    if kind == "diou":
+        penalty = tf.square((start + end - target_start - target_end) / (2.0 * enclosing))
+    else:
+        gap = tf.maximum(tf.maximum(start, target_start) - tf.minimum(end, target_end), 0.0)
+        penalty = gap / enclosing
+    return 1.0 - geometry.tiou(predicted, target) + penalty
+
+
+def anchor_free_losses(
+    logits: tf.Tensor,
+    distances: tf.Tensor,
+    targets: CellTargets,
+    *,
+    regression: str = "smooth_l1",
+    focal: Focal | None = None,
+) -> dict[str, Sum]:
+    """Classification over all cells (Eq. 6) and regression of both distances over foreground cells (Eq. 7).
+
+    Args:
+        logits: f32[B, L, C+1], or f32[B, L, C] with ``focal``.
         distances: f32[B, L, 2], grid units.
         targets: of ``assign_cells``.
+        regression: ``smooth_l1``, ``diou`` or ``giou``.
+        focal: in place of softmax cross-entropy; the mean is then over foreground cells.
     """
-    classification = cross_entropy(logits, targets.labels)
-    regression = tf.reduce_sum(smooth_l1(distances - targets.distances), axis=-1)
+    foreground = targets.labels > 0
+    if focal is not None:
+        classification = _focal_sum(logits, focal, foreground)
+    else:
+        surprise = cross_entropy(logits, targets.labels)
+        classification = Sum(tf.reduce_sum(surprise), tf.cast(tf.size(surprise), tf.float32))
+    if regression == "smooth_l1":
+        error = tf.reduce_sum(smooth_l1(distances - targets.distances), axis=-1)
+    else:  # segments relative to the cell
+        signs = tf.constant([-1.0, 1.0])
+        error = iou_loss(signs * distances, signs * targets.distances, regression)
     return {
-        "anchor_free_classification": Sum(tf.reduce_sum(classification), tf.cast(tf.size(classification), tf.float32)),
-        "anchor_free_regression": masked_sum(regression, targets.labels > 0),
+        "anchor_free_classification": classification,
+        "anchor_free_regression": masked_sum(error, foreground),
     }
+
+
+def _focal_sum(logits: tf.Tensor, focal: Focal, positive: tf.Tensor) -> Sum:
+    """Over all cells or anchors, counted by the positive ones: the many easy ones add next to nothing."""
+    return Sum(tf.reduce_sum(focal_cross_entropy(logits, focal)), tf.reduce_sum(tf.cast(positive, tf.float32)))
 
 
 def anchor_based_losses(
@@ -73,17 +144,21 @@ def anchor_based_losses(
     matches: AnchorMatches,
     negatives: tf.Tensor,
     overlap_loss: str,
+    regression: str = "smooth_l1",
+    focal: Focal | None = None,
 ) -> dict[str, Sum]:
     """Classification (Eq. 8), overlap (Eq. 9) and regression (Eq. 10) of the anchors.
 
     Args:
-        logits: f32[B, A, C+1].
+        logits: f32[B, A, C+1], or f32[B, A, C] with ``focal``.
         overlap: f32[B, A], predicted tIoU.
         predicted: f32[B, A, 2], what is regressed: decoded boundaries (release) or offsets (paper).
         regression_target: f32[B, A, 2] of the same kind.
         matches: of ``match_anchors``.
         negatives: bool[B, A] of ``choose_negatives``.
         overlap_loss: ``smooth_l1`` over positives and negatives (release) or ``mse`` over positives (paper).
+        regression: ``smooth_l1``, or ``diou`` or ``giou`` of boundaries.
+        focal: in place of softmax cross-entropy; over all anchors then, and the mean is over the positive ones.
     """
     chosen = matches.positive | negatives
     difference = overlap - matches.overlap
@@ -93,11 +168,18 @@ def anchor_based_losses(
         overlap_part = masked_sum(smooth_l1(difference), chosen)
     # Targets of unmatched anchors can be log(0): they must not reach the subtraction, nor its gradient.
     target = tf.where(matches.positive[..., None], regression_target, tf.stop_gradient(predicted))
-    regression = tf.reduce_sum(smooth_l1(predicted - target), axis=-1)
+    if regression == "smooth_l1":
+        error = tf.reduce_sum(smooth_l1(predicted - target), axis=-1)
+    else:
+        error = iou_loss(predicted, target, regression)
+    if focal is not None:
+        classification = _focal_sum(logits, focal, matches.positive)
+    else:
+        classification = masked_sum(cross_entropy(logits, matches.labels), chosen)
     return {
-        "anchor_based_classification": masked_sum(cross_entropy(logits, matches.labels), chosen),
+        "anchor_based_classification": classification,
         "anchor_based_overlap": overlap_part,
-        "anchor_based_regression": masked_sum(regression, matches.positive),
+        "anchor_based_regression": masked_sum(error, matches.positive),
     }
 
 
@@ -106,12 +188,13 @@ def total_loss(
     *,
     anchor_based_weight: float = 1.0,
     anchor_free_classification_weight: float = 30.0,
+    anchor_free_regression_weight: float = 1.0,
     overlap_weight: float = 10.0,
     anchor_regression_weight: float = 10.0,
 ) -> tf.Tensor:
     """L = Laf_reg + g_af Laf_cls + g (Lab_cls + g_ab1 Lab_o + g_ab2 Lab_reg), of the parts there are (Eqs. 4, 5)."""
     weights = {
-        "anchor_free_regression": 1.0,
+        "anchor_free_regression": anchor_free_regression_weight,
         "anchor_free_classification": anchor_free_classification_weight,
         "anchor_based_classification": anchor_based_weight,
         "anchor_based_overlap": anchor_based_weight * overlap_weight,

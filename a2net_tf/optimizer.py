@@ -1,4 +1,4 @@
-"""Adam with one operator per weight."""
+"""Adam with one operator per weight, and a schedule that warms up."""
 
 import keras
 import tensorflow as tf
@@ -28,3 +28,24 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=gradient,
         )
+
+
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule whose first rates rise in a straight line from almost 0.
+
+    Args:
+        schedule: of all steps, the first ones included; or a constant.
+        num_steps: after which it has its own rate, > 0.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule | float, num_steps: int):
+        self.schedule, self.num_steps = schedule, num_steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The rate of a step, counted from 0."""
+        rate = self.schedule(step) if callable(self.schedule) else self.schedule
+        return rate * tf.minimum((tf.cast(step, tf.float32) + 1.0) / self.num_steps, 1.0)
+
+    def get_config(self) -> dict:
+        """The arguments."""
+        return {"schedule": self.schedule, "num_steps": self.num_steps}

@@ -9,7 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from a2net_tf import draws
 from a2net_tf import segments as geometry
+
+# Actions that overlap this much are one action with several classes.
+_SAME_ACTION_TIOU = 0.95
 
 
 class CellTargets(NamedTuple):
@@ -17,12 +21,13 @@ class CellTargets(NamedTuple):
 
     labels: tf.Tensor  # i32[B, L], 0 = background
     distances: tf.Tensor  # f32[B, L, 2], to start and end in grid units; 0 at background cells
+    segments: tf.Tensor  # f32[B, L, 2], the action of each cell, fractions of the window; 0 at background cells
 
 
 class AnchorMatches(NamedTuple):
-    """Best ground truth of each anchor, judged by the anchor's current prediction."""
+    """Best ground truth of each anchor."""
 
-    overlap: tf.Tensor  # f32[B, A], tIoU with the best ground truth, 0 if there is none
+    overlap: tf.Tensor  # f32[B, A], tIoU of the prediction with the best ground truth, 0 if there is none
     labels: tf.Tensor  # i32[B, A], class of the best ground truth, 0 unless positive
     segments: tf.Tensor  # f32[B, A, 2], the best ground truth, fractions of the window
     positive: tf.Tensor  # bool[B, A]
@@ -46,12 +51,18 @@ def assign_levels(lengths: tf.Tensor, num_levels: int) -> tf.Tensor:
 
 
 def assign_cells(
-    segments: tf.Tensor, labels: tf.Tensor, *, centers: tf.Tensor, levels: np.ndarray, grid_units: int
+    segments: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    centers: tf.Tensor,
+    levels: np.ndarray,
+    grid_units: int,
+    center_radius: float = 0.0,
 ) -> CellTargets:
     """Assigns ground truths to pyramid cells (Section III-D, Eqs. 2 and 3).
 
     A cell is foreground if its centre lies in [start, end) of an action whose length belongs to the cell's level; where
-    several do, the shortest is taken.
+    several do, the shortest is taken. With center sampling (FCOS, Tian et al. 2019) it must also lie near the middle.
 
     Args:
         segments: f32[B, G, 2], fractions of the window.
@@ -59,11 +70,16 @@ def assign_cells(
         centers: f32[L] cell centres in grid units.
         levels: i32[L] 0-based level of each cell.
         grid_units: of one window (64 for 128 steps).
+        center_radius: most strides of its level from a cell's centre to the middle of its action; 0: any number.
     """
     segments = segments * float(grid_units)
     length = segments[..., 1] - segments[..., 0]  # B, G
     action_level = assign_levels(length, int(levels.max()) + 1)  # B, G
     inside = (segments[:, None, :, 0] <= centers[:, None]) & (centers[:, None] < segments[:, None, :, 1])  # B, L, G
+    if center_radius > 0:
+        middle = tf.reduce_mean(segments, axis=-1)  # B, G
+        reach = center_radius * np.float32(2.0**levels)  # L
+        inside &= tf.abs(centers[:, None] - middle[:, None]) <= reach[:, None]
     candidate = inside & (action_level[:, None] == levels[:, None]) & (labels[:, None] > 0)  # B, L, G
     cost = tf.where(candidate, length[:, None], tf.float32.max)
     # A column that never wins keeps argmin and gather legal when a batch has room for no action at all (G = 0).
@@ -73,31 +89,79 @@ def assign_cells(
     chosen = tf.gather(tf.pad(segments, [[0, 0], [0, 1], [0, 0]]), best, batch_dims=1)  # B, L, 2
     distances = tf.stack([centers - chosen[..., 0], chosen[..., 1] - centers], axis=-1)
     cell_labels = tf.gather(tf.pad(labels, [[0, 0], [0, 1]]), best, batch_dims=1)
-    return CellTargets(tf.where(foreground, cell_labels, 0), tf.where(foreground[..., None], distances, 0.0))
+    return CellTargets(
+        tf.where(foreground, cell_labels, 0),
+        tf.where(foreground[..., None], distances, 0.0),
+        tf.where(foreground[..., None], chosen / float(grid_units), 0.0),
+    )
 
 
 def match_anchors(
-    predicted: tf.Tensor, segments: tf.Tensor, labels: tf.Tensor, *, min_tiou: float = 0.5
+    predicted: tf.Tensor,
+    segments: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    min_tiou: float = 0.5,
+    defaults: tf.Tensor | None = None,
+    force: bool = False,
 ) -> AnchorMatches:
-    """Matches anchor *predictions* with ground truth: positive where the best tIoU > ``min_tiou`` (Section III-C).
+    """Matches anchors with ground truth: positive where the best tIoU > ``min_tiou`` (Section III-C).
 
     No gradient flows through the matching.
 
     Args:
-        predicted: f32[B, A, 2] decoded anchors, fractions of the window.
+        predicted: f32[B, A, 2] decoded anchors, fractions of the window. They are what is matched, unless there are
+            ``defaults``; their overlap is what the network should predict in any case.
         segments: f32[B, G, 2], fractions of the window.
         labels: i32[B, G], 0 = padding.
         min_tiou: overlap that an anchor must exceed.
+        defaults: f32[A, 2] start and end of the default anchors, to match these instead of the predictions.
+        force: the best anchor of each ground truth is positive whatever its overlap, as long as there is any.
     """
-    overlaps = geometry.pairwise_tiou(tf.stop_gradient(predicted), segments)  # B, A, G
-    overlaps = tf.where(labels[:, None] > 0, overlaps, 0.0)
-    overlaps = tf.pad(overlaps, [[0, 0], [0, 0], [0, 1]])  # legal for G = 0
-    best = tf.argmax(overlaps, axis=-1, output_type=tf.int32)  # B, A
-    overlap = tf.reduce_max(overlaps, axis=-1)  # B, A
-    positive = overlap > min_tiou
+    overlaps = _overlaps(tf.stop_gradient(predicted), segments, labels)  # B, A, G + 1
+    judged = overlaps if defaults is None else _overlaps(tf.convert_to_tensor(defaults)[None], segments, labels)
+    positive = tf.reduce_max(judged, axis=-1) > min_tiou
+    if force:
+        forced = _best_of_each_action(judged)
+        positive |= tf.reduce_any(forced, axis=-1)
+        judged += 2.0 * tf.cast(forced, tf.float32)  # whoever is forced comes before whoever overlaps more
+    best = tf.argmax(judged, axis=-1, output_type=tf.int32)  # B, A
+    overlap = tf.reduce_max(overlaps, axis=-1)
+    if defaults is not None or force:
+        overlap = tf.where(positive, tf.gather(overlaps, best, batch_dims=2), overlap)
     matched_labels = tf.gather(tf.pad(labels, [[0, 0], [0, 1]]), best, batch_dims=1)
     matched = tf.gather(tf.pad(segments, [[0, 0], [0, 1], [0, 0]]), best, batch_dims=1)
     return AnchorMatches(overlap, tf.where(positive, matched_labels, 0), matched, positive)
+
+
+def _overlaps(anchors: tf.Tensor, segments: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """f32[B, A, G + 1]: tIoU of f32[B or 1, A, 2] with f32[B, G, 2]; 0 with padding and, legal for G = 0, the last."""
+    overlaps = tf.where(labels[:, None] > 0, geometry.pairwise_tiou(anchors, segments), 0.0)
+    return tf.pad(overlaps, [[0, 0], [0, 0], [0, 1]])
+
+
+def _best_of_each_action(overlaps: tf.Tensor) -> tf.Tensor:
+    """bool[B, A, G]: whether an anchor is the (first) one that overlaps an action most, and at all."""
+    best = tf.argmax(overlaps, axis=1, output_type=tf.int32)  # B, G
+    is_best = tf.range(tf.shape(overlaps)[1])[None, :, None] == best[:, None]
+    return is_best & (overlaps > 0)
+
+
+def classes_of(chosen: tf.Tensor, segments: tf.Tensor, labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Every class of the actions that cells or anchors were given: an action may be annotated with several.
+
+    Args:
+        chosen: f32[B, N, 2] the action of each cell or anchor, fractions of the window; empty where there is none.
+        segments: f32[B, G, 2], all actions.
+        labels: i32[B, G], 0 = padding.
+        num_classes: C.
+
+    Returns:
+        f32[B, N, C], 1 for the classes of all actions that are the chosen one (tIoU above 0.95), else 0.
+    """
+    same = (geometry.pairwise_tiou(chosen, segments) > _SAME_ACTION_TIOU) & (labels[:, None] > 0)  # B, N, G
+    found = tf.matmul(tf.cast(same, tf.float32), tf.one_hot(labels - 1, num_classes))
+    return tf.minimum(found, 1.0)
 
 
 def choose_negatives(
@@ -132,8 +196,4 @@ def choose_negatives(
     num_positive = tf.reduce_sum(tf.cast(matches.positive, tf.float32), axis=1, keepdims=True)  # B, 1
     num_easy = tf.reduce_sum(tf.cast(easy, tf.float32), axis=1, keepdims=True)  # B, 1
     probability = tf.where(num_positive > 0, ratio * num_positive / tf.maximum(num_easy, 1.0), 0.5)
-    index, num_parts = part
-    num_windows, num_anchors = tf.unstack(tf.shape(easy))
-    # Drawn for the whole batch, so that a window's draw does not depend on how many devices share the batch.
-    draws = tf.random.stateless_uniform((num_parts * num_windows, num_anchors), seed)
-    return hard | (easy & (draws[index * num_windows : (index + 1) * num_windows] < probability))
+    return hard | (easy & (draws.uniform(tf.unstack(tf.shape(easy)), seed, part) < probability))

@@ -19,9 +19,11 @@ import tqdm
 
 from a2net_tf import anchors as pyramid
 from a2net_tf import input_pipeline, losses, results, run_directory, targets
+from a2net_tf import segments as geometry
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
-from a2net_tf.optimizer import FusedAdam
+from a2net_tf.model import seed_drops
+from a2net_tf.optimizer import FusedAdam, WarmUp
 from a2net_tf.run_directory import Run
 
 
@@ -134,6 +136,7 @@ class Trainer(keras.Model):
             parts,
             anchor_based_weight=self.config.anchor_based_weight,
             anchor_free_classification_weight=self.config.anchor_free_classification_weight,
+            anchor_free_regression_weight=self.config.anchor_free_regression_weight,
             overlap_weight=self.config.overlap_weight,
             anchor_regression_weight=self.config.anchor_regression_weight,
         )
@@ -146,27 +149,48 @@ class Trainer(keras.Model):
             centers=self._centers,
             levels=self._levels,
             grid_units=self.config.window_steps // pyramid.STEPS_PER_GRID_UNIT,
+            center_radius=self.config.center_sampling,
         )
-        found = losses.anchor_free_losses(outputs["anchor_free_logits"], outputs["anchor_free_distances"], cells)
+        found = losses.anchor_free_losses(
+            outputs["anchor_free_logits"],
+            outputs["anchor_free_distances"],
+            cells,
+            regression=self.config.anchor_free_regression,
+            focal=self._focal(outputs["anchor_free_logits"], cells.segments, batch),
+        )
         return found, cells.labels > 0
+
+    def _focal(self, logits: tf.Tensor, chosen: tf.Tensor, batch: dict) -> losses.Focal | None:
+        """What the classification by sigmoids needs; None for softmax."""
+        if self.config.class_scores == "softmax":
+            return None
+        classes = targets.classes_of(chosen, batch["segments"], batch["labels"], logits.shape[-1])
+        return losses.Focal(classes, self.config.focal_gamma, self.config.focal_alpha)
 
     def _anchor_based(self, outputs: dict, batch: dict, seed: tf.Tensor) -> tuple[dict[str, losses.Sum], tf.Tensor]:
         config, offsets = self.config, outputs["anchor_offsets"]
-        replica = tf.distribute.get_replica_context()
         decoded = pyramid.decode_anchors(offsets, self._anchors, config.center_scale, config.width_scale)
-        matches = targets.match_anchors(decoded, batch["segments"], batch["labels"], min_tiou=config.match_tiou)
+        matches = targets.match_anchors(
+            decoded,
+            batch["segments"],
+            batch["labels"],
+            min_tiou=config.match_tiou,
+            defaults=geometry.from_center_width(self._anchors) if config.anchor_matching == "defaults" else None,
+            force=config.force_matches,
+        )
         negatives = targets.choose_negatives(
             matches,
             outputs["anchor_overlap"],
             ratio=config.negative_ratio,
             seed=seed,
             min_tiou=config.match_tiou,
-            part=(replica.replica_id_in_sync_group, replica.num_replicas_in_sync),
+            part=_part(),
         )
         predicted, target = decoded, matches.segments
         if config.anchor_regression == "offsets":
             predicted = offsets
             target = pyramid.encode_anchors(matches.segments, self._anchors, config.center_scale, config.width_scale)
+        chosen = tf.where(matches.positive[..., None], matches.segments, 0.0)
         found = losses.anchor_based_losses(
             outputs["anchor_logits"],
             outputs["anchor_overlap"],
@@ -175,6 +199,8 @@ class Trainer(keras.Model):
             matches=matches,
             negatives=negatives,
             overlap_loss=config.overlap_loss,
+            regression=config.anchor_regression if config.anchor_regression in ("diou", "giou") else "smooth_l1",
+            focal=self._focal(outputs["anchor_logits"], chosen, batch),
         )
         return found, matches.positive
 
@@ -195,6 +221,7 @@ class Trainer(keras.Model):
         # A draw that depends on the step alone: a resumed run repeats it.
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
         weights = self.network.trainable_variables
+        seed_drops(self.network, seed, _part())
         with tf.GradientTape() as tape:
             parts, positives = self.losses_of(self._forward(batch["features"], training=True), batch, seed)
             scaled = self.optimizer.scale_loss(parts["loss"])
@@ -217,6 +244,12 @@ class Trainer(keras.Model):
         return {name: float(mean.result()) for name, mean in self._means.items()}
 
 
+def _part() -> tuple[tf.Tensor | int, int]:
+    """Which of how many equal parts of a batch this device has."""
+    replica = tf.distribute.get_replica_context()
+    return replica.replica_id_in_sync_group, replica.num_replicas_in_sync
+
+
 def _add_up(values: tf.Tensor | list[tf.Tensor]) -> tf.Tensor | list[tf.Tensor]:
     """Sums a tensor, or each of a list, over the devices that share a batch."""
     replica = tf.distribute.get_replica_context()
@@ -226,20 +259,32 @@ def _add_up(values: tf.Tensor | list[tf.Tensor]) -> tf.Tensor | list[tf.Tensor]:
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Adam with the step decay of the paper; clipping, averaging and loss scaling as set."""
-    # The schedule keeps a rate up to and including its boundary, and the first step is number 0.
-    boundaries = [epoch * steps_per_epoch - 1 for epoch in config.decay_epochs]
-    rates = [config.learning_rate * config.decay_factor**i for i in range(len(boundaries) + 1)]
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates) if boundaries else config.learning_rate
+    """Adam with the schedule, weight decay, clipping, averaging and loss scaling that are set."""
     optimizer = FusedAdam(
-        rate,
+        _learning_rate(config, steps_per_epoch),
+        weight_decay=config.weight_decay or None,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema_momentum > 0,
         ema_momentum=config.ema_momentum,
     )
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "scale"])
     if config.precision == "float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
+
+
+def _learning_rate(config: Config, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule | float:
+    """The step decay of the paper, or a cosine; after the warm-up."""
+    rate = config.learning_rate
+    # A schedule keeps a rate up to and including its boundary, and the first step is number 0.
+    boundaries = [epoch * steps_per_epoch - 1 for epoch in config.decay_epochs]
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, config.epochs * steps_per_epoch)
+    elif boundaries:
+        rates = [rate * config.decay_factor**i for i in range(len(boundaries) + 1)]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    return WarmUp(rate, config.warmup_epochs * steps_per_epoch) if config.warmup_epochs else rate
 
 
 class EpochEnd(keras.callbacks.Callback):

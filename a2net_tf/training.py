@@ -37,6 +37,11 @@ def _continue_run(config: Config) -> Run:
     """The run in the working directory, if it was started with the same settings."""
     saved = run_directory.load(config.workdir)
     settings.refuse_changes(saved.config, config, settings.TRAINING_GROUPS)
+    if config.schedule == "cosine" and config.epochs != saved.config.epochs:
+        raise UserError(
+            f"--epochs={config.epochs} (was {saved.config.epochs}): the learning rate of --schedule=cosine ends at 0 "
+            "with the last epoch, so the run cannot be made longer or shorter; use another --workdir"
+        )
     current = saved._replace(config=config)
     if current.config != saved.config:  # more epochs, say
         run_directory.save(current)
@@ -70,7 +75,10 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
         num_windows=scan.num_windows,
         seconds_per_step=scan.seconds_per_step,
         first_step_seconds=scan.first_step_seconds,
-        also_reported=schema.read_metadata(builder).get("also_reported", {}),
+        # With a score of its own for each class the network learns from both annotations.
+        also_reported=schema.read_metadata(builder).get("also_reported", {})
+        if config.class_scores == "softmax"
+        else {},
     )
     run_directory.save(new)
     return new
