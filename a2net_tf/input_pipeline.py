@@ -4,14 +4,17 @@ Everything streams: a record (one sequence, or one chunk of a very long one) is 
 number of records that are shuffled together.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
+from a2net_tf import augmentation as augment
 from a2net_tf import segments as geometry
 from a2net_tf import windows
+from a2net_tf.augmentation import Augmentation, SignalLayout
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.records import CHUNK_OVERLAP_STEPS
@@ -20,6 +23,7 @@ from a2net_tf.records import CHUNK_OVERLAP_STEPS
 _SHUFFLED_RECORDS = 8
 _OPEN_RECORDS = 4
 _STEPS_AT_ONCE = 1024  # of a record in float64
+_SCALES, _WINDOWS = 1, 2  # what numbers are drawn for, beside offsets
 
 
 class Scan(NamedTuple):
@@ -40,46 +44,99 @@ def choose_windows(record: dict[str, tf.Tensor], config: Config, seed: tf.Tensor
     Args:
         record: as ``records.record_features`` describes.
         config: window settings.
-        seed: i32[2] for random offsets; None: the fixed grid.
+        seed: [2] for random offsets and time scales, as ``config`` asks for them; None: the fixed grid.
 
     Returns:
-        ``starts`` i32[N] in steps of the record, ``segments`` f32[N, G, 2] in fractions of the window, ``labels``
-        i32[N, G] (0 = padding, class id + 1 otherwise).
+        ``starts`` i32[N] in steps of the record, ``scales`` f32[N] (a window holds window_steps * scale steps of the
+        record), ``segments`` f32[N, G, 2] in fractions of the window, ``labels`` i32[N, G] (0 = padding, class id + 1
+        otherwise).
     """
     starts = windows.window_starts(
         tf.cast(record["num_steps"], tf.int32), window_steps=config.window_steps, stride_steps=config.train_stride_steps
     )
     chunk_start = tf.cast(record["chunk_start_step"], tf.int32)
     starts = windows.owned_starts(starts, chunk_start, tf.cast(record["chunk_owned_steps"], tf.int32))
+    scales = tf.ones(tf.shape(starts))
     if seed is not None:
-        shift = tf.random.stateless_uniform(tf.shape(starts), seed, 0, config.train_stride_steps, tf.int32)
-        last = tf.maximum(tf.shape(record["features"])[0] - config.window_steps, 0)
-        starts = tf.minimum(starts + shift, last)
+        starts, scales = _move_windows(starts, tf.shape(record["features"])[0], config, seed)
     segments = geometry.seconds_to_steps(
         record["segments"],
         tf.cast(record["feature_stride_seconds"], tf.float32),
         tf.cast(record["first_step_seconds"], tf.float32),
     ) - tf.cast(chunk_start, tf.float32)
     clipped, kept = windows.clip_actions(
-        segments, starts, window_steps=config.window_steps, min_inside=config.min_action_inside
+        segments, starts, window_steps=config.window_steps * scales, min_inside=config.min_action_inside
     )
     useful = tf.reduce_any(kept, axis=1)
     clipped, kept = tf.boolean_mask(clipped, useful), tf.boolean_mask(kept, useful)
     segments, labels = _pack_actions(clipped, kept, record, config.max_actions)
-    return {"starts": tf.boolean_mask(starts, useful), "segments": segments, "labels": labels}
+    starts, scales = tf.boolean_mask(starts, useful), tf.boolean_mask(scales, useful)
+    return {"starts": starts, "scales": scales, "segments": segments, "labels": labels}
 
 
-def training_windows(record: dict[str, tf.Tensor], config: Config, seed: tf.Tensor | None = None) -> tf.data.Dataset:
-    """The windows of ``choose_windows`` one by one, each with ``features`` [W, D] in the type in which they are stored.
+def _move_windows(
+    starts: tf.Tensor, num_steps: tf.Tensor, config: Config, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Random offsets and scales of the windows at ``starts`` i32[N], which end within ``num_steps`` if they can."""
+    scales = tf.ones(tf.shape(starts))
+    if config.random_offsets:
+        starts += tf.random.stateless_uniform(tf.shape(starts), seed, 0, config.train_stride_steps, tf.int32)
+    if config.time_scaling:
+        scales = augment.random_scales(tf.size(starts), config.time_scaling, tf.random.fold_in(seed, _SCALES))
+    lengths = tf.cast(tf.math.ceil(config.window_steps * scales), tf.int32)
+    return tf.minimum(starts, tf.maximum(num_steps - lengths, 0)), scales
+
+
+def training_windows(
+    record: dict[str, tf.Tensor],
+    config: Config,
+    seed: tf.Tensor | None = None,
+    *,
+    augmentation: Augmentation | None = None,
+) -> tf.data.Dataset:
+    """The windows of ``choose_windows`` one by one, each with ``features`` [W, D].
 
     One by one, because the windows of a record overlap: together they are several times as large as the record.
+
+    Args:
+        record: as ``records.record_features`` describes.
+        config: window settings.
+        seed: [2] for all that is random; None: the fixed grid.
+        augmentation: what is done to the windows, for which there must be a seed; None: nothing, and the features are
+            of the type in which they are stored.
     """
+    chosen = choose_windows(record, config, seed)
+    if augmentation is not None:
+        chosen["seeds"] = tf.random.split(tf.random.fold_in(seed, _WINDOWS), tf.size(chosen["starts"]))
 
     def cut(window):
-        features = windows.cut_windows(record["features"], window.pop("starts")[None], config.window_steps)
-        return {"features": features[0], **window}
+        start, scale = window.pop("starts"), window.pop("scales")
+        if augmentation is not None:
+            features = augment.augment_window(record["features"], start, scale, window.pop("seeds"), augmentation)
+        else:
+            features = windows.cut_windows(record["features"], start[None], config.window_steps)[0]
+        return {"features": features, **window}
 
-    return tf.data.Dataset.from_tensor_slices(choose_windows(record, config, seed)).map(cut)
+    return tf.data.Dataset.from_tensor_slices(chosen).map(cut)
+
+
+def _augmentation(
+    config: Config, layout: SignalLayout, statistics: tuple[np.ndarray, np.ndarray] | None
+) -> Augmentation | None:
+    """What the settings say is done to windows; None: nothing."""
+    mean, variance = statistics or (0.0, 1.0)
+    made = Augmentation(
+        window_steps=config.window_steps,
+        layout=layout,
+        time_scaling=config.time_scaling,
+        axis_rotation=config.axis_rotation,
+        signal_noise=config.signal_noise,
+        feature_noise=config.feature_noise,
+        feature_dropout=config.feature_dropout,
+        mean=mean,
+        deviation=np.sqrt(variance),
+    )
+    return made if made.changes_anything else None
 
 
 def _pack_actions(clipped: tf.Tensor, kept: tf.Tensor, record: dict, max_actions: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -100,22 +157,39 @@ def _pack_actions(clipped: tf.Tensor, kept: tf.Tensor, record: dict, max_actions
 
 
 def training_batches(
-    records: tf.data.Dataset, config: Config, *, first_epoch: int, steps_per_epoch: int
+    records: tf.data.Dataset,
+    config: Config,
+    *,
+    first_epoch: int,
+    steps_per_epoch: int,
+    layout: SignalLayout | None = None,
+    statistics: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tf.data.Dataset:
     """Batches of all epochs from ``first_epoch`` on, ``steps_per_epoch`` each.
 
-    The order and the offsets of an epoch depend on (seed, epoch) alone, so a run that starts again at an epoch sees
-    what an uninterrupted one sees. tf.data takes a seed that differs by epoch only while the global seed
+    The order, the offsets and all other chance of an epoch depend on (seed, epoch) alone, so a run that starts again at
+    an epoch sees what an uninterrupted one sees. tf.data takes a seed that differs by epoch only while the global seed
     (``tf.random.set_seed``) is unset or not 0.
+
+    Args:
+        records: training records.
+        config: window, augmentation and batch settings.
+        first_epoch: counted from 0.
+        steps_per_epoch: batches of an epoch.
+        layout: how feature vectors are made of a signal; None: they are no signal.
+        statistics: mean and variance f32[D] of the training features, in which augmentation measures; None: 0 and 1.
     """
     indexed = records.enumerate()
+    layout = layout or SignalLayout(1, 1, records.element_spec["features"].shape[-1])
+    augmentation = _augmentation(config, layout, statistics)
+    draws = config.random_offsets or augmentation is not None
 
     def epoch_batches(epoch):
         seed = tf.cast(config.seed, tf.int64) * 100_003 + epoch
 
         def cut(index, record):
-            pair = tf.stack([seed, index]) if config.random_offsets else None
-            return training_windows(record, config, pair)
+            pair = tf.stack([seed, index]) if draws else None
+            return training_windows(record, config, pair, augmentation=augmentation)
 
         # From several records at a time, so that neighbouring windows meet even with a small shuffle buffer.
         single = indexed.shuffle(_SHUFFLED_RECORDS, seed=seed).interleave(cut, cycle_length=_OPEN_RECORDS)
@@ -196,7 +270,10 @@ class _Totals:
 
 def check_window_fits_chunks(config: Config) -> None:
     """Raises UserError if windows could not be cut from chunked sequences."""
-    if config.window_steps > CHUNK_OVERLAP_STEPS:
+    longest = math.ceil(config.window_steps * (1 + config.time_scaling))
+    if longest > CHUNK_OVERLAP_STEPS:
+        scaled = f" with --time_scaling={config.time_scaling:g} is up to {longest}" if config.time_scaling else ""
         raise UserError(
-            f"--window_steps={config.window_steps}: at most {CHUNK_OVERLAP_STEPS} (the overlap of stored chunks)"
+            f"--window_steps={config.window_steps}{scaled}: at most {CHUNK_OVERLAP_STEPS} (the overlap of "
+            "stored chunks)"
         )

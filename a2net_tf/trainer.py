@@ -20,6 +20,7 @@ import tqdm
 from a2net_tf import anchors as pyramid
 from a2net_tf import input_pipeline, losses, results, run_directory, targets
 from a2net_tf import segments as geometry
+from a2net_tf.augmentation import SignalLayout
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.model import seed_drops
@@ -437,6 +438,7 @@ def train(
     validate: Callable[[keras.Model], float] | None = None,
     *,
     strategy: tf.distribute.Strategy | None = None,
+    layout: SignalLayout | None = None,
 ) -> None:
     """Trains, or goes on where an earlier call was stopped.
 
@@ -445,6 +447,7 @@ def train(
         records: training records.
         validate: network -> mAP on the validation split.
         strategy: of ``choose_strategy``; None: one device.
+        layout: how feature vectors are made of a signal, for augmentation; None: they are no signal.
     """
     # Here, not when the command starts: preparing a dataset draws numbers too. Not 0: for tf.data that is no seed.
     keras.utils.set_random_seed(run.config.seed + 1)
@@ -453,7 +456,7 @@ def train(
         trainer = _compiled(run, steps_per_epoch)
         epoch_end = EpochEnd(run, validate)
         epoch_end.set_model(trainer)
-        _fit(trainer, epoch_end, records, steps_per_epoch)
+        _fit(trainer, epoch_end, records, steps_per_epoch, layout=layout)
 
 
 def _compiled(run: Run, steps_per_epoch: int) -> Trainer:
@@ -466,13 +469,27 @@ def _compiled(run: Run, steps_per_epoch: int) -> Trainer:
     return trainer
 
 
-def _fit(trainer: Trainer, epoch_end: EpochEnd, records: tf.data.Dataset, steps_per_epoch: int) -> None:
+def _fit(
+    trainer: Trainer,
+    epoch_end: EpochEnd,
+    records: tf.data.Dataset,
+    steps_per_epoch: int,
+    *,
+    layout: SignalLayout | None,
+) -> None:
     config, first_epoch = trainer.config, epoch_end.resume()
     if first_epoch:
         print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
     if first_epoch >= config.epochs:
         return
-    batches = input_pipeline.training_batches(records, config, first_epoch=first_epoch, steps_per_epoch=steps_per_epoch)
+    batches = input_pipeline.training_batches(
+        records,
+        config,
+        first_epoch=first_epoch,
+        steps_per_epoch=steps_per_epoch,
+        layout=layout,
+        statistics=epoch_end.run.statistics,
+    )
     trainer.fit(
         batches,
         initial_epoch=first_epoch,

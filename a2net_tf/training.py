@@ -7,9 +7,10 @@ from collections.abc import Callable
 import keras
 import tensorflow_datasets as tfds
 
+from a2net_tf import augmentation, evaluator, inference, input_pipeline, results, run_directory, trainer
 from a2net_tf import config as settings
-from a2net_tf import evaluator, inference, input_pipeline, results, run_directory, trainer
 from a2net_tf import records as schema
+from a2net_tf.augmentation import SignalLayout
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 from a2net_tf.localizer import Localizer
@@ -28,9 +29,31 @@ def train(config: Config) -> None:
     results.check_writable(pathlib.Path(config.workdir) / "run.json")
     input_pipeline.check_window_fits_chunks(config)
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    layout = signal_layout(config, builder)
     current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
     validate = _validator(current, builder) if config.validation_split else None
-    trainer.train(current, schema.read_records(builder, config.train_split), validate, strategy=strategy)
+    trainer.train(current, schema.read_records(builder, config.train_split), validate, strategy=strategy, layout=layout)
+
+
+def signal_layout(config: Config, builder: tfds.core.DatasetBuilder) -> SignalLayout:
+    """How the dataset's feature vectors are made of a signal.
+
+    Raises:
+        UserError: its declaration is wrong, or augmentation is asked for that needs one.
+    """
+    name, declared = builder.info.full_name, schema.read_metadata(builder).get("signal")
+    layout = augmentation.read_layout(declared, schema.num_features(builder), name)
+    if config.signal_noise and not declared:
+        raise UserError(
+            f"--signal_noise={config.signal_noise:g}: {name} does not declare how its feature vectors are made of a "
+            "signal ('signal' in its metadata, docs/data.md); --feature_noise needs no declaration"
+        )
+    if config.axis_rotation and not layout.axes:
+        raise UserError(
+            f"--axis_rotation={config.axis_rotation:g}: {name} does not declare which channels of its signal are the "
+            "axes of a sensor ('axes' of 'signal' in its metadata, docs/data.md)"
+        )
+    return layout
 
 
 def _continue_run(config: Config) -> Run:

@@ -35,23 +35,24 @@ def cut_windows(features: tf.Tensor, starts: tf.Tensor, window_steps: int) -> tf
 
 
 def clip_actions(
-    segments: tf.Tensor, starts: tf.Tensor, *, window_steps: int, min_inside: float
+    segments: tf.Tensor, starts: tf.Tensor, *, window_steps: int | tf.Tensor, min_inside: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Which actions belong to which window, and where in it.
 
     Args:
         segments: f32[G, 2] start and end in steps of the sequence.
         starts: i32[N] first step of each window.
-        window_steps: steps of a window.
+        window_steps: steps of a window, or f32[N] of each window.
         min_inside: share of an action that must lie inside a window for it to count.
 
     Returns:
         f32[N, G, 2] clipped segments in fractions of the window, and bool[N, G] whether the action counts.
     """
     relative = segments[None] - tf.cast(starts, segments.dtype)[:, None, None]  # N, G, 2
-    clipped = tf.clip_by_value(relative, 0.0, float(window_steps))
+    lengths = tf.reshape(tf.cast(window_steps, segments.dtype), [-1, 1, 1])  # N or 1
+    clipped = tf.clip_by_value(relative, 0.0, lengths)
     inside = clipped[..., 1] - clipped[..., 0]
     length = segments[:, 1] - segments[:, 0]
     # The tolerance is for rounding: an action that fits exactly must count at min_inside = 1.
     kept = (inside > 0) & (inside >= (min_inside - 1e-5) * length)
-    return clipped / window_steps, kept
+    return clipped / lengths, kept

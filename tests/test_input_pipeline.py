@@ -181,6 +181,7 @@ def test_chunks_give_exactly_the_windows_of_the_whole(num_steps, stride_steps, c
 
 @pytest.mark.parametrize("seed", [None, (1, 2)])
 def test_eager_equals_tf_data(seed, config):
+    config = change(config, random_offsets=True)
     records = [record_of(EVERYWHERE[:6], num_steps=21), record_of([[2, 3]], num_steps=3), record_of([])]
     for record in records:
         in_graph = together(dataset([record]).flat_map(lambda r: pipeline.training_windows(r, config, seed)))
@@ -190,6 +191,7 @@ def test_eager_equals_tf_data(seed, config):
 
 
 def test_random_offsets_stay_inside(config):
+    config = change(config, random_offsets=True)
     record = record_of(EVERYWHERE[:7], num_steps=22)
     seen = set()
     for seed in range(40):
@@ -204,11 +206,13 @@ def test_random_offsets_stay_inside(config):
 
 @pytest.mark.parametrize("num_steps", [1, 7, 8])
 def test_short_sequences_are_not_shifted(num_steps, config):
+    config = change(config, random_offsets=True)
     for seed in range(10):
         assert starts_of(cut(record_of([[0, 1]], num_steps=num_steps), config, seed=(0, seed))) == [0]
 
 
 def test_segments_move_with_the_offset(config):
+    config = change(config, random_offsets=True)
     record = record_of([[9, 11]])
     for seed in range(10):
         found = cut(record, config, seed=(0, seed))

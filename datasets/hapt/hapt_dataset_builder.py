@@ -67,6 +67,17 @@ class HaptConfig(tfds.core.BuilderConfig):
         """D, size of one feature vector."""
         return self.window_samples * self.channels
 
+    @property
+    def signal(self) -> dict:
+        """How a feature vector is made of samples: the fields of ``a2net_tf.augmentation.SignalLayout``."""
+        axes = [[first, first + 1, first + 2] for first in range(0, self.channels, 3)]
+        return {
+            "samples_per_step": self.window_samples,
+            "samples_between_steps": self.stride_samples,
+            "channels": self.channels,
+            "axes": axes,
+        }
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Recording:
@@ -104,8 +115,11 @@ class Builder(records.RecordBuilder):
     code_path = tfds.core.Path(__file__)
     pkg_dir_path = code_path.parent
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.0.0": "First release.",
+        "1.1.0": "The same records; the metadata declares how feature vectors are made of the signal.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Download 'Smartphone-Based Recognition of Human Activities and Postural Transitions' (HAPT) from "
         "https://archive.ics.uci.edu/dataset/341 and put the zip file, or the folder unpacked from it, into manual_dir."
@@ -131,6 +145,7 @@ class Builder(records.RecordBuilder):
         return self.dataset_info_from_configs(
             features=records.record_features(self.builder_config.num_features, CLASS_NAMES, self.stored_features),
             homepage="https://archive.ics.uci.edu/dataset/341",
+            metadata=tfds.core.MetadataDict(signal=self.builder_config.signal),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
