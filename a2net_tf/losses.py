@@ -87,7 +87,8 @@ def iou_loss(predicted: tf.Tensor, target: tf.Tensor, kind: str) -> tf.Tensor:
     """
     start, end = tf.unstack(predicted, axis=-1)
     target_start, target_end = tf.unstack(target, axis=-1)
-    enclosing = tf.maximum(tf.maximum(end, target_end) - tf.minimum(start, target_start), 1e-6)
+    ends = tf.concat([predicted, target], axis=-1)
+    enclosing = tf.maximum(tf.reduce_max(ends, axis=-1) - tf.reduce_min(ends, axis=-1), 1e-6)
     if kind == "diou":
         penalty = tf.square((start + end - target_start - target_end) / (2.0 * enclosing))
     else:

@@ -170,12 +170,12 @@ class GroupNorm(keras.layers.Layer):
     def call(self, inputs):
         """[B, T, channels] -> [B, T, channels]."""
         x = tf.cast(inputs, tf.float32)
-        mean, mean_square = self._means(x), self._means(tf.square(x))
-        scale = tf.math.rsqrt(tf.maximum(mean_square - tf.square(mean), 0.0) + _NORM_EPSILON)
-        scale = self._of_channels(scale) * tf.cast(self.gamma, tf.float32)
-        offset = tf.cast(self.beta, tf.float32) - self._of_channels(mean) * scale
-        # Few numbers, one for each level: they are made so before they are multiplied with all steps.
-        x = self.activation(x * self._of_steps(scale) + self._of_steps(offset))
+        # Not the mean of squares less the square of the mean: it is all rounding where the mean is large.
+        x = x - self._of_steps(self._of_channels(self._means(x)))
+        scale = self._of_channels(tf.math.rsqrt(self._means(tf.square(x)) + _NORM_EPSILON))
+        scale *= tf.cast(self.gamma, tf.float32)
+        offset = self._of_steps(tf.ones_like(scale) * tf.cast(self.beta, tf.float32))
+        x = self.activation(x * self._of_steps(scale) + offset)
         return tf.cast(x, self.compute_dtype)
 
     def _means(self, x):

@@ -349,3 +349,113 @@ def test_an_absurd_anchor_does_not_spoil_the_others(make_config, network):
         parts, _ = Trainer(network, config).losses_of({**outputs, "anchor_offsets": variable}, batch, SEED)
     assert np.isfinite(parts["loss"])
     assert np.isfinite(tape.gradient(parts["loss"], variable)).all()
+
+
+# --- classification by sigmoids
+
+
+def test_focal_cross_entropy_by_hand(same_in_graph):
+    logits, classes = np.float32([[0, np.log(3)], [0, 0]]), np.float32([[1, 0], [0, 0]])
+
+    def run(gamma, alpha):
+        return same_in_graph(lambda x, t: losses.focal_cross_entropy(x, losses.Focal(t, gamma, alpha)), logits, classes)
+
+    ln2, ln4 = np.log(2), np.log(4)
+    np.testing.assert_allclose(run(0, -1), [ln2 + ln4, 2 * ln2], rtol=1e-6)
+    np.testing.assert_allclose(run(2, -1), [ln2 / 4 + ln4 * 9 / 16, ln2 / 2], rtol=1e-6)
+    np.testing.assert_allclose(run(1, -1), [ln2 / 2 + ln4 * 3 / 4, ln2], rtol=1e-6)
+    np.testing.assert_allclose(run(0, 0.25), [ln2 / 4 + ln4 * 3 / 4, 2 * ln2 * 3 / 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_cross_entropy_of_huge_logits_is_finite(gamma):
+    logits = tf.Variable([[1e4, -1e4, 1e4, -1e4]])
+    with tf.GradientTape() as tape:
+        loss = losses.focal_cross_entropy(logits, losses.Focal(tf.constant([[1.0, 1.0, 0.0, 0.0]]), gamma, 0.25))
+    np.testing.assert_allclose(loss, [1e4 * 0.25 + 1e4 * 0.75], rtol=1e-5)
+    assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def test_focal_losses_count_positives(make_config, make_network):
+    config = make_config(class_scores="sigmoid", focal_gamma=0.0, focal_alpha=-1.0)
+    outputs, batch = random_batch(config)
+    for name in ("anchor_free_logits", "anchor_logits"):
+        outputs[name] = outputs[name][..., 1:]
+    parts, positives = Trainer(make_network(config), config).losses_of(outputs, batch, SEED)
+    cells = targets.assign_cells(
+        batch["segments"],
+        batch["labels"],
+        centers=np.concatenate([2**i // 2 + 2**i * np.arange(16 // 2**i) for i in range(4)]).astype(np.float32),
+        levels=np.repeat(np.arange(4), [16, 8, 4, 2]),
+        grid_units=16,
+    )
+    classes = np.eye(NUM_CLASSES + 1)[cells.labels][..., 1:]  # random actions: no two are one
+    logits = outputs["anchor_free_logits"].numpy().astype(np.float64)
+    surprise = np.logaddexp(0, logits) - classes * logits
+    expected = surprise.sum() / (cells.labels.numpy() > 0).sum()
+    np.testing.assert_allclose(parts["anchor_free_classification"], expected, rtol=1e-5)
+    assert np.isfinite(parts["loss"])
+    assert sum(map(float, positives.values())) > 0
+
+
+# --- overlap as a loss
+
+
+@pytest.mark.parametrize(
+    ("predicted", "target", "diou", "giou"),
+    [
+        ([0, 4], [0, 4], 0, 0),
+        ([0, 2], [0, 4], 1 - 0.5 + (1 / 4) ** 2, 1 - 0.5),
+        ([0, 2], [6, 8], 1 + (6 / 8) ** 2, 1 + 4 / 8),  # apart: centres 6 of 8, a gap of 4 of 8
+        ([1, 3], [2, 6], 1 - 1 / 5 + (2 / 5) ** 2, 1 - 1 / 5),
+        ([3, 1], [1, 3], 1, 1 + 2 / 2),  # reversed: a gap of 2 from its end to its start
+        ([20, 0], [8, 9], 1 + (1.5 / 20) ** 2, 1 + 20 / 20),
+    ],
+)
+def test_iou_loss_by_hand(predicted, target, diou, giou, same_in_graph):
+    for kind, expected in (("diou", diou), ("giou", giou)):
+        found = same_in_graph(lambda p, t, kind=kind: losses.iou_loss(p, t, kind), *np.float32([predicted, target]))
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["diou", "giou"])
+def test_iou_loss_pulls_apart_segments_together(kind):
+    predicted = tf.Variable([[0.0, 2.0], [9.0, 11.0], [5.0, 5.0]])
+    with tf.GradientTape() as tape:
+        loss = losses.iou_loss(predicted, tf.constant([[4.0, 6.0]] * 2 + [[0.0, 0.0]]), kind)
+    gradient = tape.gradient(loss, predicted).numpy()
+    assert np.isfinite(gradient).all()
+    assert gradient[0].sum() < 0  # later is better
+    assert gradient[1].sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["diou", "giou"])
+def test_iou_losses_of_both_heads(kind, make_config, network):
+    """Against the definition, on segments that overlap: 1 - tIoU and the penalty in float64."""
+    config = make_config(anchor_free_regression=kind, anchor_regression=kind, anchor_free_regression_weight=3.0)
+    outputs, batch = random_batch(config)
+    parts, _ = Trainer(network, config).losses_of(outputs, batch, SEED)
+    rows = slow_matches(as_float64(outputs), as_float64(batch), config)
+    found = []
+    for _, _, decoded, best, action, *_ in rows:
+        if best > config.match_tiou:
+            enclosing = max(decoded[1], action[1]) - min(decoded[0], action[0])
+            penalty = ((sum(decoded) - sum(action)) / 2 / enclosing) ** 2 if kind == "diou" else 0.0
+            found.append(1 - best + penalty)
+    np.testing.assert_allclose(parts["anchor_based_regression"], np.mean(found), rtol=1e-4)
+    smooth, _ = Trainer(network, make_config()).losses_of(outputs, batch, SEED)
+    assert 0 < parts["anchor_free_regression"] <= 2
+    difference = sum(float(parts[name] * weight) for name, weight in loss_weights(config).items()) - parts["loss"]
+    assert abs(difference) < 1e-3
+    assert set(parts) == set(smooth)
+
+
+def loss_weights(config):
+    based = config.anchor_based_weight
+    return {
+        "anchor_free_regression": config.anchor_free_regression_weight,
+        "anchor_free_classification": config.anchor_free_classification_weight,
+        "anchor_based_classification": based,
+        "anchor_based_overlap": based * config.overlap_weight,
+        "anchor_based_regression": based * config.anchor_regression_weight,
+    }

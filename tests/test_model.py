@@ -5,7 +5,16 @@ import tensorflow as tf
 
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
-from a2net_tf.model import LevelScale, build_model, inference_copy, plain_copy
+from a2net_tf.model import (
+    Convolution,
+    Drop,
+    GroupNorm,
+    LevelScale,
+    build_model,
+    inference_copy,
+    plain_copy,
+    seed_drops,
+)
 
 RANDOM = np.random.default_rng(0)
 FREE = {"anchor_free_logits", "anchor_free_distances"}
@@ -291,3 +300,176 @@ def test_level_scale_multiplies(same_in_graph):
     layer.build((None, 3, 2))
     layer.scale.assign(2.5)
     np.testing.assert_allclose(same_in_graph(layer, np.float32([[[1, -2]]])), [[[2.5, -5]]])
+
+
+# --- group normalisation
+
+
+def group_norm(x, gamma, beta, groups, per_step=False):
+    """Of [steps, channels], as the definition has it, in float64."""
+    grouped = x.reshape(len(x), groups, -1).astype(np.float64)
+    axes = (2,) if per_step else (0, 2)
+    mean, variance = grouped.mean(axis=axes, keepdims=True), grouped.var(axis=axes, keepdims=True)
+    return ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape) * gamma + beta
+
+
+def made_norm(steps, *, channels=6, **kwargs):
+    layer = GroupNorm(3, activation="relu", **kwargs)
+    layer.build((None, steps, channels))
+    layer.set_weights([RANDOM.normal(size=channels), RANDOM.normal(size=channels)])
+    return layer
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_group_norm_equals_the_definition(per_step, offset, same_in_graph):
+    layer = made_norm(9, per_step=per_step)
+    x = (RANDOM.normal(size=(2, 9, 6)) * 2 + offset).astype(np.float32)
+    expected = [relu(group_norm(window, *layer.get_weights(), 3, per_step)) for window in x]
+    np.testing.assert_allclose(same_in_graph(layer, x), expected, atol=2e-4 if offset else 1e-5)
+
+
+def test_group_norm_equals_that_of_keras():
+    layer, theirs = made_norm(9, per_step=False), keras.layers.GroupNormalization(3, epsilon=1e-5)
+    theirs.build((None, 9, 6))
+    theirs.set_weights(layer.get_weights())
+    x = RANDOM.normal(size=(2, 9, 6)).astype(np.float32)
+    np.testing.assert_allclose(layer(x), relu(np.asarray(theirs(x))), atol=1e-5)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_joined_levels_are_normalised_one_by_one(per_step, same_in_graph):
+    lengths = (4, 2, 1)
+    joined = made_norm(10, per_step=per_step, joined=lengths)
+    single = GroupNorm(3, activation="relu", per_step=per_step)
+    single.build((None, 4, 6))
+    single.set_weights(joined.get_weights())
+    x = RANDOM.normal(size=(2, 10, 6)).astype(np.float32)  # what stands in the gaps must not matter
+    found = same_in_graph(joined, x)
+    place = 0
+    for length in lengths:
+        np.testing.assert_allclose(found[:, place : place + length], single(x[:, place : place + length]), atol=1e-5)
+        assert not found[:, place + length].any()
+        place += length + 1
+
+
+def test_group_norm_of_constant_input_is_finite():
+    layer = made_norm(5, per_step=False)
+    x = tf.Variable(np.full((1, 5, 6), 7, np.float32))
+    with tf.GradientTape() as tape:
+        y = tf.reduce_sum(layer(x))
+    assert np.isfinite(y)
+    assert np.isfinite(tape.gradient(y, x)).all()
+
+
+@pytest.mark.parametrize(("norm", "same"), [("group_per_step", True), ("group", False)])
+def test_longer_windows_see_the_same_only_if_normalised_step_by_step(norm, same, make_config, make_network):
+    """Far from both ends of a window, a cell of the first level sees the same steps in a window twice as long."""
+    changes = {"convolution_norm": norm, "norm_groups": 2, "level_channels": (8, 8, 8, 8), "num_levels": 1}
+    short = make_network(make_config(window_steps=64, **changes))
+    long = make_network(make_config(window_steps=64, inference_window_steps=128, **changes))
+    features = RANDOM.normal(size=(1, 128, 5)).astype(np.float32)
+    cells = slice(12, 20)
+    a = run(short, features[:, :64])["anchor_free_logits"][:, cells]
+    b = run(long, features)["anchor_free_logits"][:, cells]
+    assert np.allclose(a, b, atol=1e-4) == same
+
+
+NORMALISED = {"norm_groups": 4, "level_channels": (8, 8, 8, 8)}
+
+
+@pytest.mark.parametrize("norm", ["group", "group_per_step"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_copies_of_a_normalised_network(norm, precision, make_config, make_network):
+    changes = {"convolution_norm": norm, "residual": True, "drop_path": 0.2, **NORMALISED}
+    network = make_network(make_config(precision=precision, **changes))
+    features = random_features(make_config())
+    exact = run(make_network(make_config(**changes)), features)
+    for name, value in run(plain_copy(network), features).items():
+        np.testing.assert_allclose(value, exact[name], atol=1e-4, err_msg=name)
+    expected = run(network, features)
+    for name, value in run(inference_copy(network), features).items():
+        np.testing.assert_allclose(value, expected[name], atol=0.05 * np.abs(exact[name]).max(), err_msg=name)
+
+
+def test_every_convolution_but_the_predictions_is_normalised(make_config):
+    network = build_model(make_config(convolution_norm="group", **NORMALISED), 5, 3)
+    convolutions = {layer.name for layer in network.layers if isinstance(layer, Convolution)}
+    normalised = {layer.name.removesuffix("_norm") for layer in network.layers if isinstance(layer, GroupNorm)}
+    assert convolutions - normalised == {name for name in convolutions if "predict" in name}
+
+
+def test_norm_groups_must_divide_the_channels(make_config):
+    with pytest.raises(UserError, match="--norm_groups=8 does not divide the 7 channels"):
+        make_config(convolution_norm="group")
+
+
+# --- residual connections, dropout, drop path
+
+
+def test_residual_adds_the_input(make_config, make_network):
+    config = make_config(residual=True, level_channels=(8, 8, 8, 8))
+    network = make_network(config)
+    features = random_features(config)
+
+    def at(name):
+        return keras.Model(network.input, network.get_layer(name).output)(features).numpy()
+
+    np.testing.assert_allclose(at("base2_add"), at("base1") + at("base2"), atol=1e-5)
+    np.testing.assert_allclose(at("conv1_add"), at("pool") + at("conv1"), atol=1e-5)
+    names = {layer.name for layer in network.layers if layer.name.endswith("_add")}
+    branches = {f"anchor_free_{branch}_conv{i}_add" for branch in ("class", "distance") for i in (1, 2)}
+    reductions = {f"anchor_free_reduce{i}_add" for i in (1, 2, 3, 4)}
+    assert names == {"base2_add", "conv1_add"} | branches | reductions
+
+
+def test_drop_path_needs_a_way_around(make_config):
+    with pytest.raises(UserError, match="--drop_path needs --residual"):
+        make_config(drop_path=0.1)
+
+
+@pytest.mark.parametrize("whole_windows", [False, True])
+def test_drop(whole_windows, same_in_graph):
+    layer = Drop(0.25, whole_windows=whole_windows)
+    x = np.ones((400, 5, 3), np.float32)
+    np.testing.assert_array_equal(layer(x), x)
+    np.testing.assert_array_equal(layer(x, training=True), x)  # nobody has said what to draw from
+    layer.draw = (tf.constant([1, 2]), (0, 1))
+    np.testing.assert_array_equal(layer(x), x)
+    found = same_in_graph(lambda values: layer(values, training=True), x)
+    np.testing.assert_allclose(np.unique(found), [0, 1 / 0.75])
+    assert found.mean() == pytest.approx(1, abs=0.1)
+    assert (found == found[:, :1, :1]).all() == whole_windows
+    layer.draw = (tf.constant([1, 3]), (0, 1))
+    assert (layer(x, training=True).numpy() != found).any()
+
+
+def test_drops_of_parts_are_those_of_the_whole():
+    layer, x = Drop(0.5), np.ones((6, 4, 3), np.float32)
+    layer.draw = (tf.constant([1, 2]), (0, 1))
+    whole = layer(x, training=True).numpy()
+    for index in range(3):
+        layer.draw = (tf.constant([1, 2]), (index, 3))
+        np.testing.assert_array_equal(layer(x[:2], training=True), whole[2 * index : 2 * index + 2])
+
+
+def test_seed_drops_gives_each_layer_its_own_draw(make_config):
+    network = build_model(make_config(input_dropout=0.1, residual=True, drop_path=0.1, level_channels=(8,) * 4), 5, 3)
+    seed_drops(network, tf.constant([1, 2]), (0, 1))
+    seeds = [layer.draw[0].numpy().tolist() for layer in network.layers if isinstance(layer, Drop)]
+    assert len(seeds) == 1 + 2 + 4 + 4
+    assert len({tuple(seed) for seed in seeds}) == len(seeds)
+
+
+# --- a score for each class
+
+
+def test_sigmoid_network_begins_with_the_prior_and_has_no_background(make_config):
+    config = make_config(class_scores="sigmoid", prior_probability=0.02)
+    network = build_model(config, 5, 3)
+    found = run(network, np.zeros((1, 32, 5), np.float32))
+    for name in ("anchor_free_logits", "anchor_logits"):
+        assert found[name].shape[-1] == 3
+        np.testing.assert_allclose(1 / (1 + np.exp(-found[name])), 0.02, rtol=1e-5)
+    assert not found["anchor_overlap"].any()
+    assert not found["anchor_offsets"].any()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from a2net_tf.optimizer import FusedAdam
+from a2net_tf.optimizer import FusedAdam, WarmUp
 
 RANDOM = np.random.default_rng(0)
 SHAPES = [(3, 4, 5), (7,), ()]
@@ -67,3 +67,16 @@ def test_moments_keep_their_names():
         optimizer.build([keras.Variable([1.0], name="kernel")])
         names.append([variable.name for variable in optimizer.variables])
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (0.8, [0.2, 0.4, 0.6, 0.8, 0.8]),
+        (keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.8, 0.4]), [0.2, 0.4, 0.3, 0.4, 0.4]),
+    ],
+)
+def test_warm_up_by_hand(schedule, expected):
+    rate = WarmUp(schedule, 4)
+    np.testing.assert_allclose([rate(tf.constant(step, tf.int64)) for step in range(5)], expected, rtol=1e-6)
+    np.testing.assert_allclose(WarmUp(**rate.get_config())(tf.constant(2)), expected[2], rtol=1e-6)

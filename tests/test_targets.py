@@ -298,3 +298,121 @@ def test_negatives_of_empty_batches():
     assert choose([0, 0], windows=slice(0, 0)).shape == (0, 400)
     everything = targets.choose_negatives(matches_with(np.ones((2, 4))), tf.ones((2, 4)), ratio=1.0, seed=[0, 0])
     assert not everything.numpy().any()
+
+
+# --- center sampling
+
+
+@pytest.mark.parametrize(
+    ("radius", "expected"),
+    [
+        (0, [2, 3, 4, 5]),
+        (0.5, [4]),  # the middle is 4.0: the first level's cells lie at whole units
+        (1, [3, 4, 5]),
+        (9, [2, 3, 4, 5]),  # never beyond the action itself
+    ],
+)
+def test_center_sampling_by_hand(radius, expected, same_in_graph):
+    segments, labels = np.float32([[[2.0, 6.0]]]) / 8, np.int32([[1]])
+
+    def assign_with_radius(s, x):
+        geometry = {"centers": np.arange(8, dtype=np.float32), "levels": np.zeros(8, np.int32), "grid_units": 8}
+        return targets.assign_cells(s, x, **geometry, center_radius=radius)
+
+    found = same_in_graph(assign_with_radius, segments, labels)
+    np.testing.assert_array_equal(np.flatnonzero(found.labels[0]), expected)
+
+
+def test_center_radius_is_in_strides_of_the_level():
+    # Levels 3 (stride 4) and 2 (stride 2) of 32 units: cells at 2, 6, 10, ... and 1, 3, 5, ...
+    segments, labels = np.float32([[[9, 16], [20, 23]]]) / 32, np.int32([[1, 2]])  # middles 12.5 and 21.5
+    found = targets.assign_cells(
+        segments,
+        labels,
+        centers=pyramid.cell_centers(64, 4),
+        levels=pyramid.cell_levels(64, 4),
+        grid_units=32,
+        center_radius=0.7,
+    )
+    centers = pyramid.cell_centers(64, 4)[found.labels[0].numpy() > 0]
+    np.testing.assert_array_equal(centers, [21, 10, 14])  # within 1.4 of 21.5 (not 23), and within 2.8 of 12.5
+
+
+# --- anchors: which are matched
+
+
+def test_defaults_decide_what_is_positive_and_predictions_what_overlap_to_predict():
+    defaults = np.float32([[0.0, 0.4], [0.5, 1.0]])
+    predicted = np.float32([[[0.5, 0.9], [0.4, 0.8]]])
+    found = targets.match_anchors(
+        tf.constant(predicted), tf.constant([[[0.0, 0.5]]]), tf.constant([[3]]), defaults=defaults
+    )
+    np.testing.assert_array_equal(found.positive, [[True, False]])  # 0.4 / 0.5; no overlap at all
+    np.testing.assert_array_equal(found.labels, [[3, 0]])
+    np.testing.assert_allclose(found.overlap, [[0.0, 0.1 / 0.8]], atol=1e-6)
+    np.testing.assert_allclose(found.segments[0, 0], [0, 0.5])
+
+
+def test_every_action_forces_its_best_anchor():
+    anchors = np.float32([[[0.0, 0.4], [0.3, 0.7], [0.6, 1.0]]])
+    segments = np.float32([[[0.0, 0.1], [0.05, 0.45], [0.0, 0.0]]])  # tIoU of the second: 0.35 / 0.45 with anchor 0
+    labels = np.int32([[1, 2, 0]])
+    free = targets.match_anchors(*map(tf.constant, (anchors, segments, labels)))
+    forced = targets.match_anchors(*map(tf.constant, (anchors, segments, labels)), force=True)
+    np.testing.assert_array_equal(free.labels, [[2, 0, 0]])
+    # Both actions have anchor 0 as their best one; the one that overlaps it more has it.
+    np.testing.assert_array_equal(forced.labels, [[2, 0, 0]])
+    short = np.float32([[[0.1, 0.15], [0.45, 0.5], [0.9, 0.95]]])  # none overlaps an anchor by half
+    forced = targets.match_anchors(*map(tf.constant, (anchors, short, np.int32([[1, 2, 3]]))), force=True)
+    np.testing.assert_array_equal(forced.labels, [[1, 2, 3]])
+    np.testing.assert_allclose(forced.overlap, np.full((1, 3), 0.05 / 0.4), atol=1e-6)
+    np.testing.assert_allclose(forced.segments, short)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_forced_matches_add_to_the_others(seed):
+    random = np.random.default_rng(seed)
+
+    def make(*shape):
+        start = random.uniform(0, 0.8, shape)
+        return np.stack([start, start + random.uniform(0.01, 0.2, shape)], axis=-1).astype(np.float32)
+
+    arguments = [tf.constant(make(4, 30)), tf.constant(make(4, 6)), tf.constant(random.integers(0, 4, (4, 6)))]
+    arguments[2] = tf.cast(arguments[2], tf.int32)
+    free, forced = (targets.match_anchors(*arguments, force=force) for force in (False, True))
+    assert (free.positive.numpy() <= forced.positive.numpy()).all()
+    overlaps = targets.geometry.pairwise_tiou(arguments[0], arguments[1]).numpy()
+    for b, g in np.argwhere(arguments[2].numpy() > 0):
+        best = overlaps[b, :, g].argmax()
+        assert forced.positive[b, best] or overlaps[b, best, g] == 0
+
+
+@pytest.mark.parametrize("num_actions", [0, 2])
+@pytest.mark.parametrize("with_defaults", [False, True])
+def test_nothing_is_forced_without_actions(num_actions, with_defaults, same_in_graph):
+    anchors = np.float32([[[0, 1], [0.2, 0.4]]])
+    found = same_in_graph(
+        lambda s, x: targets.match_anchors(
+            tf.constant(anchors), s, x, force=True, defaults=anchors[0] if with_defaults else None
+        ),
+        np.ones((1, num_actions, 2), np.float32),
+        np.zeros((1, num_actions), np.int32),
+    )
+    assert not found.positive.any()
+    assert not found.labels.any()
+    assert not found.overlap.any()
+
+
+# --- several classes of one action
+
+
+def test_classes_of_by_hand(same_in_graph):
+    dive, run = [0.2, 0.4], [0.1, 0.6]
+    segments, labels = np.float32([[dive, dive, run, dive]]), np.int32([[1, 3, 2, 0]])
+    chosen = np.float32([[dive, run, [0, 0]]])
+    found = same_in_graph(lambda c, s, x: targets.classes_of(c, s, x, 3), chosen, segments, labels)
+    np.testing.assert_array_equal(found, [[[1, 0, 1], [0, 1, 0], [0, 0, 0]]])
+    empty = same_in_graph(lambda c, s, x: targets.classes_of(c, s, x, 3), chosen, segments[:, :0], labels[:, :0])
+    assert not empty.any()
+    twice = targets.classes_of(chosen, segments, np.int32([[1, 1, 2, 0]]), 3)
+    assert np.max(twice) == 1
