@@ -486,6 +486,12 @@ def check(config: Config) -> None:
         raise UserError(f"--workdir={config.workdir}: --mode={config.mode} takes one directory")
     if trains and config.jit_compile and config.deterministic:  # Keras would leave XLA out with no more than a warning
         raise UserError("--jit_compile needs --nodeterministic: XLA cannot promise bit-equal runs")
+    drops = config.drop_path or config.input_dropout
+    if trains and drops and config.jit_compile and config.distribute != "none":
+        raise UserError(
+            "--jit_compile with --distribute cannot draw what --input_dropout and --drop_path leave out on a device; "
+            "drop one of the three"
+        )
     if trains and config.release_checkpoint:  # its run has no optimiser state: the weights would be lost
         raise UserError("--release_checkpoint is for --mode=import_release; an imported run cannot be trained on")
     if trains and config.validation_split and config.validation_split == config.eval_split:

@@ -32,8 +32,8 @@ OTHERS = {
     "normalize": ("false", False),
     "num_levels": ("3", 3),
     "base_channels": ("8", 8),
-    "level_channels": ("1,2,3,4,5,6,7", (1, 2, 3, 4, 5, 6, 7)),
-    "head_channels": ("9", 9),
+    "level_channels": ("8,16,24,32,40,48,56", (8, 16, 24, 32, 40, 48, 56)),
+    "head_channels": ("16", 16),
     "anchor_ratios": ("1,0.3333333333333333", (1.0, 1 / 3)),
     "anchor_free": ("false", False),
     "anchor_based": ("false", False),
@@ -96,7 +96,39 @@ OTHERS = {
     "output": ("out.json", "out.json"),
     "seconds_per_step": ("0.13333333333333333", 4 / 30),
     "subtitle_score": ("0", 0.0),
+    "time_scaling": ("0.25", 0.25),
+    "axis_rotation": ("20", 20.0),
+    "signal_noise": ("0.05", 0.05),
+    "feature_noise": ("0.1", 0.1),
+    "feature_dropout": ("0.1", 0.1),
+    "convolution_norm": ("group", "group"),
+    "norm_groups": ("4", 4),
+    "residual": ("true", True),
+    "class_scores": ("sigmoid", "sigmoid"),
+    "prior_probability": ("0.1", 0.1),
+    "anchor_free_regression": ("giou", "giou"),
+    "anchor_free_regression_weight": ("5", 5.0),
+    "center_sampling": ("1.5", 1.5),
+    "focal_gamma": ("0", 0.0),
+    "focal_alpha": ("-1", -1.0),
+    "anchor_matching": ("defaults", "defaults"),
+    "force_matches": ("true", True),
+    "schedule": ("cosine", "cosine"),
+    "warmup_epochs": ("3", 3),
+    "weight_decay": ("0.05", 0.05),
+    "input_dropout": ("0.1", 0.1),
+    "drop_path": ("0.2", 0.2),
+    "classes_per_candidate": ("2", 2),
+    "voting_tiou": ("0.7", 0.7),
+    "fold_splits": ("user01,user02+user03", ("user01", "user02+user03")),
+    "num_folds": ("5", 5),
+    "jobs": ("2", 2),
+    "baseline": ("configs/hapt.flags", "configs/hapt.flags"),
 }
+# What a setting cannot do without.
+NEEDED = {"drop_path": {"residual": True}} | dict.fromkeys(
+    ("checkpoint", "release_checkpoint", "jit_compile"), {"mode": "predict"}
+)
 TOGETHER = {name: value for name, (_, value) in OTHERS.items() if name != "anchor_based"}
 
 
@@ -113,13 +145,12 @@ def test_this_file_knows_every_setting():
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_field_has_its_flag(name):
     text, value = OTHERS[name]
-    needed = ["--mode=predict"] if name in ("checkpoint", "release_checkpoint", "jit_compile") else []
-    found, given = settings.parse([f"--{name}={text}", *needed])
+    needed = NEEDED.get(name, {})
+    found, given = settings.parse([f"--{name}={text}", *(f"--{n}={v}" for n, v in needed.items())])
     assert getattr(found, name) == value
     assert type(getattr(found, name)) is type(value)
-    assert given == {name} | ({"mode"} if needed else set())
-    expected = {name: value} | ({"mode": "predict"} if needed else {})
-    assert found == dataclasses.replace(Config(), **expected)
+    assert given == {name, *needed}
+    assert found == dataclasses.replace(Config(), **{name: value}, **needed)
 
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if isinstance(field.default, bool)])
@@ -271,6 +302,27 @@ def test_unknown_names_in_a_dict():
         ("seconds_per_step", -0.1),
         ("seconds_per_step", float("nan")),
         ("subtitle_score", 2.0),
+        ("time_scaling", 1.0),
+        ("axis_rotation", 181.0),
+        ("signal_noise", -0.1),
+        ("feature_noise", -0.1),
+        ("feature_dropout", 1.0),
+        ("norm_groups", 0),
+        ("prior_probability", 0.0),
+        ("prior_probability", 1.0),
+        ("anchor_free_regression_weight", -1.0),
+        ("center_sampling", -1.0),
+        ("focal_gamma", -1.0),
+        ("focal_alpha", 1.5),
+        ("focal_alpha", -0.5),
+        ("warmup_epochs", -1),
+        ("weight_decay", -1.0),
+        ("input_dropout", 1.0),
+        ("drop_path", 1.0),
+        ("classes_per_candidate", 0),
+        ("voting_tiou", 1.1),
+        ("num_folds", -1),
+        ("jobs", 0),
     ],
 )
 def test_values_out_of_range(name, value):
@@ -312,6 +364,12 @@ def test_values_at_the_edge_of_the_range(changes):
         ({"inference_overlap": 0.999}, "--inference_overlap=0.999 of --window_steps=128 rounds to a whole window"),
         ({"num_levels": 7, "level_channels": (1,) * 6}, "--level_channels has 6 values for --num_levels=7"),
         ({"level_channels": ()}, "--level_channels has 0 values"),
+        ({"convolution_norm": "group", "norm_groups": 3}, "--norm_groups=3 does not divide the 512 channels"),
+        ({"drop_path": 0.1}, "--drop_path needs --residual"),
+        (
+            {"input_dropout": 0.1, "jit_compile": True, "deterministic": False, "distribute": "mirrored"},
+            "--jit_compile with --distribute cannot draw",
+        ),
         ({"num_levels": 8, "level_channels": (1,) * 8}, "multiple of 256"),
         ({"anchor_free": False, "anchor_based": False}, "leave no module"),
         ({"decay_epochs": (20, 10)}, "--decay_epochs=.*must increase"),

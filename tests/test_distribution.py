@@ -21,6 +21,21 @@ CASES = {
     "anchor-based alone": ("--noanchor_free",),
     "bfloat16": ("--precision=bfloat16", *AVERAGED),
     "float16": ("--precision=float16", *AVERAGED),
+    "modern": (
+        "--convolution_norm=group",
+        "--norm_groups=4",
+        "--residual",
+        "--drop_path=0.3",
+        "--input_dropout=0.2",
+        "--class_scores=sigmoid",
+        "--anchor_free_regression=diou",
+        "--anchor_regression=offsets",
+        "--anchor_matching=defaults",
+        "--force_matches",
+        "--weight_decay=0.05",
+        "--schedule=cosine",
+        *AVERAGED,
+    ),
     "xla": ("--jit_compile", "--nodeterministic", *AVERAGED),
 }
 BY_DEVICES = {  # graphs of several devices take long to make

@@ -86,6 +86,18 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert history(tmp_path / "stopped") == history(tmp_path / "whole")
 
 
+def test_killed_and_resumed_with_everything_random(tmp_path):
+    """Whatever is drawn is drawn from the seed and the step, and the schedule knows where it was."""
+    more = ["--epochs=4", "--train_split=train[:16]", "--batch_size=4", "--random_offsets", "--time_scaling=0.2"]
+    more += ["--feature_noise=0.1", "--feature_dropout=0.1", "--input_dropout=0.1", "--residual", "--drop_path=0.2"]
+    more += ["--schedule=cosine", "--warmup_epochs=1", "--weight_decay=0.01", "--convolution_norm=group"]
+    whole, stopped = start(tmp_path / "whole", *more), start(tmp_path / "stopped", *more)
+    kill_in_the_middle_of_an_epoch(stopped, tmp_path / "stopped")
+    assert whole.wait() == 0
+    tiny.train(tmp_path / "stopped", *more)
+    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"), atol=1e-6)
+
+
 def start(workdir, *more):
     """Trains in a process of its own."""
     command = [sys.executable, "-m", "a2net_tf.main", *tiny.train_flags(workdir, *more)]
@@ -251,6 +263,22 @@ def test_rate_stays_without_decay_epochs():
     np.testing.assert_allclose(moves, [0.5] * 9, rtol=1e-3)
 
 
+def test_cosine_falls_to_zero_at_the_end_after_the_warm_up():
+    config = settings.Config(learning_rate=1.0, schedule="cosine", warmup_epochs=1, epochs=4)
+    moves = steps_of_adam(config, [1.0] * 12, steps_per_epoch=3)
+    cosine = 0.5 * (1 + np.cos(np.pi * np.arange(12) / 12))
+    np.testing.assert_allclose(moves, cosine * np.minimum(np.arange(1, 13) / 3, 1), rtol=2e-3, atol=1e-3)
+
+
+def test_weight_decay_is_of_kernels_alone():
+    optimizer = trainer.make_optimizer(settings.Config(learning_rate=0.1, decay_epochs=(), weight_decay=0.5), 1)
+    names = ("kernel", "bias", "gamma", "beta", "scale")
+    weights = [keras.Variable([1.0], name=name) for name in names]
+    optimizer.apply([tf.constant([0.0])] * len(weights), weights)
+    found = {weight.name: float(weight.numpy()[0]) for weight in weights}
+    assert found == pytest.approx({"kernel": 1 - 0.1 * 0.5, "bias": 1, "gamma": 1, "beta": 1, "scale": 1})
+
+
 def test_clip_norm():
     """With clipping a gradient that explodes moves a weight as far as any other; without, Adam remembers it."""
     gradients = [1.0, 1.0, 1000.0, 1.0, 1.0]
@@ -385,6 +413,12 @@ def test_a_finished_run_is_left_alone(run, capsys):
 def test_changed_settings_are_refused(run, capsys, flag, message):
     error = tiny.refused(capsys, run, *tiny.train_flags(run, "--epochs=3", VALIDATION, flag))
     assert re.search(f"{run} holds a run with other settings: {message}; use another --workdir", error)
+
+
+def test_a_cosine_cannot_be_made_longer(tmp_path, capsys):
+    run = tiny.train(tmp_path / "run", "--schedule=cosine")
+    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--schedule=cosine", "--epochs=3"))
+    assert "--epochs=3 (was 1): the learning rate of --schedule=cosine ends at 0" in error
 
 
 def test_fewer_epochs_than_are_done(run, capsys):
