@@ -91,8 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     try:
         options, config, given = parse(sys.argv[1:] if arguments is None else list(arguments))
+        saved = run_directory.load(config.workdir)
         measure.use_cores(1)
-        workloads.start(run_directory.load(config.workdir).config, 1)  # before anything is computed
+        workloads.start(saved.config, 1)  # before anything is computed
         current, localizer = evaluator.load_trained(config, given)
         rows, notes = run(current, localizer, options)
         print("\n".join(["", format_rows(rows), *notes]))
