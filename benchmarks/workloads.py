@@ -156,16 +156,26 @@ class Training:
     Args:
         config: as for training.
         precision: of the convolutions.
+        network: to train; by default one with random weights, which does not normalise.
+        batch: of ``input_pipeline``; by default a random one.
     """
 
-    def __init__(self, config: Config, precision: str = "float32"):
+    def __init__(
+        self,
+        config: Config,
+        precision: str = "float32",
+        *,
+        network: keras.Model | None = None,
+        batch: Mapping[str, tf.Tensor] | None = None,
+    ):
         config = dataclasses.replace(config, precision=precision)
-        self.trainer = Trainer(build(config, precision), config)
+        self.trainer = Trainer(build(config, precision) if network is None else network, config)
         self.trainer.compile(
             optimizer=make_optimizer(config, 100), jit_compile=config.jit_compile, auto_scale_loss=False
         )
         self.trainer.optimizer.build(self.trainer.network.trainable_variables)
-        self.batch = {name: tf.constant(value) for name, value in training_batch(config).items()}
+        batch = training_batch(config) if batch is None else batch
+        self.batch = {name: tf.constant(value) for name, value in batch.items()}
         graph = functools.partial(tf.function, jit_compile=config.jit_compile)
         self._step = graph(self.trainer.train_step)
         self._forward, self._losses, self._gradients = map(graph, (self._run, self._run_losses, self._run_gradients))

@@ -182,6 +182,104 @@ def test_settings_that_the_pytorch_network_does_not_have(make_config):
         pytorch_a2net.A2Net(make_config(overlap_loss="mse"), 5, 3)
 
 
+# The network of ActionFormer's size
+
+
+def small_actionformer(**changes):
+    """Two levels, windows of five steps: lengths are multiples of eight."""
+    from benchmarks import pytorch_actionformer
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    sizes = pytorch_actionformer.Sizes(channels=8, heads=2, window=5, stem=1, levels=2, training_steps=32)
+    return pytorch_actionformer.ActionFormer(5, 3, sizes._replace(**changes))
+
+
+@needs_torch
+def test_actionformer_has_the_published_size():
+    from benchmarks import pytorch_actionformer
+
+    network = pytorch_actionformer.ActionFormer(150, 12)
+    assert pytorch_actionformer.num_weights(network) == 26_323_988
+    assert network.sizes.multiple == 256
+
+
+@needs_torch
+@pytest.mark.parametrize("window", [3, 9])
+def test_local_attention_is_that_of_a_loop_over_steps(window):
+    from benchmarks import pytorch_actionformer
+
+    random = torch.Generator().manual_seed(0)
+    queries, keys, values = (torch.randn(2, 2, 16, 4, generator=random) for _ in range(3))
+    valid = torch.arange(16) < torch.tensor([[16], [6]])
+    found = pytorch_actionformer.local_attention(queries, keys, values, valid, window)
+    assert found.shape == queries.shape
+    for b, h, t in np.ndindex(2, 2, 16):
+        near = [i for i in range(t - window // 2, t + window // 2 + 1) if 0 <= i < 16 and valid[b, i]]
+        if near:
+            weights = torch.softmax(keys[b, h, near] @ queries[b, h, t] / 4**0.5, dim=0)
+            close(found[b, h, t], weights @ values[b, h, near])
+
+
+@needs_torch
+def test_actionformer_shapes_and_padding():
+    """More padding behind a sequence changes nothing at its points."""
+    from benchmarks import pytorch_actionformer
+
+    network = small_actionformer().eval()
+    sequence = np.random.default_rng(0).normal(size=(19, 5)).astype(np.float32)
+    short, long = (network(*pytorch_actionformer.pad([sequence], steps)) for steps in (24, 32))
+    assert [tuple(output.shape) for output in short] == [(1, 24 + 12, 3), (1, 24 + 12, 2)]
+    for a, b in zip(short, long, strict=True):
+        close(a[0, :19].detach(), b[0, :19].detach())
+        close(a[0, 24 : 24 + 10].detach(), b[0, 32 : 32 + 10].detach())
+    assert (short[1] >= 0).all()
+
+
+@needs_torch
+def test_actionformer_targets_by_hand():
+    """Near the centre, within the level's range; the shorter of two actions wins; padding and no action: nothing."""
+    from benchmarks import pytorch_actionformer
+
+    points = pytorch_actionformer.make_points(16, 2)
+    assert points.times.tolist() == [*range(16), *range(0, 16, 2)]
+    segments = torch.tensor([[[1.0, 6.0], [2.0, 5.0], [0.0, 16.0]], [[0.0, 9.0]] * 3])
+    labels, distances = pytorch_actionformer.assign_points(points, segments, torch.tensor([[1, 2, 3], [0, 0, 0]]))
+    assert labels[0].tolist() == [0, 0, 0, 2, 2, *[0] * 11, 0, 1, 2, 3, 3, 3, 0, 0]
+    assert not labels[1].any()
+    assert distances[0, 3].tolist() == [1.0, 2.0]
+    assert distances[0, 16 + 4].tolist() == [4.0, 4.0]  # in strides of two
+
+
+@needs_torch
+def test_actionformer_losses_by_hand():
+    from benchmarks import pytorch_actionformer
+
+    found, target = torch.tensor([[1.0, 3.0], [2.0, 2.0]]), torch.tensor([[1.0, 1.0], [2.0, 2.0]])
+    assert float(pytorch_actionformer.distance_iou_loss(found, target)) == pytest.approx(1 - 2 / 4 + (1 / 4) ** 2)
+    assert float(pytorch_actionformer.distance_iou_loss(found[:0], target[:0])) == 0
+    # at a probability of one half: a quarter, or three, of ln 2, times one half squared
+    logits, one_hot = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    assert float(pytorch_actionformer.focal_loss(logits, one_hot)) == pytest.approx(np.log(2) / 4)
+
+
+@needs_torch
+def test_an_actionformer_step_lowers_the_loss():
+    from benchmarks import pytorch_actionformer
+
+    network = small_actionformer()
+    features, valid = pytorch_actionformer.pad(list(np.random.default_rng(0).normal(size=(2, 30, 5))), 32)
+    segments, labels = torch.tensor([[[3.0, 8.0]], [[10.0, 30.0]]]), torch.tensor([[1], [3]])
+    training = pytorch_actionformer.Training(network, features, valid, segments=segments, labels=labels)
+    for group in training.optimizer.param_groups:
+        group["lr"] = 1e-2
+    training.normalizer = 1.0
+    losses = [training.step() * training.normalizer for _ in range(30)]
+    assert losses[-1] < 0.7 * losses[0]
+    weights = zip(training.average.parameters(), network.parameters(), strict=True)
+    assert any((a != b).any() for a, b in weights)
+
+
 # Figures by hand
 
 
@@ -249,6 +347,84 @@ def test_memory_is_that_of_the_process_alone():
     value, peak = measure.in_fresh_process("benchmarks.measure", "default_threads")
     assert value == measure.default_threads()
     assert 5e6 < peak < ballast.nbytes
+
+
+def recording(name, steps, segments):
+    return {
+        "id": name,
+        "features": np.full((steps, 2), steps, np.float32),
+        "segments": np.array(segments, np.float32).reshape(-1, 2),
+        "labels": np.arange(len(segments)),
+        "first_step_seconds": 0.25,
+        "feature_stride_seconds": 0.5,
+    }
+
+
+def test_recordings_of_a_person_follow_each_other():
+    from benchmarks import recipe
+
+    records = [
+        recording(b"exp01_user01", 4, [[0.25, 1.25]]),
+        recording(b"exp02_user02", 2, []),
+        recording(b"exp03_user01", 3, [[0.75, 1.25], [0.25, 0.75]]),
+    ]
+    (features, segments, labels), (others, no_segments, _) = recipe.by_person(records)
+    assert features[:, 0].tolist() == [4] * 4 + [3] * 3
+    assert segments.tolist() == [[0, 2], [5, 6], [4, 5]]
+    assert labels.tolist() == [0, 0, 1]
+    assert (len(others), no_segments.shape) == (2, (0, 2))
+    assert recipe.person(recording(b"tap7", 1, [])) == "tap7"
+
+
+def test_seconds_that_a_run_recorded(tmp_path):
+    from benchmarks import recipe
+
+    history = tmp_path / "history.csv"
+    assert recipe.recorded_seconds(history) is None
+    for text, expected in [
+        ("epoch,seconds\n1,2.5\n2,2\n", 4.5),
+        ("epoch,seconds\n1,\n2,2\n", None),  # began before there was such a column
+        ("epoch,loss\n1,3\n", None),
+        ("epoch,seconds\n", None),
+    ]:
+        history.write_text(text)
+        assert recipe.recorded_seconds(history) == expected
+
+
+def test_rows_of_the_recipe_by_hand():
+    """Ratios are taken turn by turn: the second one met a busy machine."""
+    from benchmarks import recipe
+
+    seconds = {
+        recipe.INFERENCE: [0.5, 5.0],
+        recipe.STEP: [0.1, 1.0],
+        recipe.INPUT: [0.2, 2.0],  # an epoch of two steps
+        recipe.RIVAL_INFERENCE: [5.0, 50.0],
+        recipe.RIVAL_SEQUENCES: [10.0, 100.0],
+        recipe.RIVAL_STEP: [2.0, 20.0],
+    }
+    facts = {"weights": 1e6, "recordings": 3, "steps": 60, "steps per epoch": 2, "recorded seconds": 30.0}
+    facts |= {"ActionFormer weights": 26e6, "ActionFormer steps": 30}
+    rows = {
+        row["name"]: row for row in recipe.make_rows(seconds, facts, {"training": (67.0,), "inference": (4.0, 8.0)})
+    }
+    assert {name: row["ratio"]["median"] for name, row in rows.items() if "ratio" in row} == pytest.approx(
+        {
+            "weights": 26,
+            "inference, 3 recordings, s": 10,
+            "  padded as published, s": 20,
+            "training, minutes": (30 * 2.0) / (60 * 0.2),
+            "  as history.csv says, minutes": (1 + 10) / 2 / 0.5,
+        }
+    )
+    assert rows["training, minutes"]["own"]["median"] == pytest.approx((0.2 + 2) / 2)
+    assert rows["  as history.csv says, minutes"]["own_code_ratio"] == [134]
+    assert rows["inference, 3 recordings, s"]["own_code_ratio"] == pytest.approx([4 / 2.75, 8 / 2.75])
+    assert "4.00 to 8.00" in recipe.format_rows(list(rows.values()))
+
+    alone = {name: turns for name, turns in seconds.items() if not name.startswith("ActionFormer")}
+    rows = recipe.make_rows(alone, {"weights": 1e6, "recordings": 3, "steps": 60, "steps per epoch": 2}, {})
+    assert not any("ratio" in row or "actionformer" in row for row in rows)
 
 
 # Whole commands
@@ -328,6 +504,28 @@ def test_without_torch(tmp_path):
     assert "PyTorch float32" not in done.stdout
 
 
+@pytest.mark.parametrize("with_torch", [pytest.param(True, marks=needs_torch), False])
+def test_recipe(tmp_path, with_torch):
+    """A run of the toy dataset, whose sequences stand for people."""
+    (tmp_path / "torch.py").write_text('raise ModuleNotFoundError("No module named torch", name="torch")')
+    hide = "" if with_torch else f"sys.path.insert(0, {str(tmp_path)!r}); "
+    code = f"import sys; {hide}from benchmarks import recipe; sys.exit(recipe.main(sys.argv[1:]))"
+    arguments = (f"--workdir={tiny.trained()}", "--quick", f"--output={tmp_path / 'recipe.json'}")
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tiny.REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "recipe.json").read_text())
+    rows = {row["name"].strip(): row for row in written["rows"]}
+    assert all(name in done.stdout for name in rows)
+    assert rows["inference, 2 recordings, s"]["own"]["median"] > 0
+    assert rows["training step, ms"]["own"]["median"] > 0
+    assert ("ratio" in rows["training, minutes"]) == with_torch
+    assert ("torch is not installed" in done.stdout) == (not with_torch)
+    assert not any("own_code" in row for row in rows.values())  # recorded with other data
+    assert written["machine"]["threads"] == 1
+    if with_torch:
+        assert rows["steps"]["actionformer"]["median"] == 105 * (8 // 2)
+
+
 def test_scaling(tmp_path):
     arguments = (*SIZES, "--quick", "--axes=levels,videos", f"--json={tmp_path / 'scaling.json'}")
     done = command("scaling", *arguments)
@@ -358,6 +556,10 @@ def test_an_axis_changes_one_setting(make_config):
         ("speed", ("--threads=0",), "--threads=0: must be >= 1"),
         ("speed", ("--quick",), "--num_features and --num_classes are needed"),
         ("speed", (*SIZES, "--compare=missing.json"), "missing.json: cannot be read"),
+        ("recipe", ("--rounds=0", "--workdir=run"), "--rounds=0: must be >= 1"),
+        ("recipe", (), "--workdir=: expected the folder of one trained run"),
+        ("recipe", ("--workdir=a,b",), "--workdir=a,b: expected the folder of one trained run"),
+        ("recipe", ("--workdir=missing",), "--workdir=missing: no trained model here"),
         ("scaling", ("--axes=height",), "--axes: no axis 'height'; there are classes, levels"),
         ("scaling", ("--widow_steps=3",), "Unknown command line flag 'widow_steps'"),
     ],
@@ -368,9 +570,9 @@ def test_mistakes(script, arguments, message, capsys):
     assert line.startswith(f"error: {message}")
 
 
-@pytest.mark.parametrize("script", ["speed", "scaling"])
+@pytest.mark.parametrize("script", ["speed", "scaling", "recipe"])
 def test_help(script, capsys):
     with pytest.raises(SystemExit) as end:
         importlib.import_module(f"benchmarks.{script}").main(["--help"])
     assert end.value.code == 0
-    assert f"python benchmarks/{script}.py --flagfile=configs/thumos14.flags" in capsys.readouterr().out
+    assert f"python benchmarks/{script}.py --" in capsys.readouterr().out
