@@ -1,5 +1,6 @@
 """Runs in this process and in processes of their own."""
 
+import csv
 import dataclasses
 import os
 import pathlib
@@ -12,9 +13,39 @@ import numpy as np
 import pytest
 
 from a2net_tf import config as settings
-from a2net_tf import jobs
+from a2net_tf import jobs, run_directory
 from a2net_tf.errors import UserError
 from tests import tiny
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+
+def processes_of(folder):
+    """Ids of the processes of runs below ``folder``."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if os.readlink(path).startswith(str(folder)):
+                found.append(int(path.parts[2]))
+        except OSError:  # ended, or not ours
+            continue
+    return found
+
+
+def start(folder, *names):
+    """A command that trains without end, two runs at a time, once each has finished an epoch."""
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has none
+        "from a2net_tf import config, jobs\n"
+        f"runs = {[tiny.train_flags(folder / name, '--epochs=100000', '--train_split=train[:2]') for name in names]!r}\n"
+        "jobs.run_all([config.parse(run)[0] for run in runs], 2)\n"
+    )
+    command = subprocess.Popen([sys.executable, "-c", script], cwd=tiny.REPO, stderr=subprocess.PIPE, text=True)
+    while not all((folder / name / "history.csv").exists() for name in names):
+        assert command.poll() is None
+        time.sleep(0.1)
+    assert len(processes_of(folder)) == len(names)
+    return command
 
 
 def run_of(folder, name, *flags, mode="train"):
@@ -39,14 +70,25 @@ def processes(tmp_path_factory):
     return folder
 
 
-def test_processes_give_the_weights_that_this_process_gives(processes, tmp_path, capsys):
+def test_a_process_gives_the_weights_that_its_command_alone_gives(processes, tmp_path):
+    """To the last bit with as many threads; with other numbers of them sums are rounded in another order."""
+    command = [sys.executable, "-m", "a2net_tf.main", *tiny.train_flags(tmp_path / "seed1", "--seed=1")]
+    subprocess.run(command, cwd=tiny.REPO, env=jobs._environment(2), check=True, capture_output=True)
+    there, here, other = weights(processes, "seed1"), weights(tmp_path, "seed1"), weights(processes, "seed0")
+    assert there.keys() == here.keys()
+    for key in here:
+        np.testing.assert_array_equal(there[key], here[key], err_msg=key)
+    assert any((here[key] != other[key]).any() for key in here)
+
+
+def test_this_process_trains_as_the_processes_do(processes, tmp_path, capsys):
     jobs.run_all([run_of(tmp_path, f"seed{n}", f"--seed={n}") for n in (0, 1)], 1)
     for name in ("seed0", "seed1"):
-        there, here = weights(processes, name), weights(tmp_path, name)
-        assert there.keys() == here.keys()
-        for key in here:
-            np.testing.assert_array_equal(there[key], here[key], err_msg=key)
-    assert any((here[key] != value).any() for key, value in weights(tmp_path, "seed0").items())
+        there, here = (
+            float(next(csv.DictReader((folder / name / "history.csv").read_text().splitlines()))["loss"])
+            for folder in (processes, tmp_path)
+        )
+        assert there == pytest.approx(here, rel=1e-5)
     lines = [line for line in capsys.readouterr().out.splitlines() if ": finished in" in line]
     assert [line.partition(":")[0] for line in lines] == [str(tmp_path / "seed0"), str(tmp_path / "seed1")]
 
@@ -113,59 +155,25 @@ def test_a_failing_run_is_named_with_its_error(tmp_path, number):
     assert processes_of(tmp_path) == []
 
 
+@LINUX
 def test_a_run_that_is_killed_is_named(tmp_path):
     """From the side, as the system does when memory is short."""
-    script = f"""
-import os, pathlib, signal, sys, threading, time
-sys.path.insert(0, {str(tiny.REPO)!r})
-from a2net_tf import config, jobs
-from tests import tiny
-configs = [config.parse(arguments)[0] for arguments in {[tiny.train_flags(tmp_path / "run", "--epochs=100000")]!r}]
-def kill():
-    while not (found := [int(p) for p in os.listdir("/proc") if p.isdigit() and
-                         b"a2net_tf.main" in pathlib.Path("/proc", p, "cmdline").read_bytes() and
-                         pathlib.Path("/proc", p, "stat").read_text().rsplit(")", 1)[1].split()[1] == str(os.getpid())]):
-        time.sleep(0.1)
-    os.kill(found[0], signal.SIGKILL)
-threading.Thread(target=kill, daemon=True).start()
-jobs.run_all(configs, 2)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=tiny.REPO, capture_output=True, text=True, check=False)
-    assert f"{tmp_path / 'run'}: killed by signal 9 (out of memory?)" in done.stderr
+    command = start(tmp_path, "run")
+    os.kill(processes_of(tmp_path)[0], signal.SIGKILL)
+    assert f"{tmp_path / 'run'}: killed by signal 9 (out of memory?)" in command.communicate(timeout=60)[1]
 
 
-def processes_of(folder):
-    """Ids of the processes of runs below ``folder``."""
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/fd/1"):
-        try:
-            if os.readlink(path).startswith(str(folder)):
-                found.append(int(path.parts[2]))
-        except OSError:  # ended, or not ours
-            continue
-    return found
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@LINUX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_processes_too_and_the_runs_go_on(tmp_path, number):
-    arguments = [[*tiny.train_flags(tmp_path / name, "--epochs=100000")] for name in ("a", "b")]
-    script = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has none
-        "from a2net_tf import config, jobs\n"
-        f"jobs.run_all([config.parse(a)[0] for a in {arguments!r}], 2)\n"
-    )
-    command = subprocess.Popen([sys.executable, "-c", script], cwd=tiny.REPO, stderr=subprocess.DEVNULL)
-    while not all((tmp_path / name / "history.csv").exists() for name in ("a", "b")):
-        assert command.poll() is None
-        time.sleep(0.1)
-    assert len(processes_of(tmp_path)) == 2
+def test_a_signal_ends_the_processes_too_and_leaves_nothing_half_written(tmp_path, number):
+    command = start(tmp_path, "a", "b")
     command.send_signal(number)
-    assert command.wait(timeout=60) == -number
+    command.communicate(timeout=60)
+    assert command.returncode == -number
     assert processes_of(tmp_path) == []
     for name in ("a", "b"):
-        assert not list((tmp_path / name).glob("*.tmp"))
         assert weights(tmp_path, name)
+        assert run_directory.exists(str(tmp_path / name))
 
 
 def test_two_runs_in_one_directory_are_a_mistake_of_the_caller(tmp_path):
