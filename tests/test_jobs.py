@@ -34,11 +34,12 @@ def processes_of(folder):
 
 def start(folder, *names):
     """A command that trains without end, two runs at a time, once each has finished an epoch."""
+    flags = ("--epochs=100000", "--train_split=train[:2]")
+    runs = [tiny.train_flags(folder / name, *flags) for name in names]
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has none
         "from a2net_tf import config, jobs\n"
-        f"runs = {[tiny.train_flags(folder / name, '--epochs=100000', '--train_split=train[:2]') for name in names]!r}\n"
-        "jobs.run_all([config.parse(run)[0] for run in runs], 2)\n"
+        f"jobs.run_all([config.parse(run)[0] for run in {runs!r}], 2)\n"
     )
     command = subprocess.Popen([sys.executable, "-c", script], cwd=tiny.REPO, stderr=subprocess.PIPE, text=True)
     while not all((folder / name / "history.csv").exists() for name in names):
