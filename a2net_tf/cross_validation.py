@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import importlib.util
 import io
-import logging
 import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,11 +24,6 @@ from a2net_tf.errors import UserError
 from a2net_tf.evaluation import Detections
 from a2net_tf.inference import Found
 from a2net_tf.run_directory import Run
-
-# Each fold has a network of its own, for which the localizer is traced anew: nothing to warn of.
-logging.getLogger("tensorflow").addFilter(
-    lambda entry: not ("Localizer" in entry.getMessage() and "triggered tf.function retracing" in entry.getMessage())
-)
 
 _AVERAGES = ("average_mAP", "average_mAP_normalized")
 

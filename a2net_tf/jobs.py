@@ -5,6 +5,7 @@ A small network cannot use many cores: processes of one core each, as many as th
 
 import collections
 import contextlib
+import logging
 import os
 import pathlib
 import signal
@@ -31,6 +32,14 @@ _SECONDS_TO_END = 30.0  # for a process that was asked to
 # What the numbers of an evaluation depend on.
 _SCORE_GROUPS = (*settings.TRAINING_GROUPS, "epochs", "localization")
 _SCORE_SETTINGS = ("eval_split", "checkpoint", "protocol", "tiou_thresholds", "duration_edges", "lambda_sweep")
+_TRACED_ANEW = ("Localizer", "scan.<locals>")  # functions of a2net_tf that every run and every network has its own of
+
+logging.getLogger("tensorflow").addFilter(lambda entry: not _is_expected(entry.getMessage()))
+
+
+def _is_expected(warning: str) -> bool:
+    """Whether TensorFlow warns that it traces the functions of many runs."""
+    return "triggered tf.function retracing" in warning and any(name in warning for name in _TRACED_ANEW)
 
 
 class _Job(NamedTuple):

@@ -176,7 +176,7 @@ def test_pooled_numbers_are_those_of_all_detections_put_together_by_hand(three, 
         truth, detections, protocol="activitynet", tiou_thresholds=written["tiou_thresholds"], class_names=class_names
     )
     pooled = written["branches"][branch]
-    assert pooled["average_mAP"] > 0.05  # so that something is compared
+    assert pooled["average_mAP"] > 0.02  # so that something is compared
     for name in ("mAP", "mAP_normalized", "average_mAP", "average_mAP_normalized"):
         np.testing.assert_allclose(pooled[name], expected[name], atol=1e-9)
     assert pooled["per_class"].keys() == expected["per_class"].keys()
