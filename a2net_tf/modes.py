@@ -8,6 +8,7 @@ import tensorflow as tf
 from a2net_tf import (
     ablation,
     checker,
+    cross_validation,
     evaluation,
     evaluator,
     exporter,
@@ -79,7 +80,8 @@ def _damaged_file(config: Config, given: frozenset[str]) -> str | None:
     if not config.dataset:
         return None
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
-    for split in filter(None, (config.train_split, config.validation_split, config.eval_split)):
+    used = (config.train_split, config.validation_split, config.eval_split)
+    for split in builder.info.splits if config.mode == "cross_validate" else filter(None, used):
         if found := schema.find_damaged_file(builder, split):
             return found
     return None
@@ -143,6 +145,7 @@ _MODES = {
     "evaluate": evaluator.evaluate,
     "train_and_evaluate": _train_and_evaluate,
     "ablate": lambda config, given: ablation.ablate(config),
+    "cross_validate": cross_validation.cross_validate,
     "check": lambda config, given: checker.check(config),
     "predict": predictor.predict,
     "export": exporter.export,
