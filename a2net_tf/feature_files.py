@@ -60,7 +60,14 @@ def _as_type_of(default: Any, value: Any, where: str) -> Any:
         return float(value)
     if type(value) is type(default):
         return value
-    names = {tuple: "a list of texts", float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    names = {
+        tuple: "a list of texts",
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "a text",
+        dict: "an object",
+    }
     raise UserError(f"{where} must be {names[type(default)]}, found {json.dumps(value)}")
 
 

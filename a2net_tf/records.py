@@ -287,7 +287,8 @@ class FolderContents(NamedTuple):
         num_features: D.
         class_names: the C classes in the order of their ids.
         splits: for each split one function per video, which reads the video's features and returns its records.
-        metadata: for JSON; ``also_reported`` ({class: a class that each of its detections also has}), ``counts``.
+        metadata: for JSON; ``also_reported`` ({class: a class that each of its detections also has}), ``counts``, and
+            ``signal`` if vectors are pieces of a sampled signal (the fields of ``augmentation.SignalLayout``).
     """
 
     num_features: int

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from a2net_tf import input_pipeline as pipeline
 from a2net_tf import records as schema
+from a2net_tf.augmentation import Augmentation, SignalLayout
 from a2net_tf.errors import UserError
 
 
@@ -332,6 +333,175 @@ def test_offsets_change_between_epochs_and_keep_actions_in_place(config):
             assert set(labels[labels > 0]) == {int(window[0, 1]) % 5 + 1}
 
 
+# --- augmentation
+
+SIGNAL = SignalLayout(1, 1, 2, ())
+LIKE_A_PHONE = SignalLayout(3, 2, 4, ((1, 2, 3),))
+
+
+def phone_record(num_steps, name="v"):
+    """Channel 0 is the number of the sample, channels 1 to 3 are the axes of a sensor."""
+    samples = np.random.default_rng(num_steps).normal(size=(LIKE_A_PHONE.num_samples(num_steps), 4))
+    samples[:, 0] = np.arange(len(samples))
+    features = np.stack([samples[2 * t : 2 * t + 3].ravel() for t in range(num_steps)]).astype(np.float32)
+    return record_of([[s, s + 2] for s in range(0, num_steps - 2, 3)], features=features, name=name)
+
+
+def stretched(record, config, seed):
+    """Windows of features that are no signal, with their scales: vectors tell their step."""
+    config = change(config, time_scaling=0.5)
+    augmentation = Augmentation(config.window_steps, SIGNAL, time_scaling=0.5)
+    tensors = {name: tf.constant(record[name], spec.dtype) for name, spec in specification(record).items()}
+    chosen = {name: value.numpy() for name, value in pipeline.choose_windows(tensors, config, seed).items()}
+    return chosen, together(pipeline.training_windows(tensors, config, seed, augmentation=augmentation))
+
+
+@pytest.mark.parametrize("random_offsets", [False, True])
+def test_segments_of_stretched_windows(random_offsets, config):
+    config = change(config, random_offsets=random_offsets)
+    for seed in range(10):
+        chosen, found = stretched(record_of([[20, 22]], num_steps=40), config, seed=(0, seed))
+        assert len(chosen["starts"]) >= 1
+        for start, scale, segment in zip(chosen["starts"], chosen["scales"], chosen["segments"][:, 0], strict=True):
+            assert 0.5 <= scale < 1.5
+            np.testing.assert_allclose(
+                start + 8 * scale * segment, np.clip([20, 22], start, start + 8 * scale), atol=1e-5
+            )
+        np.testing.assert_array_equal(found["segments"], chosen["segments"])
+
+
+def test_stretched_windows_hold_what_lies_under_them(config):
+    """Vector i stands for [start + i * scale, start + (i + 1) * scale), whose middle it tells."""
+    for seed in range(10):
+        chosen, found = stretched(record_of(EVERYWHERE[:13], num_steps=40), config, seed=(0, seed))
+        for start, scale, window in zip(chosen["starts"], chosen["scales"], found["features"][..., 0], strict=True):
+            middles = start + scale * (np.arange(8) + 0.5)
+            np.testing.assert_allclose(window, np.clip(middles - 0.5, 0, 39), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [5, 8, 11, 40])
+def test_stretched_windows_end_inside_if_they_can(num_steps, config):
+    config = change(config, random_offsets=True)
+    for seed in range(20):
+        chosen, found = stretched(record_of(EVERYWHERE[: num_steps // 3], num_steps=num_steps), config, seed=(0, seed))
+        ends = chosen["starts"] + 8 * chosen["scales"]
+        assert ((ends <= num_steps) | (chosen["starts"] == 0)).all()
+        assert (chosen["starts"] >= 0).all()
+        assert found["features"].shape[1:] == (8, 2)
+
+
+def test_a_fast_and_a_slow_window_by_hand(config, monkeypatch):
+    """The windows at 0 and 4 hold 12 and 4 steps of the record: the action [5, 7) is in both."""
+    monkeypatch.setattr(pipeline.augment, "random_scales", lambda *_: tf.constant([1.5, 0.5]))
+    chosen, found = stretched(record_of([[5, 7]], num_steps=12), config, seed=(0, 0))
+    np.testing.assert_array_equal(chosen["starts"], [0, 4])
+    np.testing.assert_allclose(found["segments"][:, 0], [[5 / 12, 7 / 12], [1 / 4, 3 / 4]])
+    np.testing.assert_allclose(found["features"][0, :, 0], 0.25 + 1.5 * np.arange(8))
+    np.testing.assert_allclose(found["features"][1, :, 0], 3.75 + 0.5 * np.arange(8))
+
+
+EVERYTHING = {
+    "time_scaling": 0.25,
+    "axis_rotation": 20.0,
+    "signal_noise": 0.1,
+    "feature_noise": 0.1,
+    "feature_dropout": 0.1,
+    "random_offsets": True,
+}
+STATISTICS = np.full(12, 5, np.float32), np.full(12, 4, np.float32)
+
+
+def phone_batches(config, *, first_epoch=0, statistics=STATISTICS, layout=LIKE_A_PHONE):
+    records = dataset([phone_record(n, f"v{n}") for n in (14, 30, 41)])
+    found = pipeline.training_batches(
+        records, config, first_epoch=first_epoch, steps_per_epoch=4, layout=layout, statistics=statistics
+    )
+    return list(found.as_numpy_iterator())
+
+
+@pytest.mark.parametrize("random_offsets", [False, True])
+def test_without_augmentation_layout_and_statistics_change_nothing(random_offsets, config):
+    config = change(config, random_offsets=random_offsets)
+    plain = phone_batches(config, layout=None, statistics=None)
+    assert same_batches(phone_batches(config), plain)
+
+
+@pytest.mark.parametrize("settings", [EVERYTHING, *({name: value} for name, value in EVERYTHING.items())])
+def test_augmented_batches_depend_on_seed_and_epoch_alone(settings, config):
+    config = change(config, **settings)
+    found = phone_batches(config)
+    assert same_batches(found, phone_batches(config))
+    assert same_batches(found[4:], phone_batches(config, first_epoch=1))
+    assert not same_batches(found, phone_batches(change(config, seed=1)))
+    assert {name: (value.shape, value.dtype) for name, value in found[0].items()} == {
+        "features": ((4, 8, 12), np.float32),
+        "segments": ((4, 4, 2), np.float32),
+        "labels": ((4, 4), np.int32),
+    }
+
+
+def test_no_two_augmented_windows_are_equal(config):
+    """Neither those of an epoch, nor the same one in two epochs."""
+    config = change(config, signal_noise=0.1, batch_size=8)
+    windows = [window.tobytes() for batch in phone_batches(config)[:3] for window in batch["features"]]
+    count = sum(len(cut(phone_record(n), config)["features"]) for n in (14, 30, 41))
+    assert count >= 20
+    assert len(set(windows[:count])) == count
+    first, second = (phone_batches(config)[4 * epoch : 4 * epoch + 2] for epoch in (0, 1))
+    assert not {w.tobytes() for b in first for w in b["features"]} & {
+        w.tobytes() for b in second for w in b["features"]
+    }
+
+
+def test_a_repeated_epoch_repeats_the_very_windows(config):
+    """The windows of an epoch are as many as there are; what more an epoch needs is the same again."""
+    config = change(config, signal_noise=0.1, batch_size=10, epochs=1)
+    records = dataset([phone_record(14)])
+    found = pipeline.training_batches(records, config, first_epoch=0, steps_per_epoch=1, layout=LIKE_A_PHONE)
+    (batch,) = found.as_numpy_iterator()
+    assert len({window.tobytes() for window in batch["features"]}) == len(cut(phone_record(14), config)["features"])
+
+
+@pytest.mark.parametrize(("statistics", "mean"), [(STATISTICS, 5), (None, 0)])
+def test_dropped_columns_become_the_mean_of_training(statistics, mean, config):
+    for batch in phone_batches(change(config, feature_dropout=0.5), statistics=statistics):
+        constant = (batch["features"] == batch["features"][:, :1]).all(axis=1)
+        assert 0.2 < constant.mean() < 0.8
+        assert (batch["features"].transpose(0, 2, 1)[constant] == mean).all()
+
+
+@pytest.mark.parametrize(("statistics", "deviation"), [(STATISTICS, 2), (None, 1)])
+def test_feature_noise_is_measured_in_the_deviation_of_training(statistics, deviation, config):
+    config = change(config, feature_noise=0.1)
+    plain = phone_batches(change(config, feature_noise=0.0), statistics=statistics)
+    noisy = phone_batches(config, statistics=statistics)
+    found = [a["features"] - b["features"] for a, b in zip(noisy, plain, strict=True)]
+    np.testing.assert_allclose(np.std(found), 0.1 * deviation, rtol=0.05)
+
+
+def test_chunks_give_the_augmented_windows_of_the_whole(config):
+    """Up to chance, which differs from chunk to chunk: here every scale is the same, and no sample lies beyond."""
+    config = change(config, time_scaling=0.25)
+    record = phone_record(60)
+    augmentation = Augmentation(8, LIKE_A_PHONE, time_scaling=0.25)
+
+    def cut_all(record):
+        tensors = {name: tf.constant(record[name], spec.dtype) for name, spec in specification(record).items()}
+        return together(pipeline.training_windows(tensors, config, (0, 0), augmentation=augmentation))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.augment, "random_scales", lambda count, *_: tf.fill([count], 0.75))
+        whole, parts = cut_all(record), [cut_all(chunk) for chunk in chunks_of(record, 24, 10)]
+    for name, value in whole.items():
+        np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), value, atol=1e-5)
+
+
+def test_statistics_are_of_what_is_stored(config):
+    records = dataset([phone_record(30)])
+    plain, found = (pipeline.scan(records, change(config, **settings)) for settings in ({}, EVERYTHING))
+    np.testing.assert_equal(found._asdict(), plain._asdict())
+
+
 # --- one pass over the data
 
 
@@ -427,6 +597,9 @@ def test_windows_longer_than_the_overlap_of_chunks_are_refused(make_config):
     pipeline.check_window_fits_chunks(make_config(window_steps=1024))
     with pytest.raises(UserError, match="--window_steps=2048: at most 1024"):
         pipeline.check_window_fits_chunks(make_config(window_steps=2048))
+    pipeline.check_window_fits_chunks(make_config(window_steps=512, time_scaling=0.99))
+    with pytest.raises(UserError, match="--window_steps=1024 with --time_scaling=0.25 is up to 1280: at most 1024"):
+        pipeline.check_window_fits_chunks(make_config(window_steps=1024, time_scaling=0.25))
 
 
 def test_records_look_like_the_schema(config):

@@ -200,6 +200,18 @@ def test_features_do_not_fit_what_profile_was_told(refused, tmp_path):
     assert "--num_features=12, but toy_actions/1.0.0 has 16" in message
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--axis_rotation=10", "--axis_rotation=10: toy_actions/1.0.0 does not declare which channels"),
+        ("--signal_noise=0.1", "--signal_noise=0.1: toy_actions/1.0.0 does not declare how its feature vectors are"),
+        ("--time_scaling=1", "--time_scaling=1.0: must be >= 0 and < 1"),
+    ],
+)
+def test_augmentation_that_the_dataset_does_not_allow(refused, tmp_path, flag, message):
+    assert message in refused(*tiny.train_flags(tmp_path / "run", flag))
+
+
 def test_no_window_holds_an_action(refused, tmp_path):
     flags = ["--window_steps=4", "--num_levels=1", "--train_split=train[:1]", "--min_action_inside=1"]
     message = refused(*tiny.train_flags(tmp_path / "run", *flags))
@@ -295,7 +307,7 @@ def test_evaluate_on_data_with_other_features(refused, run, tmp_path):
     with tiny.silence():
         assert main(["--mode=profile", *flags]) == 0  # prepares it
     message = refused("--mode=evaluate", f"--workdir={run}", *flags[:2], "--eval_split=user01")
-    assert message == f"error: hapt/accelerometer/1.0.0 has 150 values per step but the model in {run} takes 16"
+    assert message == f"error: hapt/accelerometer/1.1.0 has 150 values per step but the model in {run} takes 16"
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])

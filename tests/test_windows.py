@@ -85,6 +85,18 @@ def test_clip_by_hand(same_in_graph):
     np.testing.assert_allclose(clipped[1, 3], [4 / 16, 8 / 16])
 
 
+def test_clip_to_windows_of_different_lengths(same_in_graph):
+    segments, lengths = np.float32([[2, 6], [7, 17]]), np.float32([12, 20])
+    clipped, kept = same_in_graph(
+        lambda s, n, w: windows.clip_actions(s, n, window_steps=w, min_inside=0.9), segments, np.int32([0, 2]), lengths
+    )
+    np.testing.assert_array_equal(kept, [[1, 0], [1, 1]])  # of [7, 17) the first window has half
+    np.testing.assert_allclose(clipped, [[[2 / 12, 6 / 12], [7 / 12, 1]], [[0, 4 / 20], [5 / 20, 15 / 20]]])
+    equal = windows.clip_actions(segments, np.int32([0, 2]), window_steps=np.float32([16, 16]), min_inside=0.9)
+    for one, other in zip(equal, clip(segments, np.int32([0, 2])), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("segment", "min_inside", "expected"),
     [

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf import feature_files, records
+from a2net_tf import augmentation, feature_files, records
 from a2net_tf.errors import UserError
 from a2net_tf.feature_files import Entry
 
@@ -24,7 +24,7 @@ TIME_KEYS = ("fps", "feature_stride_frames", "feature_stride_seconds", "first_st
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What settings.json may set; the first five may stand in the annotations' JSON as well, and the times per video.
+    """What settings.json may set; the first six may stand in the annotations' JSON as well, and the times per video.
 
     A video's own entry wins, then settings.json, then the top level of the annotations' JSON.
 
@@ -34,6 +34,7 @@ class Settings:
         feature_stride_seconds: the same in seconds. Without either, the vectors share the video's duration equally.
         first_step_seconds: where the stretch of the first vector begins.
         classes: in the order of their ids; by default all labels, sorted.
+        signal: how a vector is made of samples, as ``a2net_tf.augmentation.SignalLayout``; empty: it is not.
         receptive_field_seconds: that a vector saw; so much may be left over at the end of a video.
         num_features: D; 0: as many as the first feature file has.
         annotations: name of the annotations' JSON, if there are others beside it.
@@ -46,6 +47,7 @@ class Settings:
     feature_stride_seconds: float = 0.0
     first_step_seconds: float = 0.0
     classes: tuple[str, ...] = ()
+    signal: dict = dataclasses.field(default_factory=dict)
     receptive_field_seconds: float = 1.0
     num_features: int = 0
     annotations: str = ""
@@ -79,12 +81,20 @@ class Builder(records.FolderBuilder):
         feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=str(folder))
         entries, counts = choose_entries(entries, files, class_names, settings=settings)
         num_features = settings.num_features or feature_files.find_num_features([files[e.name] for e in entries])
+        augmentation.read_layout(
+            settings.signal, num_features, f"{folder / feature_files.SETTINGS_FILE} or {file.name}"
+        )
         print(f"feature_folder: {len(files)} feature files, {num_features} values per step, {len(class_names)} classes")
         build = functools.partial(build_records, class_names=class_names, num_features=num_features, settings=settings)
         splits = {split: [] for split in counts}
         for entry in entries:
             splits[entry.subset].append(functools.partial(build, entry, files[entry.name]))
-        metadata = {"also_reported": {}, "counts": counts, "settings": dataclasses.asdict(settings)}
+        metadata = {
+            "also_reported": {},
+            "counts": counts,
+            "settings": dataclasses.asdict(settings),
+            "signal": settings.signal,
+        }
         return records.FolderContents(num_features, class_names, splits, metadata)
 
 
@@ -98,7 +108,7 @@ def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, dict, Settings]:
     content = feature_files.read_json(file)
     if "database" not in content:
         raise UserError(f"{file}: no key 'database', found {feature_files.list_some(content) or 'none'}")
-    given = {key: content[key] for key in (*TIME_KEYS, "classes") if key in content}
+    given = {key: content[key] for key in (*TIME_KEYS, "classes", "signal") if key in content}
     settings = feature_files.read_settings(folder, feature_files.with_values(Settings(), given, str(file)))
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

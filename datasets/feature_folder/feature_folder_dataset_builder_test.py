@@ -199,6 +199,36 @@ def test_time_base(raw, open_own, settings, top_level, own_entry, stride, first)
     assert record["first_step_seconds"] == first
 
 
+SIGNAL = {"samples_per_step": 5, "samples_between_steps": 2, "channels": 1}
+
+
+@pytest.mark.parametrize("where", ["settings", "annotations"])
+def test_a_signal_is_declared(raw, open_own, where):
+    assert records.read_metadata(open_own(raw))["signal"] == {}
+    if where == "settings":
+        write_settings(raw, signal=SIGNAL)
+    else:
+        write_content(raw, {**make_content(), "signal": SIGNAL})
+    assert records.read_metadata(open_own(raw, data_dir="again"))["signal"] == SIGNAL
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        ([5, 2, 1], r"settings\.json: 'signal' must be an object, found \[5, 2, 1\]"),
+        (
+            {**SIGNAL, "channels": 2},
+            r"settings\.json or labels\.json: 'signal': 5 samples of 2 .* the feature .* have 5",
+        ),
+        ({"channels": 5}, r"settings\.json or labels\.json: 'signal' has no key 'samples_per_step'"),
+    ],
+)
+def test_a_wrong_signal(raw, open_own, signal, message):
+    write_settings(raw, signal=signal)
+    with pytest.raises(UserError, match=message):
+        open_own(raw)
+
+
 def test_without_a_duration(raw, open_own):
     content = make_content()
     for entry in content["database"].values():

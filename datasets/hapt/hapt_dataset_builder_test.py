@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from a2net_tf import records
+from a2net_tf import augmentation, records
+from a2net_tf.augmentation import SignalLayout
 from a2net_tf.datasets.hapt import hapt_dataset_builder as hapt
 from a2net_tf.errors import UserError
 
@@ -117,6 +118,33 @@ def test_all_sensors_record(raw, open_hapt):
 def test_windows_by_hand():
     samples = np.array([[0, 10], [1, 11], [2, 12], [3, 13], [4, 14], [5, 15]])
     np.testing.assert_array_equal(hapt.cut_windows(samples, 3, 2), [[0, 10, 1, 11, 2, 12], [2, 12, 3, 13, 4, 14]])
+
+
+@pytest.mark.parametrize(
+    ("config", "layout"),
+    [
+        ("accelerometer", SignalLayout(50, 25, 3, ((0, 1, 2),))),
+        ("all_sensors", SignalLayout(50, 16, 6, ((0, 1, 2), (3, 4, 5)))),
+    ],
+)
+def test_the_declared_signal_is_that_of_the_vectors(raw, open_hapt, config, layout):
+    builder = open_hapt(raw, config)
+    again = records.open_dataset(str(builder.data_path))
+    for opened in (builder, again):
+        declared = records.read_metadata(opened)["signal"]
+        assert augmentation.read_layout(declared, records.num_features(opened), "hapt") == layout
+    record = read(builder)["exp01_user01"]
+    num_samples = layout.num_samples(len(record["features"]))
+    signal = augmentation.cut_signal(record["features"], 0, 1.0, layout=layout, num_samples=num_samples)
+    samples = [np.loadtxt(raw / "RawData" / f"{sensor}_exp01_user01.txt") for sensor in ("acc", "gyro")]
+    expected = np.concatenate(samples, axis=1)[:num_samples, : layout.channels]
+    np.testing.assert_allclose(signal, expected, rtol=1e-6)
+
+
+def test_version_tells_the_declaration_apart(raw, open_hapt):
+    """A directory of 1.0.0 declares nothing: it must not be taken for this one."""
+    assert open_hapt(raw).info.full_name == "hapt/accelerometer/1.1.0"
+    assert "signal" in hapt.Builder.RELEASE_NOTES["1.1.0"]
 
 
 def test_label_row_by_hand(raw, open_hapt):
