@@ -180,6 +180,7 @@ def _write_evaluation(
         "split": config.eval_split,
         "checkpoint": config.checkpoint,
         "seed": config.seed,
+        "settings": settings.to_dict(config),
         "versions": run_directory.versions(),
     }
     results.keep_previous(folder / "metrics.json", folder / "detections.json")
