@@ -1,4 +1,5 @@
-"""``--mode=ablate``: trains what an ablation of the paper needs, scores every row of its table, and prints the table.
+"""``--mode=ablate``: trains what an ablation of the paper, of a setting or of a recipe needs, scores every row of its
+table, and prints the table.
 
 Each network is an ordinary run below --workdir, so a killed ablation goes on where it was, and every row can be looked
 at, exported or evaluated by itself later.
@@ -10,13 +11,13 @@ import importlib.util
 import io
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
 from a2net_tf import config as settings
-from a2net_tf import evaluation, evaluator, plots, profiler, results, training
+from a2net_tf import evaluation, evaluator, jobs, plots, profiler, results, run_directory
 from a2net_tf import records as schema
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
@@ -24,6 +25,70 @@ from a2net_tf.errors import UserError
 _LAMBDAS = (0.2, 0.4, 0.5, 0.6, 0.8)  # Table V
 _LEVELS = (3, 4, 5, 6, 7)  # Table VI, and the seventh that the text mentions
 _JOINT = "a2net"  # the network that the settings of the command describe
+_VARIED_GROUPS = (*settings.TRAINING_GROUPS, "epochs", "localization")
+_EVALUATION_GROUPS = ("run", "data", "localization", "evaluation")  # of these, a run's own settings do not matter
+
+# What --ablation=recipe adds and leaves out as one. A setting in none of them is an ingredient of its own.
+INGREDIENTS = {
+    "random-offsets": ("random_offsets",),
+    "time-scaling": ("time_scaling",),
+    "rotation-and-noise": ("axis_rotation", "signal_noise"),
+    "dropout": ("feature_noise", "feature_dropout", "input_dropout"),
+    "normalisation": ("convolution_norm", "norm_groups"),
+    "residual": ("residual", "drop_path"),
+    "focal-loss": ("class_scores", "focal_gamma", "focal_alpha", "prior_probability", "classes_per_candidate"),
+    "iou-regression": ("anchor_free_regression", "anchor_free_regression_weight", "distance_activation"),
+    "center-sampling": ("center_sampling",),
+    "anchors": (
+        "anchor_regression",
+        "anchor_regression_weight",
+        "anchor_matching",
+        "force_matches",
+        "match_tiou",
+        "negative_ratio",
+        "overlap_loss",
+        "overlap_weight",
+        "overlap_score",
+        "max_background",
+        "center_scale",
+        "width_scale",
+    ),
+    "size": ("num_levels", "base_channels", "level_channels", "head_channels", "anchor_ratios"),
+    "optimisation": (
+        "batch_size",
+        "learning_rate",
+        "schedule",
+        "warmup_epochs",
+        "decay_factor",
+        "weight_decay",
+        "clip_norm",
+        "ema_momentum",
+    ),
+    "longer-training": ("epochs", "decay_epochs"),
+    "arithmetic": ("precision", "convolution", "jit_compile", "deterministic"),
+    "inference": (
+        "inference_window_steps",
+        "inference_overlap",
+        "anchor_based_lambda",
+        "min_score",
+        "nms_tiou",
+        "soft_nms_sigma",
+        "voting_tiou",
+        "max_detections",
+    ),
+}
+_MODULES = "modules"  # the recipe's modules trained alone: selected as an ingredient is
+# All rows have those of the command: they change no score, or say on what there is one.
+_COMMON = (
+    "seed",
+    "num_features",
+    "num_classes",
+    "validate_every",
+    "distribute",
+    "shuffle_buffer",
+    "window_batch",
+    "fusion",
+)
 
 
 class Part(NamedTuple):
@@ -43,10 +108,23 @@ class Part(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What an ablation trains ({name: settings that differ from the command's}) and evaluates."""
+    """What an ablation trains ({name: settings that differ from the command's}) and evaluates.
+
+    ``notes`` are printed with the table.
+    """
 
     networks: dict[str, dict[str, Any]]
     parts: list[Part]
+    notes: Sequence[str] = ()
+
+
+class _RecipeRow(NamedTuple):
+    """A row of --ablation=recipe: of which ingredient (none: of all), its network's name, settings that differ."""
+
+    ingredient: str
+    label: str
+    network: str
+    changes: dict[str, Any]
 
 
 def ablate(config: Config) -> None:
@@ -61,11 +139,11 @@ def ablate(config: Config) -> None:
     plan = plan_of(config)
     seeds = config.ablation_seeds or (config.seed,)
     runs = [_run(config, plan, name, seed) for seed in seeds for name in plan.networks]
-    _check_all(config, plan)
-    for number, run in enumerate(runs, start=1):
-        print(f"training {number} of {len(runs)}: {run.workdir}", flush=True)
-        training.train(run)
-        keras.backend.clear_session()  # a dozen networks and their graphs would stay in memory
+    _check_all(config, plan, seeds)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
+    schema.read_records(builder, config.eval_split)  # a wrong name should not wait until all is trained
+    print("\n".join([*plan.notes, f"{len(plan.parts)} rows of {len(runs)} trained networks"]), flush=True)
+    jobs.run_all(runs, config.jobs)
     rows: dict[str, dict] = {}
     for seed in seeds:
         for part in plan.parts:
@@ -73,7 +151,7 @@ def ablate(config: Config) -> None:
                 rows.setdefault(label, {"label": label, **row, "seeds": {}})["seeds"][str(seed)] = row["metrics"]
     for row in rows.values():
         row.pop("metrics")
-    _write(config, list(rows.values()))
+    _write(config, list(rows.values()), plan.notes)
 
 
 def plan_of(config: Config) -> Plan:
@@ -87,6 +165,8 @@ def plan_of(config: Config) -> Plan:
         return _levels(config)
     if name == "streams":
         return _streams(config)
+    if name == "recipe":
+        return _recipe(config, values)
     return _values_of_a_setting(name, values)
 
 
@@ -126,14 +206,138 @@ def _streams(config: Config) -> Plan:
     )
 
 
+def _recipe(config: Config, chosen: Sequence[str]) -> Plan:
+    """The way from ``config.baseline`` to the settings of the command, one ingredient more or one less at a time."""
+    settings.require(config, "baseline")
+    differing = _differing(config, _read_baseline(config))
+    ingredients = _ingredients(differing)
+    _check_chosen(config, chosen, ingredients)
+    rows = _recipe_rows(config, differing, ingredients)
+    problems = {row.label: _problem(config, row) for row in rows}
+    owners = _owners([row for row in rows if not problems[row.label]])
+    rows = [row for row in rows if not chosen or row.ingredient in ("", *chosen)]
+    used = [owners[_trained(row.changes)] for row in rows if not problems[row.label]]
+    networks = {owner.network: owner.changes for owner in used}
+    parts = [_recipe_part(row, owners) for row in rows if not problems[row.label]]
+    if {"anchor_free", "anchor_based"} <= networks.keys():
+        parts.append(Part("fuse", ("anchor_free", "anchor_based")))
+    left_out = [f"no row '{row.label}': {problems[row.label]}" for row in rows if problems[row.label]]
+    return Plan(networks, parts, [*_described(config, ingredients), *left_out])
+
+
+def _check_chosen(config: Config, chosen: Sequence[str], ingredients: Collection[str]) -> None:
+    unknown = sorted(set(chosen) - {*ingredients, _MODULES})
+    if unknown:
+        raise UserError(
+            f"--ablation={config.ablation}: {unknown[0]} is no ingredient that differs from --baseline="
+            f"{config.baseline}; expected {', '.join(ingredients)}, or {_MODULES}"
+        )
+
+
+def _read_baseline(config: Config) -> Config:
+    try:
+        return settings.parse([f"--flagfile={config.baseline}"])[0]
+    except UserError as error:
+        raise UserError(f"--baseline={config.baseline}: {error}") from None
+
+
+def _differing(config: Config, baseline: Config) -> dict[str, Any]:
+    """The baseline's values of the settings that make the recipe.
+
+    Raises:
+        UserError: there are none, or they cannot be combined with the data of the command.
+    """
+    differing = {
+        name: getattr(baseline, name)
+        for name, field in settings.FIELDS.items()
+        if field.metadata["group"] in _VARIED_GROUPS
+        and field.metadata["group"] != "training data"
+        and name not in _COMMON
+        and getattr(baseline, name) != getattr(config, name)
+    }
+    if not differing:
+        raise UserError(f"--baseline={config.baseline}: its settings are those of the command: nothing to ablate")
+    try:
+        settings.check(dataclasses.replace(config, **differing))
+    except UserError as error:
+        raise UserError(f"--baseline={config.baseline}: with the data of the command: {error}") from None
+    return differing
+
+
+def _ingredients(differing: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """``differing`` by ingredient, in the order of INGREDIENTS; what is in none of them comes last."""
+    grouped = {name for names in INGREDIENTS.values() for name in names}
+    groups = {**INGREDIENTS, **{name: (name,) for name in differing if name not in grouped}}
+    found = {group: {name: differing[name] for name in names if name in differing} for group, names in groups.items()}
+    return {group: changes for group, changes in found.items() if changes}
+
+
+def _recipe_rows(config: Config, differing: dict, ingredients: dict[str, dict]) -> list[_RecipeRow]:
+    rows = [_RecipeRow("", "baseline", "baseline", differing)]
+    for name, own in ingredients.items():
+        others = {setting: value for setting, value in differing.items() if setting not in own}
+        rows.append(_RecipeRow(name, f"baseline + {name}", f"baseline_with_{name}", others))
+    for name, own in ingredients.items():
+        rows.append(_RecipeRow(name, f"recipe without {name}", f"recipe_without_{name}", own))
+    rows.append(_RecipeRow("", "recipe", _JOINT, {}))
+    if config.anchor_free and config.anchor_based:
+        for name, other in (("anchor_free", "anchor_based"), ("anchor_based", "anchor_free")):
+            rows.append(_RecipeRow(_MODULES, f"{name} alone", name, {other: False}))
+    return rows
+
+
+def _problem(config: Config, row: _RecipeRow) -> str:
+    """Why the settings of a row cannot be combined; empty if they can."""
+    try:
+        settings.check(dataclasses.replace(config, **row.changes))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _owners(rows: Sequence[_RecipeRow]) -> dict[tuple, _RecipeRow]:
+    """The row whose network serves all rows that train alike; the same ones whatever part of the table is asked for."""
+    owners: dict[tuple, _RecipeRow] = {}
+    for row in sorted(rows, key=lambda row: row.ingredient not in ("", _MODULES)):
+        owners.setdefault(_trained(row.changes), row)
+    return owners
+
+
+def _recipe_part(row: _RecipeRow, owners: dict[tuple, _RecipeRow]) -> Part:
+    localization = {name: value for name, value in row.changes.items() if not _matters_to_training(name)}
+    network = owners[_trained(row.changes)].network
+    return Part(row.label, (network,), localization, every_view=row.ingredient != _MODULES)
+
+
+def _trained(changes: dict[str, Any]) -> tuple:
+    """Equal for settings that train the same network."""
+    return tuple(sorted((name, value) for name, value in changes.items() if _matters_to_training(name)))
+
+
+def _matters_to_training(name: str) -> bool:
+    return settings.FIELDS[name].metadata["group"] != "localization"
+
+
+def _described(config: Config, ingredients: dict[str, dict]) -> list[str]:
+    """A line per ingredient: its settings, and the baseline's in brackets."""
+    lines = []
+    for name, own in ingredients.items():
+        values = [f"--{setting}={_text(getattr(config, setting))} ({_text(value)})" for setting, value in own.items()]
+        lines.append(f"{name}: {', '.join(values)}")
+    return lines
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _values_of_a_setting(name: str, values: Sequence[str]) -> Plan:
     """One row per value and branch; one network per value if the setting matters to training, else one in all."""
-    groups = (*settings.TRAINING_GROUPS, "epochs", "localization")
     field = settings.FIELDS.get(name)
-    if field is None or field.metadata["group"] not in groups or name in ("dataset", "release_checkpoint"):
+    if field is None or field.metadata["group"] not in _VARIED_GROUPS or name in ("dataset", "release_checkpoint"):
         raise UserError(
-            f"--ablation={name}: expected branches, lambda, levels, streams, or a setting of the windows, network, "
-            'losses, training or localization and its values, as in "learning_rate 1e-4 1e-3"'
+            f"--ablation={name}: expected branches, lambda, levels, streams, recipe, or a setting of the windows, "
+            'network, losses, training or localization and its values, as in "learning_rate 1e-4 1e-3"'
         )
     if not values:
         raise UserError(f'--ablation={name}: give the values too, as in "{name} VALUE VALUE"')
@@ -154,29 +358,43 @@ def _run(config: Config, plan: Plan, network: str, seed: int) -> Config:
     """Settings of one training."""
     changes = {"seed": seed, **plan.networks[network]}
     workdir = pathlib.Path(config.workdir, f"{network}_seed{seed}")
-    return dataclasses.replace(config, mode="train_and_evaluate", workdir=str(workdir), **changes)
+    return dataclasses.replace(config, mode="train", workdir=str(workdir), **changes)
 
 
-def _check_all(config: Config, plan: Plan) -> None:
+def _check_all(config: Config, plan: Plan, seeds: Sequence[int]) -> None:
     """Refuses what the last row would refuse, before the first is trained."""
-    for network in plan.networks:
-        settings.check(_run(config, plan, network, config.seed))
     for part in plan.parts:
-        settings.check(dataclasses.replace(config, **part.changes))
+        for network in part.networks:
+            settings.check(dataclasses.replace(_run(config, plan, network, config.seed), **part.changes))
+    for network in plan.networks:
+        for seed in seeds:
+            _refuse_longer(_run(config, plan, network, seed))
+
+
+def _refuse_longer(run: Config) -> None:
+    """More epochs than a row is said to have would pass for it."""
+    done = run_directory.load(run.workdir).config.epochs if run_directory.exists(run.workdir) else 0
+    if done > run.epochs:
+        raise UserError(f"{run.workdir} holds a run of {done} epochs, not {run.epochs}: use another --workdir")
 
 
 def _evaluate(config: Config, plan: Plan, part: Part, seed: int) -> dict[str, dict]:
     """The rows of one part for one seed, by label, each with its ``metrics``."""
-    workdir = ",".join(_run(config, plan, network, seed).workdir for network in part.networks)
-    requested = dataclasses.replace(config, mode="evaluate", workdir=workdir, **part.changes)
-    current, localizer = evaluator.load_trained(requested, frozenset(part.changes))
+    workdirs = [_run(config, plan, network, seed).workdir for network in part.networks]
+    requested = dataclasses.replace(config, mode="evaluate", workdir=",".join(workdirs), **part.changes)
+    given = frozenset(n for n, field in settings.FIELDS.items() if field.metadata["group"] in _EVALUATION_GROUPS)
+    current, localizer = evaluator.load_trained(requested, given)
     _, found = evaluator.localize_split(current, localizer)
+    seconds = [run_directory.training_seconds(workdir) for workdir in workdirs]
+    training = {"training_seconds": None if None in seconds else sum(seconds)}
     by_view = evaluator.metrics_by_branch(found, current)
     networks = [network for member in localizer.members for network in member.networks]
     counts = [profiler.profile(network) for network in networks]
+    trained = plan.networks[part.networks[0]] if len(part.networks) == 1 else {}
     row = {
+        "part": part.label,
         "networks": list(part.networks),
-        "changes": part.changes or plan.networks[part.networks[0]],
+        "changes": {**{n: v for n, v in trained.items() if _matters_to_training(n)}, **part.changes},
         "multiply_adds": sum(count["multiply_adds"] for count in counts),
         "parameters": sum(count["parameters"] for count in counts),
         "window_milliseconds": sum(profiler.window_milliseconds(network) for network in networks),
@@ -184,7 +402,7 @@ def _evaluate(config: Config, plan: Plan, part: Part, seed: int) -> dict[str, di
     views = by_view if part.every_view else list(by_view)[-1:]
     labels = {view: ": ".join(filter(None, (part.label, view if part.every_view else ""))) for view in views}
     keras.backend.clear_session()
-    return {label: {**row, "view": view, "metrics": by_view[view]} for view, label in labels.items()}
+    return {label: {**row, "view": view, "metrics": {**by_view[view], **training}} for view, label in labels.items()}
 
 
 def format_ablation(rows: Sequence[dict]) -> str:
@@ -196,6 +414,7 @@ def format_ablation(rows: Sequence[dict]) -> str:
     columns["G multiply-adds"] = [f"{row['multiply_adds'] / 1e9:.3f}" for row in rows]
     columns["M weights"] = [f"{row['parameters'] / 1e6:.2f}" for row in rows]
     columns["ms per window"] = [f"{row['window_milliseconds']:.1f}" for row in rows]
+    columns["train min"] = [_training_minutes(row) for row in rows]
     return evaluation.format_table(means, columns)
 
 
@@ -210,26 +429,45 @@ def _mean(metrics: Sequence[dict]) -> dict:
     }
 
 
+def _training_minutes(row: dict) -> str:
+    """Mean over the seeds; - for runs that have not measured it."""
+    seconds = [metrics["training_seconds"] for metrics in row["seeds"].values()]
+    return "-" if None in seconds else f"{statistics.fmean(seconds) / 60:.1f}"
+
+
 def _deviation(row: dict) -> float:
     return statistics.stdev(metrics["average_mAP"] for metrics in row["seeds"].values())
 
 
-def _write(config: Config, rows: Sequence[dict]) -> None:
+def _write(config: Config, rows: Sequence[dict], notes: Sequence[str]) -> None:
     folder = pathlib.Path(config.workdir)
-    table = format_ablation(rows)
     title = f"{config.ablation}: {config.dataset}, seeds {', '.join(rows[0]['seeds'])}"
-    print(f"{title}, split {config.eval_split}\n{table}")
+    tables = _tables(config, rows)
+    print(
+        "\n".join(
+            [f"{title}, split {config.eval_split}", *(format_ablation(table) for table in tables.values()), *notes]
+        )
+    )
     paths = [folder / _output_name(config, suffix) for suffix in ("json", "csv", "png")]
     results.keep_previous(*paths)
-    results.write_json(
-        paths[0],
-        {"ablation": config.ablation, "dataset": config.dataset, "split": config.eval_split, "rows": list(rows)},
-    )
+    about = {"ablation": config.ablation, "dataset": config.dataset, "split": config.eval_split, "jobs": config.jobs}
+    results.write_json(paths[0], {**about, "notes": list(notes), "rows": list(rows)})
     results.write_text(paths[1], _csv(rows))
     if config.plots and importlib.util.find_spec("matplotlib"):
-        bars = {row["label"]: [m["average_mAP"] for m in row["seeds"].values()] for row in rows}
-        plots.plot_bars(paths[2], title, bars, axis="average mAP (%)")
+        panels = {
+            view: {row["label"]: [m["average_mAP"] for m in row["seeds"].values()] for row in table}
+            for view, table in tables.items()
+        }
+        plots.plot_bars(paths[2], title, panels, axis="average mAP (%)")
     print(f"written: {', '.join(str(path) for path in paths if path.exists())}")
+
+
+def _tables(config: Config, rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """All rows in one table; the many of a recipe in one per branch."""
+    if config.ablation.split()[0] != "recipe":
+        return {"": list(rows)}
+    views = dict.fromkeys(row["view"] for row in rows)
+    return {view: [{**row, "label": row["part"]} for row in rows if row["view"] == view] for view in views}
 
 
 def _csv(rows: Sequence[dict]) -> str:
@@ -240,9 +478,9 @@ def _csv(rows: Sequence[dict]) -> str:
     thresholds = [f"mAP@{t:g}" for t in first["tiou_thresholds"]]
     costs = ("multiply_adds", "parameters", "window_milliseconds")
     means = ("average_mAP", "average_mAP_normalized")
-    writer.writerow(["row", "view", "seed", *thresholds, *means, *costs])
+    writer.writerow(["row", "view", "seed", *thresholds, *means, *costs, "training_seconds"])
     for row in rows:
         for seed, metrics in row["seeds"].items():
             numbers = [*metrics["mAP"], *(metrics[name] for name in means), *(row[name] for name in costs)]
-            writer.writerow([row["label"], row["view"], seed, *numbers])
+            writer.writerow([row["label"], row["view"], seed, *numbers, metrics["training_seconds"]])
     return text.getvalue()

@@ -313,8 +313,9 @@ class Config:
     plots: bool = _setting(True, "Draw time lines (evaluate) and bars (ablate); needs matplotlib.", "evaluation")
     ablation: str = _setting(
         "",
-        "ablate: branches (Tables III, IV), lambda (V), levels (VI, Fig. 6), streams (VII), or any setting and its "
-        'values: "learning_rate 1e-4 1e-3".',
+        "ablate: branches (Tables III, IV), lambda (V), levels (VI, Fig. 6), streams (VII), any setting and its "
+        'values, "learning_rate 1e-4 1e-3"; or recipe: what each ingredient gives that these settings add to '
+        '--baseline, all of them or those named, "recipe focal-loss anchors".',
         "evaluation",
     )
     ablation_seeds: tuple[int, ...] = _setting((), "ablate: train once with each; empty: --seed alone.", "evaluation")
@@ -327,7 +328,11 @@ class Config:
     jobs: int = _setting(
         1, "cross_validate, ablate: trainings at the same time, which share the processor's cores.", "evaluation"
     )
-    baseline: str = _setting("", "ablate: flagfile to compare with, for --ablation=recipe.", "evaluation")
+    baseline: str = _setting(
+        "",
+        "ablate: flagfile that --ablation=recipe starts from; data and seeds are those of the command.",
+        "evaluation",
+    )
     detections: str = _setting("", "score: the file to judge.", "evaluation")
     ground_truth: str = _setting(
         "", "score: annotation folder (thumos14) or database JSON (activitynet); proposals: either.", "evaluation"

@@ -149,19 +149,11 @@ def _score_folds(config: Config, folds: Sequence[Fold]) -> tuple[Run, list[Score
         current, localizer = evaluator.load_trained(requested, frozenset(settings.FIELDS))
         _, found = evaluator.localize_split(current, localizer)
         by_branch = evaluator.metrics_by_branch(found, current)
-        scored.append(Scored(fold, found, by_branch, training_seconds(requested.workdir)))
+        scored.append(Scored(fold, found, by_branch, run_directory.training_seconds(requested.workdir)))
         print(f"{fold.name}: {len(found)} recordings localized", flush=True)
         del localizer
         keras.backend.clear_session()
     return current, scored
-
-
-def training_seconds(workdir: str) -> float | None:
-    """What all epochs of a run took together, or None if its history does not tell."""
-    path = pathlib.Path(workdir, "history.csv")
-    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-    times = [row.get("seconds") for row in rows]
-    return sum(map(float, times)) if times and all(times) else None
 
 
 def _report(current: Run, scored: Sequence[Scored], dataset: str, folder: pathlib.Path) -> None:

@@ -122,31 +122,48 @@ def _time_unit(duration_seconds: float) -> str:
     return "hours : minutes : seconds" if duration_seconds >= 3600 else "minutes : seconds"
 
 
-def plot_bars(path: str | os.PathLike, title: str, values: Mapping[str, Sequence[float]], *, axis: str) -> None:
+def plot_bars(
+    path: str | os.PathLike, title: str, panels: Mapping[str, Mapping[str, Sequence[float]]], *, axis: str
+) -> None:
     """Draws one bar per entry, as long as the mean of its values, with a dot per value, as a PNG.
+
+    Panels stand side by side and share their rows, so that the bars of a label are on one line.
 
     Args:
         path: the PNG, written whole or not at all.
         title: above the picture.
-        values: label -> fractions in [0, 1], shown in percent.
+        panels: heading -> label -> fractions in [0, 1], shown in percent.
         axis: what they are.
 
     Raises:
         UserError: matplotlib is not installed, or the file cannot be written.
     """
-    figure = _import_figure()(figsize=(8, 1.1 + 0.28 * len(values)), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    for row, numbers in enumerate(values.values()):
-        percents = [100 * number for number in numbers]
-        mean = sum(percents) / len(percents)
-        axes.barh(row, mean, color="tab:blue", alpha=0.6)
-        axes.plot(percents, [row] * len(percents), "o", color="black", markersize=3)
-        axes.annotate(f"{mean:.1f}", (max(percents), row), xytext=(6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(values)), list(values), fontsize=8)
-    axes.invert_yaxis()  # the first row on top
-    axes.set_xlim(0, 108)
-    axes.set_xlabel(axis, fontsize=9)
-    axes.set_title(title, loc="left", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
+    labels = list(dict.fromkeys(label for values in panels.values() for label in values))
+    rows = {label: row for row, label in enumerate(labels)}
+    size = (4.5 + 3.5 * len(panels), 1.1 + 0.28 * len(rows))
+    figure = _import_figure()(figsize=size, dpi=100, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (heading, values) in zip(all_axes, panels.items(), strict=True):
+        axes.set_title(heading, loc="left", fontsize=9)
+        for label, numbers in values.items():
+            _draw_mean_bar(axes, rows[label], [100 * number for number in numbers])
+        _finish_bars(axes, rows, axis)
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def _draw_mean_bar(axes, row: int, percents: Sequence[float]) -> None:
+    mean = sum(percents) / len(percents)
+    axes.barh(row, mean, color="tab:blue", alpha=0.6)
+    axes.plot(percents, [row] * len(percents), "o", color="black", markersize=3)
+    axes.annotate(f"{mean:.1f}", (max(percents), row), xytext=(6, 0), textcoords="offset points", va="center", size=8)
+
+
+def _finish_bars(axes, rows: Mapping[str, int], axis: str) -> None:
+    """Limits, ticks and labels; the first row on top."""
+    axes.set_yticks(list(rows.values()), list(rows), fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 112)
+    axes.set_xlabel(axis, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)

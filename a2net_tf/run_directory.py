@@ -6,9 +6,10 @@ statistics.npz        mean and variance of the training features
 last.npz              network weights after the last finished epoch (averaged if --ema_momentum), by name
 best.npz              ... of the epoch with the best validation mAP, if there is a --validation_split
 state/                everything that resuming needs
-history.csv, logs/    per-epoch numbers, and the same for TensorBoard
+history.csv, logs/    per-epoch numbers, seconds among them, and the same for TensorBoard
 """
 
+import csv
 import dataclasses
 import importlib.metadata
 import json
@@ -103,6 +104,25 @@ def random_features(run: Run, *shape: int) -> np.ndarray:
     """f32[*shape, D] that resemble the training features; the same in every call."""
     mean, variance = run.statistics or (0.0, 1.0)
     return np.random.default_rng(0).normal(mean, np.sqrt(variance), (*shape, run.num_features)).astype(np.float32)
+
+
+def training_seconds(workdir: str) -> float | None:
+    """Wall time of all epochs in history.csv; None if that of an epoch is not in it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = pathlib.Path(workdir, "history.csv")
+    if not path.exists():
+        return None
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        epochs = [int(row["epoch"]) for row in rows]
+        seconds = [float(row["seconds"]) for row in rows if row.get("seconds")]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    return sum(seconds) if seconds and len(seconds) == epochs[-1] else None
 
 
 def build_network(run: Run) -> keras.Model:

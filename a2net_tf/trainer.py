@@ -404,9 +404,18 @@ class History(keras.callbacks.Callback):
         writer.writerows(self.rows)
         results.write_text(self.path, text.getvalue())
 
+    def on_train_end(self, logs=None):
+        """Prints the time of all epochs, those before a resume included."""
+        seconds = run_directory.training_seconds(str(self.path.parent))
+        if seconds is not None:
+            print(f"trained {len(self.rows)} epochs in {seconds:.1f} s", flush=True)
+
 
 class Progress(keras.callbacks.Callback):
-    """A bar over the steps of an epoch on a terminal, and one line per finished epoch everywhere."""
+    """A bar over the steps of an epoch on a terminal, and one line per finished epoch everywhere.
+
+    It also measures: ``logs["seconds"]``, of an epoch's training, validation and saving, is for callbacks that follow.
+    """
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the bar."""
@@ -425,8 +434,8 @@ class Progress(keras.callbacks.Callback):
         self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Prints the epoch's line."""
-        seconds = time.monotonic() - self.started
+        """Prints the epoch's line; adds its ``seconds`` to ``logs``."""
+        seconds = logs["seconds"] = round(time.monotonic() - self.started, 3)
         self.bar.close()
         score = f"  validation mAP {logs['validation_mAP']:.4f}" if "validation_mAP" in logs else ""
         print(f"epoch {epoch + 1}/{self.params['epochs']}  loss {logs['loss']:.4f}{score}  {seconds:.1f} s", flush=True)

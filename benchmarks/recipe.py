@@ -22,7 +22,6 @@ measured elsewhere on one core.
 """
 
 import argparse
-import csv
 import dataclasses
 import functools
 import itertools
@@ -46,7 +45,7 @@ from a2net_tf.main import quiet_native_logs
 from benchmarks import measure
 
 with quiet_native_logs():
-    from a2net_tf import evaluator, inference, input_pipeline, run_directory
+    from a2net_tf import evaluator, inference, input_pipeline, run_directory, training
     from a2net_tf import records as schema
     from a2net_tf.localizer import Localizer
     from a2net_tf.run_directory import Run
@@ -155,12 +154,19 @@ def read(current: Run) -> Data:
     config = current.config
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     evaluator.check_same_kind(builder, current)
-    training = schema.read_records(builder, config.train_split)
+    records = schema.read_records(builder, config.train_split)
     steps = -(-current.num_windows // config.batch_size)
     endless = dataclasses.replace(config, epochs=10**6)
-    batches = iter(input_pipeline.training_batches(training, endless, first_epoch=0, steps_per_epoch=steps))
+    batches = input_pipeline.training_batches(
+        records,
+        endless,
+        first_epoch=0,
+        steps_per_epoch=steps,
+        layout=training.signal_layout(config, builder),
+        statistics=current.statistics,
+    )
     test = list(schema.read_records(builder, config.eval_split).as_numpy_iterator())
-    return Data(test, list(inference.stitched(training.as_numpy_iterator())), batches, steps)
+    return Data(test, list(inference.stitched(records.as_numpy_iterator())), iter(batches), steps)
 
 
 def describe(current: Run, options: argparse.Namespace) -> dict[str, Any]:
@@ -181,10 +187,10 @@ def own_calls(current: Run, localizer: Localizer, data: Data) -> dict[str, Calla
     """By name, a call of this package that does it once."""
     config = current.config
     network, batch = run_directory.build_network(current), next(data.batches)
-    training = workloads.Training(config, config.precision, network=network, batch=batch)
+    steps = workloads.Training(config, config.precision, network=network, batch=batch)
     return {
         INFERENCE: lambda: list(inference.localize(localizer, data.test)),
-        STEP: training.step,
+        STEP: steps.step,
         INPUT: lambda: _take(data.batches, data.steps_per_epoch),  # at the beginning of an epoch buffers are filled
     }
 
@@ -268,18 +274,8 @@ def own_facts(current: Run, data: Data) -> dict[str, float]:
         "steps": data.steps_per_epoch * current.config.epochs,
         "steps per epoch": data.steps_per_epoch,
     }
-    recorded = recorded_seconds(pathlib.Path(current.config.workdir, "history.csv"))
+    recorded = run_directory.training_seconds(current.config.workdir)
     return {**found, "recorded seconds": recorded} if recorded is not None else found
-
-
-def recorded_seconds(history: pathlib.Path) -> float | None:
-    """Of all epochs in a run's history; None if it does not tell."""
-    if not history.exists():
-        return None
-    with open(history, newline="") as file:
-        rows = list(csv.DictReader(file))
-    values = [row.get("seconds") for row in rows]
-    return sum(map(float, values)) if values and all(values) else None
 
 
 def rival_facts(current: Run, data: Data, sizes: "rival.Sizes") -> dict[str, float]:

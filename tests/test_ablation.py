@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_a_localization_setting_trains_one_network_in_all():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("brunches", "--ablation=brunches: expected branches, lambda, levels, streams"),
+        ("brunches", "--ablation=brunches: expected branches, lambda, levels, streams, recipe"),
         ("mode train", "--ablation=mode: expected branches"),
         ("tiou_thresholds 0.5", "--ablation=tiou_thresholds: expected branches"),
         ("learning_rate", "--ablation=learning_rate: give the values too"),
@@ -81,6 +82,149 @@ def test_a_localization_setting_trains_one_network_in_all():
 def test_unknown_ablations(name, message):
     with pytest.raises(UserError, match=message):
         ablation.plan_of(config_of(name))
+
+
+# --- plans of a recipe
+
+
+def recipe_of(tmp_path, name, baseline, **changes):
+    """The plan of ``changes`` compared with a flagfile of the lines ``baseline``."""
+    path = tmp_path / "baseline.flags"
+    path.write_text("\n".join(baseline) + "\n")
+    return ablation.plan_of(config_of(name, baseline=str(path), **changes))
+
+
+def test_every_ingredient_is_of_settings_that_rows_may_differ_in_and_no_setting_is_in_two():
+    names = [name for group in ablation.INGREDIENTS.values() for name in group]
+    assert len(set(names)) == len(names)
+    assert {settings.FIELDS[name].metadata["group"] for name in names} <= set(ablation._VARIED_GROUPS)
+    assert not set(names) & set(ablation._COMMON)
+    assert not any(" " in name for name in ablation.INGREDIENTS)
+
+
+def test_recipe_adds_each_ingredient_to_the_baseline_and_takes_each_from_the_recipe(tmp_path):
+    """Three ingredients: two of training, of which one has a setting of localization too, and one of localization."""
+    changes = {"random_offsets": True, "class_scores": "sigmoid", "classes_per_candidate": 2, "nms_tiou": 0.5}
+    plan = recipe_of(tmp_path, "recipe", ["--focal_gamma=2"], **changes)
+    faithful = {"random_offsets": False, "class_scores": "softmax", "classes_per_candidate": 1, "nms_tiou": 0.2}
+
+    def without(*names):
+        return {name: value for name, value in faithful.items() if name not in names}
+
+    assert plan.networks == {
+        "baseline": faithful,
+        "baseline_with_random-offsets": without("random_offsets"),
+        "baseline_with_focal-loss": without("class_scores", "classes_per_candidate"),
+        "a2net": {},
+        "anchor_free": {"anchor_based": False},
+        "anchor_based": {"anchor_free": False},
+    }
+    two, nms = {"classes_per_candidate": 1}, {"nms_tiou": 0.2}
+    assert [(part.label, *part.networks, part.changes) for part in plan.parts] == [
+        ("baseline", "baseline", {**two, **nms}),
+        ("baseline + random-offsets", "baseline_with_random-offsets", {**two, **nms}),
+        ("baseline + focal-loss", "baseline_with_focal-loss", nms),
+        ("baseline + inference", "baseline", two),
+        ("recipe without random-offsets", "baseline_with_focal-loss", {}),
+        ("recipe without focal-loss", "baseline_with_random-offsets", two),
+        ("recipe without inference", "a2net", nms),
+        ("recipe", "a2net", {}),
+        ("anchor_free alone", "anchor_free", {}),
+        ("anchor_based alone", "anchor_based", {}),
+        ("fuse", "anchor_free", "anchor_based", {}),
+    ]
+    assert [part.every_view for part in plan.parts] == [True] * 8 + [False] * 3
+    assert plan.notes == [
+        "random-offsets: --random_offsets=True (False)",
+        "focal-loss: --class_scores=sigmoid (softmax), --classes_per_candidate=2 (1)",
+        "inference: --nms_tiou=0.5 (0.2)",
+    ]
+
+
+def test_chosen_ingredients_use_the_networks_of_the_whole_table(tmp_path):
+    changes = {"random_offsets": True, "class_scores": "sigmoid", "nms_tiou": 0.5}
+    whole = recipe_of(tmp_path, "recipe", [], **changes)
+    for chosen in (["focal-loss"], ["modules", "inference"], ["random-offsets"]):
+        part = recipe_of(tmp_path, " ".join(["recipe", *chosen]), [], **changes)
+        assert part.networks.items() <= whole.networks.items()
+        names = [f"baseline + {name}" for name in chosen if name != "modules"]
+        names += [f"recipe without {name}" for name in chosen if name != "modules"]
+        alone = ["anchor_free alone", "anchor_based alone", "fuse"] if "modules" in chosen else []
+        assert [row.label for row in part.parts] == ["baseline", *names, "recipe", *alone]
+        assert all(row in whole.parts for row in part.parts)
+
+
+def test_data_and_seed_are_those_of_the_command(tmp_path):
+    baseline = ["--dataset=other", "--train_split=a", "--validation_split=b", "--seed=7", "--workdir=x", "--epochs=3"]
+    plan = recipe_of(tmp_path, "recipe", baseline, train_split="c", epochs=9, decay_epochs=(5,))
+    assert plan.networks["baseline"] == {"epochs": 3, "decay_epochs": (30,)}
+    assert [row.label for row in plan.parts][1:2] == ["baseline + longer-training"]
+
+
+def test_a_setting_in_no_ingredient_is_one_by_itself(tmp_path):
+    plan = recipe_of(tmp_path, "recipe", ["--train_stride_steps=16"], random_offsets=True)
+    assert plan.notes == [
+        "random-offsets: --random_offsets=True (False)",
+        "train_stride_steps: --train_stride_steps=32 (16)",
+    ]
+    assert plan.networks["baseline_with_random-offsets"] == {"train_stride_steps": 16}
+
+
+def test_one_module_is_not_trained_alone_again(tmp_path):
+    plan = recipe_of(tmp_path, "recipe", ["--noanchor_based"], random_offsets=True, anchor_based=False)
+    assert [part.label for part in plan.parts] == [
+        "baseline",
+        "baseline + random-offsets",
+        "recipe without random-offsets",
+        "recipe",
+    ]
+    assert set(plan.networks) == {"a2net", "baseline"}  # with one ingredient, the rows between are the two ends
+
+
+def test_a_module_that_the_baseline_lacks_leaves_fuse_as_it_is(tmp_path):
+    plan = recipe_of(tmp_path, "recipe", ["--noanchor_based"], random_offsets=True)
+    assert labels_and_networks(plan)[-1] == ("fuse", ("anchor_free", "anchor_based"))
+    assert ("recipe without anchor_based", ("anchor_free",)) in labels_and_networks(plan)
+
+
+def test_rows_that_cannot_be_are_named_with_the_reason(tmp_path):
+    """Windows of 96 steps halve five times, not six."""
+    changes = {"window_steps": 96, "num_levels": 5, "random_offsets": True}
+    plan = recipe_of(tmp_path, "recipe", [], **changes)
+    reason = "--window_steps=96 does not halve 6 times (--num_levels): it must be a multiple of 64"
+    assert plan.notes[-2:] == [
+        f"no row 'baseline + window_steps': {reason}",
+        f"no row 'recipe without size': {reason}",
+    ]
+    labels = [part.label for part in plan.parts]
+    assert "baseline + size" in labels
+    assert not {"baseline + window_steps", "recipe without size"} & set(labels)
+    assert len(recipe_of(tmp_path, "recipe random-offsets", [], **changes).notes) == 3  # the ingredients
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("recipe", ["--nms_tiou=0.5", "--workdir=a", "--seed=3"], "its settings are those of the command"),
+        ("recipe", ["--nms_tiuo=0.5"], "Unknown command line flag 'nms_tiuo'"),
+        ("recipe", ["--nms_tiou=2"], "--nms_tiou=2.0: must be >= 0"),
+        ("recipe speed", [], "recipe speed: speed is no ingredient that differs .*; expected inference, or modules"),
+        ("recipe focal-loss", [], "focal-loss is no ingredient that differs"),
+    ],
+)
+def test_recipes_that_are_refused(tmp_path, name, lines, message):
+    with pytest.raises(UserError, match=message):
+        recipe_of(tmp_path, name, lines, nms_tiou=0.5)
+
+
+def test_recipe_needs_a_baseline():
+    with pytest.raises(UserError, match="--mode=ablate needs --baseline"):
+        ablation.plan_of(config_of("recipe"))
+
+
+def test_missing_baseline(tmp_path):
+    with pytest.raises(UserError, match=r"--baseline=.*/none\.flags: .*No such file"):
+        ablation.plan_of(config_of("recipe", baseline=str(tmp_path / "none.flags")))
 
 
 # --- whole commands
@@ -192,6 +336,105 @@ def test_values_of_a_setting(tmp_path):
     assert [row["label"] for row in rows] == ["nms_tiou 0.1: anchor_free", "nms_tiou 0.9: anchor_free"]
     counts = [sum(entry["num_detections"] for entry in row["seeds"]["0"]["per_class"].values()) for row in rows]
     assert counts[0] < counts[1]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Two ingredients, one of training and one of localization; two trainings at the same time."""
+    folder = tmp_path_factory.mktemp("recipe")
+    baseline = folder / "baseline.flags"
+    baseline.write_text("\n".join([*tiny.NETWORK, "--epochs=1"]) + "\n")
+    flags = (f"--baseline={baseline}", "--random_offsets", "--nms_tiou=0.9", "--max_detections=5000", "--jobs=2")
+    return folder, flags, ablate(folder, "recipe", *flags)
+
+
+def test_recipe_trains_each_network_once_and_scores_every_branch(recipe):
+    folder, _, written = recipe
+    ends = ["baseline", "baseline + random-offsets", "baseline + inference"]
+    ends += ["recipe without random-offsets", "recipe without inference", "recipe"]
+    views = ("anchor_free", "anchor_based", "both")
+    expected = [f"{label}: {view}" for label in ends for view in views]
+    assert [row["label"] for row in written["rows"]] == [
+        *expected,
+        "anchor_free alone",
+        "anchor_based alone",
+        "fuse",
+    ]
+    trained = sorted(path.parent.name for path in folder.glob("*/last.npz"))
+    assert trained == ["a2net_seed0", "anchor_based_seed0", "anchor_free_seed0", "baseline_seed0"]
+
+
+def test_recipe_rows_are_those_of_single_evaluations(recipe, tmp_path):
+    """The baseline's network with the recipe's suppression, and the other way round."""
+    folder, _, written = recipe
+    rows = {row["label"]: row for row in written["rows"]}
+    for label, network, flags in (
+        ("baseline", "baseline", ["--nms_tiou=0.2", "--max_detections=200"]),
+        ("baseline + inference", "baseline", ["--nms_tiou=0.9", "--max_detections=5000"]),
+        ("recipe without inference", "a2net", ["--nms_tiou=0.2", "--max_detections=200"]),
+        ("recipe", "a2net", []),
+    ):
+        run = shutil.copytree(folder / f"{network}_seed0", tmp_path / label)
+        with tiny.silence():
+            assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", *flags]) == 0
+        branches = json.loads((run / "metrics.json").read_text())["branches"]
+        for view, metrics in branches.items():
+            found = rows[f"{label}: {view}"]["seeds"]["0"]
+            np.testing.assert_allclose(found["mAP"], metrics["mAP"], atol=1e-9, err_msg=label)
+            assert found["per_class"] == metrics["per_class"]
+    kept = [rows[f"{label}: both"]["seeds"]["0"] for label in ("baseline", "baseline + inference")]
+    counts = [sum(entry["num_detections"] for entry in metrics["per_class"].values()) for metrics in kept]
+    assert counts[0] < counts[1]
+
+
+def test_training_time_is_the_sum_of_the_history(recipe):
+    folder, _, written = recipe
+    seconds = {}
+    for path in folder.glob("*/history.csv"):
+        with open(path, newline="") as file:
+            seconds[path.parent.name] = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    rows = {row["label"]: row["seeds"]["0"]["training_seconds"] for row in written["rows"]}
+    assert rows["recipe: both"] == rows["recipe without inference: both"] == pytest.approx(seconds["a2net_seed0"])
+    assert rows["fuse"] == pytest.approx(seconds["anchor_free_seed0"] + seconds["anchor_based_seed0"])
+    with open(folder / "ablation_recipe.csv", newline="") as file:
+        assert [float(line["training_seconds"]) for line in csv.DictReader(file)] == pytest.approx(list(rows.values()))
+
+
+def test_recipe_again_prints_a_table_per_branch_and_trains_nothing(recipe, capsys):
+    folder, flags, _ = recipe
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("last.npz")}
+    name = "--ablation=recipe inference"
+    assert main([*tiny.train_flags(folder, *flags)[1:], "--mode=ablate", name]) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("last.npz")} == before
+    printed = capsys.readouterr().out.splitlines()
+    assert sum(line.endswith("train min") for line in printed) == 3
+    assert sum(line.startswith("recipe without inference ") for line in printed) == 3
+    assert sum(line.startswith("recipe without random-offsets ") for line in printed) == 0
+    assert "inference: --nms_tiou=0.9 (0.2), --max_detections=5000 (200)" in printed
+    assert (folder / "ablation_recipe_inference.json").exists()
+
+
+def test_runs_of_more_epochs_do_not_pass_for_fewer(recipe, capsys):
+    folder, flags, _ = recipe
+    with tiny.silence():
+        assert main(tiny.train_flags(folder / "longer" / "a2net_seed0", "--epochs=2")) == 0
+    command = [*tiny.train_flags(folder / "longer", *flags)[1:], "--mode=ablate", "--ablation=lambda"]
+    line = tiny.refused(capsys, folder, *command, alone=False)
+    assert line.endswith("a2net_seed0 holds a run of 2 epochs, not 1: use another --workdir")
+
+
+def test_time_of_a_run_that_did_not_measure_it(recipe):
+    _, _, written = recipe
+    row = written["rows"][0]
+    unknown = {**row, "seeds": {"0": {**row["seeds"]["0"], "training_seconds": None}}}
+    table = ablation.format_ablation([{**row, "label": "a"}, {**unknown, "label": "b"}]).splitlines()
+    assert table[1].endswith("train min")
+    assert [line.split()[-1] for line in table[2:]] == [f"{row['seeds']['0']['training_seconds'] / 60:.1f}", "-"]
+
+
+def test_a_wrong_split_does_not_wait_until_all_is_trained(tmp_path, capsys):
+    flags = [*tiny.train_flags(tmp_path / "out")[1:], "--mode=ablate", "--ablation=lambda", "--eval_split=nothing"]
+    assert "split 'nothing' is not in" in tiny.refused(capsys, tmp_path, *flags, alone=False)
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path, capsys):

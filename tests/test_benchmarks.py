@@ -376,21 +376,6 @@ def test_recordings_of_a_person_follow_each_other():
     assert recipe.person(recording(b"tap7", 1, [])) == "tap7"
 
 
-def test_seconds_that_a_run_recorded(tmp_path):
-    from benchmarks import recipe
-
-    history = tmp_path / "history.csv"
-    assert recipe.recorded_seconds(history) is None
-    for text, expected in [
-        ("epoch,seconds\n1,2.5\n2,2\n", 4.5),
-        ("epoch,seconds\n1,\n2,2\n", None),  # began before there was such a column
-        ("epoch,loss\n1,3\n", None),
-        ("epoch,seconds\n", None),
-    ]:
-        history.write_text(text)
-        assert recipe.recorded_seconds(history) == expected
-
-
 def test_rows_of_the_recipe_by_hand():
     """Ratios are taken turn by turn: the second one met a busy machine."""
     from benchmarks import recipe

@@ -141,16 +141,6 @@ def test_table_of_folds():
     ]
 
 
-def test_seconds_of_training(tmp_path):
-    assert cross_validation.training_seconds(str(tmp_path)) is None
-    (tmp_path / "history.csv").write_text("epoch,loss\n1,3\n")
-    assert cross_validation.training_seconds(str(tmp_path)) is None
-    (tmp_path / "history.csv").write_text("epoch,loss,seconds\n1,3,2.5\n2,3,1.5\n")
-    assert cross_validation.training_seconds(str(tmp_path)) == 4.0
-    (tmp_path / "history.csv").write_text("epoch,loss,seconds\n1,3,\n2,3,1.5\n")  # begun before the column was there
-    assert cross_validation.training_seconds(str(tmp_path)) is None
-
-
 def found_by_hand(folder, branch):
     """Ground truth and detections of all folds, by the command for one run, put together here."""
     builder = records.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))

@@ -72,13 +72,28 @@ def test_colours_are_distinct_for_twenty_classes_and_then_repeat():
 
 def test_bars_are_as_long_as_their_mean(tmp_path):
     pytest.importorskip("matplotlib")
-    plots.plot_bars(tmp_path / "b.png", "rows", {"a": [0.2, 0.4], "b": [0.6]}, axis="average mAP (%)")
+    plots.plot_bars(tmp_path / "b.png", "rows", {"": {"a": [0.2, 0.4], "b": [0.6]}}, axis="average mAP (%)")
     assert size(tmp_path / "b.png")[0] == 800
     image = pixels(tmp_path / "b.png")
     blue = np.round(255 * (0.6 * np.array([31, 119, 180]) / 255 + 0.4))
     lengths = (np.abs(image - blue).max(axis=-1) <= 2).sum(axis=1)
     short, long = sorted({length for length in lengths if length > 50})[:: len(set(lengths[lengths > 50])) - 1 or 1][:2]
     assert long / short == pytest.approx(2, rel=0.05)
+
+
+def test_panels_of_bars_stand_side_by_side_and_share_rows(tmp_path):
+    """A panel may lack rows of another."""
+    pytest.importorskip("matplotlib")
+    rows = {f"row {i}": [0.3, 0.5] for i in range(30)}
+    plots.plot_bars(tmp_path / "b.png", "rows", {"left": rows, "right": {"row 7": [0.9]}}, axis="average mAP (%)")
+    image = pixels(tmp_path / "b.png")
+    assert size(tmp_path / "b.png") == (1150, 950)
+    blue = np.abs(image - np.round(255 * (0.6 * np.array([31, 119, 180]) / 255 + 0.4))).max(axis=-1) <= 2
+    half = image.shape[1] // 2
+    starts = [
+        int((np.diff(side.any(axis=1).astype(int)) == 1).sum()) for side in (blue[:, :half], blue[:, half + 100 :])
+    ]
+    assert starts == [30, 1]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (90, "1:30"), (3600, "1:00:00"), (7325, "2:02:05")])

@@ -172,3 +172,32 @@ def test_weights_for_other_classes(saved):
     run, _ = saved
     with pytest.raises(UserError, match=r"damaged, or of another architecture"):
         run_directory.load_network(run._replace(class_names=["jump", "run"]))
+
+
+# --- training time
+
+
+@pytest.mark.parametrize(
+    ("history", "seconds"),
+    [
+        ("epoch,loss,seconds\n1,9.5,2.25\n2,8.5,1.5\n", 3.75),
+        ("epoch,loss\n1,9.5\n", None),  # of an older version
+        ("epoch,loss,seconds\n1,9.5,\n2,8.5,1.5\n", None),  # ... that this one went on with
+        ("epoch,loss,seconds\n2,8.5,1.5\n", None),  # killed between saving and writing the row
+        ("epoch,seconds\n", None),
+    ],
+)
+def test_training_seconds(tmp_path, history, seconds):
+    (tmp_path / "history.csv").write_text(history)
+    assert run_directory.training_seconds(str(tmp_path)) == seconds
+
+
+def test_no_training_seconds_without_a_history(tmp_path):
+    assert run_directory.training_seconds(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("text", ["epoch,seconds\none,2.0\n", "seconds\n2.0\n", "epoch,seconds\n1,fast\n"])
+def test_damaged_history(tmp_path, text):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(UserError, match=r"history\.csv: damaged"):
+        run_directory.training_seconds(str(tmp_path))

@@ -67,6 +67,10 @@ def history(workdir):
         return list(csv.DictReader(file))
 
 
+def without_seconds(workdir):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history(workdir)]
+
+
 # --- exact resume
 
 
@@ -83,7 +87,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     for name in expected:  # Adam's moments and the averages too
         np.testing.assert_allclose(resumed[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
     assert [row["epoch"] for row in history(tmp_path / "stopped")] == ["1", "2", "3", "4"]
-    assert history(tmp_path / "stopped") == history(tmp_path / "whole")
+    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
 
 
 def test_killed_and_resumed_with_everything_random(tmp_path):
@@ -365,6 +369,19 @@ def test_history_has_a_row_per_epoch_and_no_empty_columns():
     for row in rows:
         assert np.isfinite([float(value) for value in row.values()]).all()
         assert 0 <= float(row["validation_mAP"]) <= 1
+
+
+def test_history_keeps_the_seconds_of_each_epoch_when_a_run_goes_on(run, capsys):
+    before = [row["seconds"] for row in history(run)]
+    capsys.readouterr()
+    assert main(tiny.train_flags(run, "--epochs=3", VALIDATION)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    after = [row["seconds"] for row in history(run)]
+    assert after[:2] == before
+    assert all(float(seconds) > 0 for seconds in after)
+    assert run_directory.training_seconds(str(run)) == pytest.approx(sum(map(float, after)))
+    assert f"  {float(after[2]):.1f} s" in next(line for line in printed if line.startswith("epoch 3/3"))
+    assert printed[-1] == f"trained 3 epochs in {sum(map(float, after)):.1f} s"
 
 
 def test_loss_is_the_weighted_sum_of_its_logged_parts():
