@@ -12,6 +12,7 @@ from a2net_tf import anchors as pyramid
 from a2net_tf import segments as geometry
 from a2net_tf import windows
 from a2net_tf.config import Config
+from a2net_tf.errors import UserError
 from a2net_tf.postprocess import (
     Candidates,
     Detections,
@@ -41,12 +42,13 @@ class Member(tf.Module):
         heads = [[False] * len(self._centers)] * config.anchor_free + [
             [True] * len(self._anchors)
         ] * config.anchor_based
-        self.is_anchor_based = np.concatenate(heads)  # bool[P]
+        self.is_anchor_based = np.repeat(np.concatenate(heads), config.classes_per_candidate)  # bool[P]
 
     def candidates(self, features: tf.Tensor) -> Candidates:
         """Candidates of windows f32[N, W, D] before suppression, in fractions of the window: [N, P, ...]."""
         each = [network(features, training=False) for network in self.networks]
         outputs = each[0] if len(each) == 1 else tf.nest.map_structure(lambda *same: tf.add_n(same) / len(same), *each)
+        classes = {"class_scores": self.config.class_scores, "num_best": self.config.classes_per_candidate}
         parts = []
         if self.config.anchor_free:
             parts.append(
@@ -55,6 +57,7 @@ class Member(tf.Module):
                     outputs["anchor_free_distances"],
                     centers=self._centers,
                     grid_units=self.config.inference_steps // pyramid.STEPS_PER_GRID_UNIT,
+                    **classes,
                 )
             )
         if self.config.anchor_based:
@@ -67,6 +70,7 @@ class Member(tf.Module):
                     ),
                     overlap_score=self.config.overlap_score,
                     max_background=self.config.max_background,
+                    **classes,
                 )
             )
         return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
@@ -85,6 +89,9 @@ class Localizer(tf.Module):
             networks' raw outputs, decoded with the first one's settings (late fusion, Table VII).
         also_reported: {class: a class that each of its detections also has}; a property of the dataset (on THUMOS14
             every CliffDiving is a Diving).
+
+    Raises:
+        UserError: ``config.classes_per_candidate`` of any network exceeds C.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class Localizer(tf.Module):
             self.members = [Member([each], settings) for each, settings in [(network, config), *others]]
         self._is_anchor_based = np.concatenate([member.is_anchor_based for member in self.members])
         self.class_names = tuple(class_names)
+        _check_number_of_classes([member.config.classes_per_candidate for member in self.members], self.class_names)
         self._also_reported = dict(also_reported)
         self.first_step_seconds = float(first_step_seconds)
         self.num_features = int(network.inputs[0].shape[-1])
@@ -201,8 +209,9 @@ class Localizer(tf.Module):
             features: f32[N, W, D].
 
         Returns:
-            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = L + A of each network, anchor-free
-            first. Scores carry no merge weight yet.
+            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = (L + A) k of each network with
+            k = ``classes_per_candidate``: anchor-free first, then by level, cell, ratio and rank of the class. Scores
+            carry no merge weight yet.
         """
         parts = [member.candidates(features) for member in self.members]
         return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
@@ -332,7 +341,7 @@ class Localizer(tf.Module):
         *,
         branch: str,
     ) -> Detections:
-        """Merges and suppresses the candidates of each sequence.
+        """Merges and suppresses the candidates of each sequence, and lets them vote on boundaries if that is set.
 
         Args:
             candidates: in steps, [B, N, ...], N a multiple of P.
@@ -353,6 +362,7 @@ class Localizer(tf.Module):
             max_detections=self.config.max_detections,
             min_score=self.config.min_score,
             soft_sigma=self.config.soft_nms_sigma,
+            voting_tiou=self.config.voting_tiou,
         )
         if max(self._also) >= 0:
             found = self._report_also(found)
@@ -371,6 +381,15 @@ class Localizer(tf.Module):
         class_ids = tf.gather(tf.concat([found.class_ids, tf.maximum(other, 0)], axis=1), order, batch_dims=1)
         class_ids = tf.where(scores > 0, class_ids, 0)
         return Detections(segments, scores, class_ids, tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1))
+
+
+def _check_number_of_classes(wanted: Sequence[int], class_names: Sequence[str]) -> None:
+    """Raises UserError if a network shall give more classes of a candidate than there are."""
+    if max(wanted) > len(class_names):
+        raise UserError(
+            f"--classes_per_candidate={max(wanted)}: the model knows {len(class_names)} classes; at most "
+            f"{len(class_names)}"
+        )
 
 
 def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> list[tf.Operation]:

@@ -1,7 +1,10 @@
 """From raw outputs to candidates, and from candidates to detections by non-maximum suppression, in the graph."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from a2net_tf import anchors as pyramid
@@ -12,10 +15,12 @@ _FIRST_ROUND = 16384  # candidates that are decided at first; fewer would only m
 _MOST_RANKS = 2**24  # that are different numbers in float32
 _ROUNDING = 1e-4  # of an overlap
 _BEYOND_ANY_STEP = 1e9
+_PAIRS_AT_ONCE = 2**20  # of a detection and a candidate that may vote for it: some tens of MB
+_LESS = 0.999  # of an overlap: beyond rounding
 
 
 class Candidates(NamedTuple):
-    """One per cell and one per anchor: the best class that is not background. A score of 0 marks an unusable one."""
+    """Of each cell and each anchor its k best classes, the best one first. A score of 0 marks an unusable one."""
 
     segments: tf.Tensor  # f32[..., N, 2], unit as the function says
     scores: tf.Tensor  # f32[..., N]
@@ -32,19 +37,27 @@ class Detections(NamedTuple):
 
 
 def anchor_free_candidates(
-    logits: tf.Tensor, distances: tf.Tensor, *, centers: tf.Tensor, grid_units: int
+    logits: tf.Tensor,
+    distances: tf.Tensor,
+    *,
+    centers: tf.Tensor,
+    grid_units: int,
+    class_scores: str = "softmax",
+    num_best: int = 1,
 ) -> Candidates:
-    """Candidates of the anchor-free head (inverse of Eq. 3), in fractions of the window.
+    """Candidates of the anchor-free head (inverse of Eq. 3), in fractions of the window: N = L k.
 
     Args:
-        logits: f32[B, L, C+1].
+        logits: f32[B, L, C+1], or f32[B, L, C] for ``sigmoid``.
         distances: f32[B, L, 2] in grid units.
         centers: f32[L] in grid units.
         grid_units: of one window.
+        class_scores: ``softmax`` over background and classes, or ``sigmoid`` of each class by itself.
+        num_best: k, classes of each cell that become candidates, at most C.
     """
     segments = pyramid.decode_distances(distances, centers) / float(grid_units)
-    action = tf.nn.softmax(logits)[..., 1:]
-    return _usable(segments, tf.reduce_max(action, axis=-1), _best_class(action))
+    scores, class_ids = _best_classes(_class_probabilities(logits, class_scores), num_best)
+    return _usable(segments, scores, class_ids, num_best)
 
 
 def anchor_based_candidates(
@@ -54,36 +67,58 @@ def anchor_based_candidates(
     *,
     overlap_score: str,
     max_background: float,
+    class_scores: str = "softmax",
+    num_best: int = 1,
 ) -> Candidates:
-    """Candidates of the anchor-based head: score = overlap x best class probability (Eq. 11).
+    """Candidates of the anchor-based head: score = overlap x class probability (Eq. 11); N = A k.
 
     Args:
-        logits: f32[B, A, C+1].
+        logits: f32[B, A, C+1], or f32[B, A, C] for ``sigmoid``.
         overlap: f32[B, A] as the network gives it.
         segments: f32[B, A, 2] decoded anchors, fractions of the window.
         overlap_score: ``raw``: clipped to [0, 1], as it was trained; ``sigmoid``: as the release does.
-        max_background: candidates with at least this background probability are dropped, unless it is 1.
+        max_background: candidates with at least this background probability are dropped, unless it is 1; without
+            meaning for ``class_scores=sigmoid``, which knows no background.
+        class_scores: ``softmax`` over background and classes, or ``sigmoid`` of each class by itself.
+        num_best: k, classes of each anchor that become candidates, at most C.
     """
-    probability = tf.nn.softmax(logits)
-    action = probability[..., 1:]
     overlap = tf.sigmoid(overlap) if overlap_score == "sigmoid" else tf.clip_by_value(overlap, 0.0, 1.0)
-    scores = overlap * tf.reduce_max(action, axis=-1)
-    if max_background < 1.0:
-        scores = tf.where(probability[..., 0] < max_background, scores, 0.0)
-    return _usable(segments, scores, _best_class(action))
+    if max_background < 1.0 and class_scores == "softmax":
+        overlap = tf.where(tf.nn.softmax(logits)[..., 0] < max_background, overlap, 0.0)
+    scores, class_ids = _best_classes(_class_probabilities(logits, class_scores), num_best)
+    overlap = overlap if num_best == 1 else tf.expand_dims(overlap, -1)
+    return _usable(segments, overlap * scores, class_ids, num_best)
 
 
-def _best_class(action: tf.Tensor) -> tf.Tensor:
-    return tf.argmax(action, axis=-1, output_type=tf.int32)
+def _class_probabilities(logits: tf.Tensor, class_scores: str) -> tf.Tensor:
+    """f32[B, N, C]: of the actions, without background."""
+    return tf.sigmoid(logits) if class_scores == "sigmoid" else tf.nn.softmax(logits)[..., 1:]
 
 
-def _usable(segments: tf.Tensor, scores: tf.Tensor, class_ids: tf.Tensor) -> Candidates:
-    """Marks candidates whose end is not after their start: they are never reported."""
+def _best_classes(action: tf.Tensor, num_best: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Highest probabilities and their classes: f32 and i32 [B, N], or [B, N, k] by descending probability."""
+    if num_best == 1:
+        return tf.reduce_max(action, axis=-1), tf.argmax(action, axis=-1, output_type=tf.int32)
+    return tf.math.top_k(action, k=num_best)
+
+
+def _usable(segments: tf.Tensor, scores: tf.Tensor, class_ids: tf.Tensor, num_best: int) -> Candidates:
+    """Gives each of k classes the segment; marks what ends before it starts or at once: it is never reported."""
+    if num_best > 1:
+        count = segments.shape[1]
+        segments = tf.gather(segments, np.repeat(np.arange(count), num_best), axis=1)
+        scores, class_ids = (tf.reshape(values, (-1, count * num_best)) for values in (scores, class_ids))
     return Candidates(segments, tf.where(segments[..., 1] > segments[..., 0], scores, 0.0), class_ids)
 
 
 def suppress(
-    candidates: Candidates, *, tiou: float, max_detections: int, min_score: float = 0.0, soft_sigma: float = 0.0
+    candidates: Candidates,
+    *,
+    tiou: float,
+    max_detections: int,
+    min_score: float = 0.0,
+    soft_sigma: float = 0.0,
+    voting_tiou: float = 0.0,
 ) -> Detections:
     """Class-wise non-maximum suppression of each sequence's candidates.
 
@@ -94,6 +129,7 @@ def suppress(
         min_score: only higher scores take part, so never a candidate of score 0.
         soft_sigma: if > 0, overlapping scores decay by exp(-tiou**2 / soft_sigma) instead (Soft-NMS, Bodla
             et al. 2017).
+        voting_tiou: if > 0, all candidates vote on the boundaries of what is kept: see ``vote``.
     """
     start, end = candidates.segments[..., 0], candidates.segments[..., 1]
     class_ids = tf.cast(candidates.class_ids, start.dtype)
@@ -113,25 +149,34 @@ def suppress(
             clip_boxes=False,
         )
     segments = tf.stack([boxes[..., 0], boxes[..., 2]], axis=-1)
-    return Detections(segments, scores, tf.cast(tf.round(boxes[..., 1]), tf.int32), valid)
+    found = Detections(segments, scores, tf.cast(tf.round(boxes[..., 1]), tf.int32), valid)
+    return vote(found, candidates, tiou=voting_tiou, min_score=min_score) if voting_tiou > 0 else found
 
 
 def suppress_sequences(
-    candidates: Candidates, *, tiou: float, max_detections: int, min_score: float = 0.0, soft_sigma: float = 0.0
+    candidates: Candidates,
+    *,
+    tiou: float,
+    max_detections: int,
+    min_score: float = 0.0,
+    soft_sigma: float = 0.0,
+    voting_tiou: float = 0.0,
 ) -> Detections:
-    """``suppress`` for whole sequences, which may have millions of candidates: the same result in less time.
+    """``suppress`` for whole sequences in steps, which may have millions of candidates: the same result in less time.
 
     The operator behind ``suppress`` takes candidates by score and compares each with all that it has kept. With a
     million that overlap, and ten thousand to keep, that takes many seconds.
     """
     settings = {"tiou": tiou, "max_detections": max_detections, "min_score": min_score}
     if soft_sigma > 0:
-        return suppress(candidates, **settings, soft_sigma=soft_sigma)
-    return tf.cond(
-        tf.shape(candidates.scores)[1] <= _FEW_COMPARISONS // max_detections,
-        lambda: suppress(candidates, **settings),
-        lambda: _suppress_in_rounds(candidates, **settings),
-    )
+        found = suppress(candidates, **settings, soft_sigma=soft_sigma)
+    else:
+        found = tf.cond(
+            tf.shape(candidates.scores)[1] <= _FEW_COMPARISONS // max_detections,
+            lambda: suppress(candidates, **settings),
+            lambda: _suppress_in_rounds(candidates, **settings),
+        )
+    return _vote_nearby(found, candidates, tiou=voting_tiou, min_score=min_score) if voting_tiou > 0 else found
 
 
 def _suppress_in_rounds(candidates: Candidates, *, tiou: float, max_detections: int, min_score: float) -> Detections:
@@ -218,9 +263,12 @@ def _surely_suppressed(candidates: Candidates, kept: Candidates, tiou: float) ->
 
 
 def _class_and_center(candidates: Candidates) -> tf.Tensor:
-    """f64[N]: sorts by class, and by centre within a class."""
-    center = tf.cast(tf.reduce_mean(candidates.segments, axis=-1), tf.float64)
-    return tf.cast(candidates.class_ids, tf.float64) * _BEYOND_ANY_STEP + center
+    return _place_in_class(candidates.class_ids, tf.reduce_mean(candidates.segments, axis=-1))
+
+
+def _place_in_class(class_ids: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """f64[N]: sorts by class, and by position within a class."""
+    return tf.cast(class_ids, tf.float64) * _BEYOND_ANY_STEP + tf.cast(positions, tf.float64)
 
 
 def _gather(candidates: Candidates, places: tf.Tensor) -> Candidates:
@@ -253,3 +301,95 @@ def _soft_suppress(boxes, scores, max_detections, min_score, sigma):
         tf.TensorSpec((), tf.int32),
     )
     return tf.map_fn(one, (boxes, scores), fn_output_signature=signature)
+
+
+def vote(found: Detections, candidates: Candidates, *, tiou: float, min_score: float = 0.0) -> Detections:
+    """Moves each detection's boundaries to the mean of those that vote for it, weighted by their scores.
+
+    The candidates of its class that overlap it enough vote, the one that it was made of among them. Scores and order
+    stay. Compares every detection with every candidate: for windows.
+
+    Args:
+        found: what suppression keeps of ``candidates``; padding stays 0.
+        candidates: [B, N, ...], before suppression, in the same unit.
+        tiou: > 0, overlap with the detection from which a candidate votes.
+        min_score: only higher scores vote, as in suppression.
+    """
+    rows = Candidates(*(tf.expand_dims(values, 2) for values in found[:3]))
+    columns = Candidates(*(tf.expand_dims(values, 1) for values in candidates))
+    weights = _votes(tiou, min_score, rows, columns)  # B, K, N
+    # How far each moves and not where it ends: far from 0, a sum of many positions would round away the difference.
+    moves = tf.expand_dims(weights, 3) * (columns.segments - rows.segments)
+    return _moved(found, tf.reduce_sum(moves, axis=2), tf.reduce_sum(weights, axis=2))
+
+
+def _votes(tiou: float, min_score: float, detections: Candidates, candidates: Candidates) -> tf.Tensor:
+    """f32[...]: the score of each candidate that may vote for its detection, else 0; both of shapes that broadcast."""
+    overlaps = geometry.tiou(detections.segments, candidates.segments) >= tiou
+    same_class = tf.equal(detections.class_ids, candidates.class_ids)
+    return tf.where(overlaps & same_class & (candidates.scores > min_score), candidates.scores, 0.0)
+
+
+def _moved(found: Detections, moves: tf.Tensor, weights: tf.Tensor) -> Detections:
+    """Detections moved by the sums f32[B, K, 2] over those of the weights f32[B, K]; padding has none."""
+    weights = tf.expand_dims(weights, 2)
+    return found._replace(segments=found.segments + moves / tf.where(weights > 0, weights, 1.0))
+
+
+def _vote_nearby(found: Detections, candidates: Candidates, *, tiou: float, min_score: float) -> Detections:
+    """``vote`` for whole sequences in steps, one after the other; looks only at candidates that begin near enough."""
+
+    def vote_one(inputs: tuple[Candidates, Candidates]) -> tuple[tf.Tensor, tf.Tensor]:
+        detections, others = inputs
+        others = _select(others, others.scores > min_score)
+        others = _gather(others, tf.argsort(_place_in_class(others.class_ids, others.segments[:, 0])))
+        first, counts = _near(detections, others, tiou)
+        return _sum_votes(detections, others, first, counts, votes=functools.partial(_votes, tiou, min_score))
+
+    kept = found.scores.shape[1]
+    signature = tf.TensorSpec((kept, 2), tf.float32), tf.TensorSpec((kept,), tf.float32)
+    sums = tf.map_fn(vote_one, (Candidates(*found[:3]), candidates), fn_output_signature=signature)
+    return _moved(found, *sums)
+
+
+def _near(detections: Candidates, others: Candidates, tiou: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which of ``others`` [N, ...], sorted by class and start, may overlap each detection [K, ...] by ``tiou``.
+
+    What overlaps a detection so much shares that part of it, and with it covers at most 1 / tiou of its length.
+
+    Returns:
+        i32[K] the first one, i32[K] how many follow from there; none for padding.
+    """
+    tiou *= _LESS  # what only rounding takes over the bound votes too
+    end = tf.cast(detections.segments[:, 1], tf.float64)
+    length = end - tf.cast(detections.segments[:, 0], tf.float64)
+    starts = _place_in_class(others.class_ids, others.segments[:, 0])
+    first = tf.searchsorted(starts, _place_in_class(detections.class_ids, end - length / tiou), side="left")
+    last = tf.searchsorted(starts, _place_in_class(detections.class_ids, end - length * tiou), side="right")
+    return first, tf.where(detections.scores > 0, last - first, 0)
+
+
+def _sum_votes(
+    detections: Candidates, others: Candidates, first: tf.Tensor, counts: tf.Tensor, *, votes: Callable
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The sums f32[K, 2] of weighted moves and f32[K] of weights, over the pairs that ``_near`` names.
+
+    Every pair has a number, those of the first detection come first. Each round takes as many as memory shall hold.
+    """
+    number = detections.scores.shape[0]
+    ends = tf.cumsum(tf.cast(counts, tf.int64))
+    begins = ends - tf.cast(counts, tf.int64)
+
+    def add(done: tf.Tensor, moves: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        pairs = tf.range(done, tf.minimum(done + _PAIRS_AT_ONCE, ends[-1]))
+        rows = tf.searchsorted(ends, pairs, side="right")
+        columns = tf.gather(first, rows) + tf.cast(pairs - tf.gather(begins, rows), tf.int32)
+        detection, other = _gather(detections, rows), _gather(others, columns)
+        weight = votes(detection, other)
+        move = weight[:, None] * (other.segments - detection.segments)
+        moves += tf.math.unsorted_segment_sum(move, rows, number)
+        return done + _PAIRS_AT_ONCE, moves, weights + tf.math.unsorted_segment_sum(weight, rows, number)
+
+    nothing = tf.constant(0, tf.int64), tf.zeros((number, 2)), tf.zeros((number,))
+    _, moves, weights = tf.while_loop(lambda done, *_: done < ends[-1], add, nothing, parallel_iterations=1)
+    return moves, weights

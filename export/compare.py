@@ -36,7 +36,7 @@ with quiet_native_logs():
     from a2net_tf.export import onnx, saved_model, tflite, tflite_run
     from a2net_tf.inference import Found
     from a2net_tf.localizer import Localizer
-    from a2net_tf.postprocess import Candidates, suppress
+    from a2net_tf.postprocess import Candidates, suppress_sequences
     from a2net_tf.run_directory import Run
 
 _SAVED_MODELS = ("SavedModel float32", "SavedModel bfloat16", "SavedModel constants")
@@ -289,12 +289,13 @@ def _merge_windows(run: Callable[[np.ndarray], Candidates], sequence: dict, mode
     segments, scores, class_ids = (np.concatenate(values) for values in zip(*parts, strict=True))
     steps = np.clip(segments * config.inference_steps + starts[:, None, None], 0, len(sequence["features"]))
     scores = np.where(steps[..., 1] > steps[..., 0], scores, 0)
-    found = suppress(
+    found = suppress_sequences(
         Candidates(*(tf.constant(a.reshape(1, -1, *a.shape[2:])) for a in (np.float32(steps), scores, class_ids))),
         tiou=config.nms_tiou,
         max_detections=config.max_detections,
         min_score=config.min_score,
         soft_sigma=config.soft_nms_sigma,
+        voting_tiou=config.voting_tiou,
     )
     number = int(found.num_detections[0])
     stride, first = float(sequence["feature_stride_seconds"]), float(sequence["first_step_seconds"])

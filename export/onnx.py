@@ -79,8 +79,48 @@ suppression (float[N,P,2] candidate_segments, float[N,P] candidate_scores, int32
     rows = Unsqueeze (order, axis2)
     ordered_segments = GatherND <batch_dims = 1> (clipped, rows)
     found_column = Unsqueeze (found_float, axis2)
-    segments = Mul (ordered_segments, found_column)
+    {segments} = Mul (ordered_segments, found_column)
+    {voting}
 }}
+"""
+
+# As ``postprocess.vote`` does it, on arrays [N, K, P, ...].
+_VOTING = """
+    voting_tiou = Constant <value_float = {voting_tiou}> ()
+    detections = Unsqueeze (kept_segments, axis2)
+    voters = Unsqueeze (clipped, axis1)
+    own_start, own_end = Split <axis = 3> (detections)
+    voter_start, voter_end = Split <axis = 3> (voters)
+    own_length = Sub (own_end, own_start)
+    voter_length = Sub (voter_end, voter_start)
+    later_start = Max (own_start, voter_start)
+    earlier_end = Min (own_end, voter_end)
+    shared_or_gap = Sub (earlier_end, later_start)
+    shared = Max (shared_or_gap, zero)
+    lengths = Add (own_length, voter_length)
+    covered = Sub (lengths, shared)
+    overlap = Div (shared, covered)
+    overlaps = GreaterOrEqual (overlap, voting_tiou)
+    own_class = Unsqueeze (class_ids, axis2)
+    voter_class = Unsqueeze (candidate_class_ids, axis1)
+    same_class = Equal (own_class, voter_class)
+    strong = Greater (usable_scores, min_score)
+    strong_row = Unsqueeze (strong, axis1)
+    may_vote = And (same_class, strong_row)
+    axis3 = Constant <value_ints = [3]> ()
+    may_vote_column = Unsqueeze (may_vote, axis3)
+    votes = And (may_vote_column, overlaps)
+    score_row = Unsqueeze (usable_scores, axis1)
+    score_column = Unsqueeze (score_row, axis3)
+    weights = Where (votes, score_column, zero)
+    moves = Sub (voters, detections)
+    weighted_moves = Mul (weights, moves)
+    sum_of_moves = ReduceSum <keepdims = 0> (weighted_moves, axis2)
+    sum_of_weights = ReduceSum <keepdims = 0> (weights, axis2)
+    any_vote = Greater (sum_of_weights, zero)
+    divisor = Where (any_vote, sum_of_weights, one)
+    mean_moves = Div (sum_of_moves, divisor)
+    segments = Add (kept_segments, mean_moves)
 """
 
 
@@ -203,7 +243,10 @@ def _put_kernels(model: onnx.ModelProto, kernels: dict[str, np.ndarray]) -> None
 def suppression(config: Config, num_candidates: int) -> onnx.GraphProto:
     """The graph from candidates of N windows, P = ``num_candidates`` each, to detections."""
     best = min(config.max_detections, num_candidates)
+    voting = _VOTING.format(voting_tiou=float(config.voting_tiou)) if config.voting_tiou > 0 else ""
     text = _SUPPRESSION.format(
+        segments="kept_segments" if voting else "segments",
+        voting=voting,
         max_detections=config.max_detections,
         best=best,
         missing=config.max_detections - best,
@@ -273,4 +316,5 @@ def _suppressed(found: dict[str, np.ndarray], config: Config) -> Detections:
         tiou=config.nms_tiou,
         max_detections=config.max_detections,
         min_score=config.min_score,
+        voting_tiou=config.voting_tiou,
     )

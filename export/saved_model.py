@@ -100,6 +100,7 @@ def window_detections(localizer: Localizer, features: tf.Tensor) -> dict[str, tf
         max_detections=config.max_detections,
         min_score=config.min_score,
         soft_sigma=config.soft_nms_sigma,
+        voting_tiou=config.voting_tiou,
     )
     return localizer.named(kept)
 

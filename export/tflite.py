@@ -25,7 +25,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.export import tflite_run
 from a2net_tf.localizer import Localizer
 from a2net_tf.model import plain_copy
-from a2net_tf.postprocess import Candidates
+from a2net_tf.postprocess import Candidates, Detections, vote
 from a2net_tf.run_directory import Run
 
 # name: bytes per weight
@@ -209,7 +209,7 @@ def _equalize_anchors(network: keras.Model, config: Config, windows: np.ndarray)
         windows: f32[N, W, D] on which the largest predictions are looked up.
 
     Returns:
-        what to multiply each level's predictions with, f32[anchors of the level, C+1 + 3].
+        what to multiply each level's predictions with, f32[anchors of the level, logits + 3].
     """
     largest = _largest_anchor_outputs(network, windows)  # A, values
     num_ratios, scales, row = len(config.anchor_ratios), [], 0
@@ -223,7 +223,7 @@ def _equalize_anchors(network: keras.Model, config: Config, windows: np.ndarray)
 
 
 def _largest_anchor_outputs(network: keras.Model, windows: np.ndarray) -> np.ndarray:
-    """f32[A, C+1 + 3]: largest magnitude of each logit, the overlap and both offsets, over the windows."""
+    """f32[A, logits + 3]: largest magnitude of each logit, the overlap and both offsets, over the windows."""
     found = network.predict(windows, batch_size=32, verbose=0)
     parts = [found["anchor_logits"], found["anchor_overlap"][..., None], found["anchor_offsets"]]
     return np.abs(np.concatenate(parts, axis=-1)).max(axis=0)
@@ -232,10 +232,10 @@ def _largest_anchor_outputs(network: keras.Model, windows: np.ndarray) -> np.nda
 def _detect(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
     """One window f32[1, W, D] -> the outputs that ``tflite_run.Model.window`` describes."""
     found = localizer.window_candidates(features)
-    inside = tf.clip_by_value(found.segments, 0.0, 1.0)
-    scores = _candidate_scores(localizer, found._replace(segments=inside))
+    inside = found._replace(segments=tf.clip_by_value(found.segments, 0.0, 1.0))
+    inside = inside._replace(scores=_candidate_scores(localizer, inside))
     return {
-        **_suppress(inside[0], scores[0], found.class_ids[0], localizer.config),
+        **_suppress(inside, localizer.config),
         "candidate_segments": found.segments[0],
         "candidate_scores": _candidate_scores(localizer, found)[0],
         "candidate_class_ids": found.class_ids[0],
@@ -249,8 +249,9 @@ def _candidate_scores(localizer: Localizer, found: Candidates) -> tf.Tensor:
     return localizer.merged_scores(found.scores, found.segments, branch=branch, anchor_based_lambda=weight)
 
 
-def _suppress(segments: tf.Tensor, scores: tf.Tensor, class_ids: tf.Tensor, config: Config) -> dict[str, tf.Tensor]:
-    """``postprocess.suppress`` of one window with an operator that TFLite has: [P, 2], [P], [P] -> padded to K."""
+def _suppress(candidates: Candidates, config: Config) -> dict[str, tf.Tensor]:
+    """``postprocess.suppress`` of one window with an operator that TFLite has: [1, P, ...] -> padded to K."""
+    segments, scores, class_ids = (values[0] for values in candidates)
     start, end = segments[:, 0], segments[:, 1]
     lowest = tf.cast(class_ids, tf.float32)
     soft = config.soft_nms_sigma > 0
@@ -264,12 +265,17 @@ def _suppress(segments: tf.Tensor, scores: tf.Tensor, class_ids: tf.Tensor, conf
         pad_to_max_output_size=True,
     )
     there = tf.range(config.max_detections) < valid
-    return {
-        "segments": tf.where(there[:, None], tf.gather(segments, selected), 0.0),
-        "scores": tf.where(there, kept_scores, 0.0),
-        "class_ids": tf.where(there, tf.gather(class_ids, selected), 0),
-        "num_detections": valid,
-    }
+    found = Detections(
+        tf.where(there[:, None], tf.gather(segments, selected), 0.0),
+        tf.where(there, kept_scores, 0.0),
+        tf.where(there, tf.gather(class_ids, selected), 0),
+        valid,
+    )
+    if config.voting_tiou > 0:
+        batch = Detections(*(tf.expand_dims(values, 0) for values in found))
+        batch = vote(batch, candidates, tiou=config.voting_tiou, min_score=config.min_score)
+        found = found._replace(segments=batch.segments[0])
+    return found._asdict()
 
 
 def _convert(
@@ -404,6 +410,7 @@ def _describe(localizer: Localizer, run: Run, quantization: str) -> dict:
         "first_step_seconds": localizer.first_step_seconds,
         "nms_tiou": config.nms_tiou,
         "soft_nms_sigma": config.soft_nms_sigma,
+        "voting_tiou": config.voting_tiou,
         "max_detections": config.max_detections,
         "min_score": config.min_score,
         "also_reported": dict(run.also_reported),

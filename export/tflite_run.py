@@ -73,7 +73,7 @@ class Model:
         segments, scores, class_ids = self._candidates(features)
         segments = np.clip(segments, np.float32(0), np.float32(len(features)))
         scores = np.where(segments[:, 1] > segments[:, 0], scores, np.float32(0))
-        kept, scores = suppress(
+        kept, kept_scores = suppress(
             segments,
             scores,
             class_ids,
@@ -82,8 +82,11 @@ class Model:
             min_score=about["min_score"],
             soft_sigma=about["soft_nms_sigma"],
         )
-        rows, scores, class_ids = report_also(scores, class_ids[kept], about)
-        seconds = np.float32(about["first_step_seconds"]) + segments[kept][rows] * np.float32(seconds_per_step)
+        found, voting_tiou = segments[kept], about.get("voting_tiou", 0)  # older files do not say
+        if voting_tiou > 0:
+            found = vote(kept, segments, scores, class_ids, tiou=voting_tiou, min_score=about["min_score"])
+        rows, scores, class_ids = report_also(kept_scores, class_ids[kept], about)
+        seconds = np.float32(about["first_step_seconds"]) + found[rows] * np.float32(seconds_per_step)
         labels = [about["class_names"][i] for i in class_ids]
         return {"segments": seconds, "scores": scores, "class_ids": class_ids, "labels": labels}
 
@@ -195,6 +198,39 @@ def suppress(
                 break
     order = np.argsort(-np.asarray(kept_scores, np.float32), kind="stable")[:max_detections]
     return np.asarray(kept, np.int64)[order], np.asarray(kept_scores, np.float32)[order]
+
+
+def vote(
+    kept: np.ndarray,
+    segments: np.ndarray,
+    scores: np.ndarray,
+    class_ids: np.ndarray,
+    *,
+    tiou: float,
+    min_score: float,
+) -> np.ndarray:
+    """Mean boundaries of all candidates of its class that overlap a kept one enough, weighted by their scores.
+
+    Args:
+        kept: i64[n] of ``suppress``.
+        segments: f32[N, 2].
+        scores: f32[N], before any decay.
+        class_ids: i32[N].
+        tiou: > 0, overlap with the kept one from which a candidate votes.
+        min_score: only higher scores vote.
+
+    Returns:
+        f32[n, 2].
+    """
+    found = segments[kept]
+    for class_id in np.unique(class_ids[kept]):
+        voters = np.flatnonzero((class_ids == class_id) & (scores > min_score))
+        own, weights = segments[voters], scores[voters]
+        for row in np.flatnonzero(class_ids[kept] == class_id):
+            near = _tiou(found[row], own) >= np.float32(tiou)
+            weight = weights[near, None] / weights[near].sum()
+            found[row] += (weight * (own[near] - found[row])).sum(axis=0)
+    return found
 
 
 def _tiou(one: np.ndarray, many: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from a2net_tf.postprocess import (
     anchor_free_candidates,
     suppress,
     suppress_sequences,
+    vote,
 )
 
 CENTERS = np.float32([2, 4])
@@ -85,6 +86,78 @@ def test_candidates_of_no_window(same_in_graph):
     )
     assert free.segments.shape == (0, 2, 2)
     assert free.scores.shape == free.class_ids.shape == (0, 2)
+
+
+# --- independent classes, and several of a candidate
+
+
+def test_sigmoid_scores_by_hand(same_in_graph):
+    logits = np.float32([[[0, 2, -1], [-3, -2, -4]]])  # one per class and none for background
+    found = same_in_graph(
+        lambda x, d: anchor_free_candidates(x, d, centers=CENTERS, grid_units=8, class_scores="sigmoid"),
+        logits,
+        np.ones((1, 2, 2), np.float32),
+    )
+    np.testing.assert_allclose(found.scores, [[1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))]], rtol=1e-6)
+    np.testing.assert_array_equal(found.class_ids, [[1, 1]])
+
+
+@pytest.mark.parametrize("max_background", [1.0, 0.5, 0.0])
+def test_sigmoid_scores_of_anchors_know_no_background(max_background, same_in_graph):
+    settings = {"overlap_score": "raw", "max_background": max_background, "class_scores": "sigmoid"}
+    arguments = np.float32([[[5, 0, -1]]]), np.float32([[0.5]]), np.float32([[[0.1, 0.4]]])
+    found = same_in_graph(lambda *values: anchor_based_candidates(*values, **settings), *arguments)
+    np.testing.assert_allclose(found.scores, [[0.5 / (1 + math.exp(-5))]], rtol=1e-6)
+    np.testing.assert_array_equal(found.class_ids, [[0]])
+
+
+def test_several_classes_by_hand(same_in_graph):
+    """By cell, then by rank of the class; all with the cell's segment."""
+    logits = logits_of([[[0.1, 0.2, 0.5, 0.2], [0.05, 0.6, 0.15, 0.2]]])
+    distances = np.float32([[[1, 2], [0, 4]]])
+    found = same_in_graph(
+        lambda x, d: anchor_free_candidates(x, d, centers=CENTERS, grid_units=8, num_best=2), logits, distances
+    )
+    np.testing.assert_allclose(found.scores, [[0.5, 0.2, 0.6, 0.2]], rtol=1e-5)
+    np.testing.assert_array_equal(found.class_ids, [[1, 0, 0, 2]])
+    np.testing.assert_allclose(found.segments, [[[1 / 8, 4 / 8]] * 2 + [[4 / 8, 1]] * 2])
+
+
+def test_several_classes_of_anchors_by_hand():
+    settings = {"overlap_score": "raw", "max_background": 0.9, "num_best": 2}
+    logits = logits_of([[[0.2, 0.3, 0.5], [0.92, 0.05, 0.03], [0.2, 0.3, 0.5]]])
+    segments = np.float32([[[0.1, 0.4], [0.2, 0.3], [0.3, 0.3]]])
+    found = anchor_based_candidates(logits, np.float32([[0.5, 1, 1]]), segments, **settings)
+    np.testing.assert_allclose(found.scores, [[0.25, 0.15, 0, 0, 0, 0]], rtol=1e-5)  # background; empty
+    np.testing.assert_array_equal(found.class_ids, [[1, 0, 0, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("class_scores", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("num_best", [2, 5])
+def test_the_first_of_several_classes_is_the_best(class_scores, num_best):
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(3, 7, 5 + (class_scores == "softmax"))).astype(np.float32)
+    overlap = random.uniform(size=(3, 7)).astype(np.float32)
+    segments = np.sort(random.uniform(size=(3, 7, 2)), axis=-1).astype(np.float32)
+    settings = {"overlap_score": "raw", "max_background": 0.3, "class_scores": class_scores}
+    one = anchor_based_candidates(logits, overlap, segments, **settings)
+    several = anchor_based_candidates(logits, overlap, segments, **settings, num_best=num_best)
+    for best, values in zip(one, several, strict=True):
+        by_rank = tf.reshape(values, (3, 7, num_best, *values.shape[2:]))
+        np.testing.assert_array_equal(by_rank[:, :, 0], best)
+    assert (np.diff(tf.reshape(several.scores, (3, 7, num_best))) <= 0).all()
+    classes = np.sort(tf.reshape(several.class_ids, (3, 7, num_best)))
+    assert (np.diff(classes) > 0).all()  # each class once
+
+
+def test_several_classes_of_no_window(same_in_graph):
+    found = same_in_graph(
+        lambda x, d: anchor_free_candidates(x, d, centers=CENTERS, grid_units=8, num_best=2),
+        np.zeros((0, 2, 3), np.float32),
+        np.zeros((0, 2, 2), np.float32),
+    )
+    assert found.segments.shape == (0, 4, 2)
+    assert found.scores.shape == found.class_ids.shape == (0, 4)
 
 
 # --- suppression by hand
@@ -270,6 +343,118 @@ def test_decoded_anchors_are_never_reversed():
     assert (segments[..., 1] > segments[..., 0]).all()
 
 
+# --- voting on boundaries
+
+
+def test_votes_by_hand():
+    """The mean of [0, 10] and [2, 10], three to one; [5, 10] overlaps by 0.5 only, the last is of another class."""
+    rows = kept([[0, 10], [2, 10], [5, 10], [1, 10]], [0.6, 0.2, 0.5, 0.4], [1, 1, 1, 0], voting_tiou=0.6)
+    assert rows == [(0.5, 10, 0.6, 1), (1, 10, 0.4, 0)]
+    rows = kept([[0, 10], [2, 10], [5, 10], [1, 10]], [0.6, 0.2, 0.5, 0.4], [1, 1, 1, 0], voting_tiou=0.5)
+    assert rows == [(round((0.4 + 2.5) / 1.3, 5), 10, 0.6, 1), (1, 10, 0.4, 0)]  # an overlap at the bound votes
+
+
+def test_who_does_not_take_part_does_not_vote():
+    segments = [[0, 10], [2, 10], [4, 10], [10, 0]]
+    assert kept(segments, [0.6, 0.2, 0.0, 0.0], [1, 1, 1, 1], voting_tiou=0.1, min_score=0.2) == [(0, 10, 0.6, 1)]
+    assert kept(segments, [0.6, 0.2, 0.0, 0.0], [1, 1, 1, 1], voting_tiou=0.1) == [(0.5, 10, 0.6, 1)]
+
+
+def test_votes_have_their_weight_before_it_decays():
+    rows = kept([[0, 10], [2, 10]], [0.6, 0.2], [1, 1], voting_tiou=0.5, soft_sigma=0.5)
+    assert [row[:2] for row in rows] == [(0.5, 10)] * 2
+    assert rows[1][2] == pytest.approx(0.2 * math.exp(-(0.8**2) / 0.5), abs=1e-5)
+
+
+def slow_votes(found, candidates, *, tiou, min_score):
+    """Segments f64[B, K, 2], one detection at a time."""
+    moved = found.segments.numpy().astype(np.float64)
+    for b, count in enumerate(found.num_detections):
+        segments, scores, class_ids = (values[b].numpy().astype(np.float64) for values in candidates)
+        for i in range(count):
+            start, end = moved[b, i]
+            both = np.minimum(segments[:, 1], end) - np.maximum(segments[:, 0], start)
+            either = np.maximum(segments[:, 1], end) - np.minimum(segments[:, 0], start)
+            own = class_ids == found.class_ids[b, i].numpy()
+            weights = scores * (own & (scores > min_score) & (np.maximum(both, 0) >= tiou * either))
+            moved[b, i] = (weights[:, None] * segments).sum(axis=0) / weights.sum()
+    return moved
+
+
+@pytest.fixture(params=[suppress, suppress_sequences])
+def suppression(request, monkeypatch):
+    """Either form; the one for sequences looks at few pairs at a time."""
+    monkeypatch.setattr(postprocess, "_PAIRS_AT_ONCE", 37)
+    return request.param
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("soft_sigma", SOFT)
+@pytest.mark.parametrize(("voting_tiou", "min_score"), [(0.5, 0.0), (0.05, 0.3), (0.9, 0.0), (1.0, 0.0)])
+def test_votes_equal_a_slow_restatement(seed, soft_sigma, voting_tiou, min_score, suppression):
+    candidates = random_candidates(seed, num_candidates=300)
+    settings = {"tiou": 0.3, "max_detections": 40, "min_score": min_score, "soft_sigma": soft_sigma}
+    before = suppress(candidates, **settings)
+    found = suppression(candidates, **settings, voting_tiou=voting_tiou)
+    expected = slow_votes(before, candidates, tiou=voting_tiou, min_score=min_score)
+    np.testing.assert_allclose(found.segments, expected, rtol=1e-5, atol=1e-5)
+    for name in ("scores", "class_ids", "num_detections"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(before, name))
+    changed = np.abs(expected - before.segments).max(axis=-1) > 1e-3
+    assert changed.any() == (voting_tiou < 1)
+
+
+def test_votes_in_a_graph(suppression, same_in_graph):
+    """Padding stays 0, and a sequence without any candidate stays empty."""
+    candidates = random_candidates(7)
+    candidates = candidates._replace(scores=candidates.scores * tf.constant([[1.0], [0.0], [1.0]]))
+    settings = {"tiou": 0.2, "max_detections": 100, "voting_tiou": 0.4}
+    found = same_in_graph(lambda *values: suppression(Candidates(*values), **settings), *candidates)
+    assert found.segments.shape == (3, 100, 2)
+    assert found.num_detections[1] == 0 < found.num_detections[0] < 100
+    for b, count in enumerate(found.num_detections):
+        assert not found.segments[b, count:].any()
+        assert (found.segments[b, :count, 1] > found.segments[b, :count, 0]).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 9), (0, 9), (1, 0)])
+def test_votes_of_unusable_candidates(shape, suppression, same_in_graph):
+    nothing = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    settings = {"tiou": 0.2, "max_detections": 4, "voting_tiou": 0.5}
+    found = same_in_graph(lambda *values: suppression(Candidates(*values), **settings), *nothing)
+    assert found.segments.shape == (shape[0], 4, 2)
+    assert not any(values.any() for values in found)
+
+
+def test_votes_hours_into_a_recording(suppression):
+    """A sum of positions in float32 would be off by many steps, and one candidate alone must stay where it is."""
+    first = 2.0**20
+    start = first + np.arange(0, 64, 0.5)
+    segments = np.stack([start, start + 200], axis=-1)[None].astype(np.float32)
+    scores, class_ids = np.full((1, 128), 0.3, np.float32), np.zeros((1, 128), np.int32)
+    scores[0, 64] = 0.9
+    candidates = Candidates(*map(tf.constant, (segments, scores, class_ids)))
+    found = suppression(candidates, tiou=0.1, max_detections=3, voting_tiou=0.5)
+    expected = (start * scores[0]).sum() / scores.sum(dtype=np.float64)
+    np.testing.assert_allclose(found.segments[0, 0], [expected, expected + 200], atol=0.13)  # two neighbours in float32
+    alone = Candidates(*(values[:, 64:65] for values in candidates))
+    found = suppression(alone, tiou=0.1, max_detections=3, voting_tiou=0.5)
+    np.testing.assert_array_equal(found.segments[0, 0], segments[0, 64])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_votes_of_any_kind_of_sequence(seed):
+    """Long and short actions, ties, zeros, bounds met exactly: both forms see the same pairs."""
+    random = np.random.default_rng(seed)
+    segments = np.sort(random.integers(0, 30, (1, 150, 2)), axis=-1).astype(np.float32)
+    scores = np.where(segments[..., 1] > segments[..., 0], random.integers(0, 9, (1, 150)) / 8, 0).astype(np.float32)
+    candidates = Candidates(*map(tf.constant, (segments, scores, random.integers(0, 3, (1, 150)).astype(np.int32))))
+    before = suppress(candidates, tiou=0.5, max_detections=50)
+    for tiou in (0.25, 0.5, 0.75):
+        near, every = (f(before, candidates, tiou=tiou, min_score=0.0) for f in (postprocess._vote_nearby, vote))
+        np.testing.assert_allclose(near.segments, every.segments, atol=1e-5)
+
+
 # --- suppression of many candidates
 
 
@@ -354,14 +539,15 @@ def test_soft_suppression_has_no_rounds(in_rounds):
         np.testing.assert_array_equal(a, b)
 
 
-def test_rounds_in_a_saved_model(in_rounds, tmp_path):
-    module = tf.Module()
+@pytest.mark.parametrize("voting_tiou", [0.0, 0.5])
+def test_rounds_in_a_saved_model(voting_tiou, in_rounds, tmp_path):
+    module, settings = tf.Module(), {"tiou": 0.2, "max_detections": 30, "voting_tiou": voting_tiou}
     module.run = tf.function(
-        lambda *values: suppress_sequences(Candidates(*values), tiou=0.2, max_detections=30)._asdict(),
+        lambda *values: suppress_sequences(Candidates(*values), **settings)._asdict(),
         input_signature=[tf.TensorSpec((None, None, *rest), dtype) for dtype, rest in ARRAYS],
     )
     candidates = random_candidates(4)
     tf.saved_model.save(module, str(tmp_path))
     found = tf.saved_model.load(str(tmp_path)).run(*candidates)
-    for name, values in suppress(candidates, tiou=0.2, max_detections=30)._asdict().items():
-        np.testing.assert_array_equal(found[name], values)
+    for name, values in suppress(candidates, **settings)._asdict().items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6 if voting_tiou else 0)
