@@ -272,10 +272,12 @@ class Config:
         ("raw", "sigmoid"),
     )
     max_background: float = _setting(
-        0.98, "Anchor-based candidates with this background probability or more are dropped; 1: none.", "localization"
+        0.98,
+        "Anchor-based candidates with this background probability or more are dropped; 1: none. For softmax only.",
+        "localization",
     )
     classes_per_candidate: int = _setting(
-        1, "Best classes of each cell and anchor that become candidates.", "localization"
+        1, "Best classes of each cell and anchor that become candidates; at most as many as there are.", "localization"
     )
     min_score: float = _setting(0.0, "Candidates need a higher score.", "localization")
     nms_tiou: float = _setting(

@@ -120,7 +120,15 @@ class A2Net(torch.nn.Module):
 
 
 def _check_supported(config: Config) -> None:
-    for name, value in (("overlap_loss", "smooth_l1"), ("anchor_regression", "boundaries"), ("soft_nms_sigma", 0.0)):
+    only = {
+        "overlap_loss": "smooth_l1",
+        "anchor_regression": "boundaries",
+        "soft_nms_sigma": 0.0,
+        "class_scores": "softmax",
+        "classes_per_candidate": 1,
+        "voting_tiou": 0.0,
+    }
+    for name, value in only.items():
         if getattr(config, name) != value:
             raise UserError(f"--{name}={getattr(config, name)}: the PyTorch network of the benchmarks has {value} only")
 

@@ -61,6 +61,15 @@ def softmax(x):
     return exponent / exponent.sum(axis=-1, keepdims=True)
 
 
+def slow_best_classes(logits, config):
+    """(probability, class) of the best classes, and the probability of background."""
+    probability = 1 / (1 + np.exp(-logits)) if config.class_scores == "sigmoid" else softmax(logits)
+    background = 0 if config.class_scores == "sigmoid" else probability[0]
+    action = probability if config.class_scores == "sigmoid" else probability[1:]
+    order = np.argsort(-action, kind="stable")[: config.classes_per_candidate]
+    return [(action[name], name) for name in order], background
+
+
 def slow_window_candidates(outputs, config, branch):
     """(score, start, end, class) of each candidate of one window, in fractions of the window."""
     rows, num_units = [], config.inference_steps // 2
@@ -76,22 +85,22 @@ def slow_window_candidates(outputs, config, branch):
         for j in range(num_units // stride):
             center = stride // 2 + j * stride
             if config.anchor_free:
-                action = softmax(outputs["anchor_free_logits"][cell])[1:]
+                best, _ = slow_best_classes(outputs["anchor_free_logits"][cell], config)
                 to_start, to_end = outputs["anchor_free_distances"][cell]
                 segment = (center - to_start) / num_units, (center + to_end) / num_units
-                rows.append((action.max() * merge[branch][0], *segment, action.argmax()))
+                rows += [(action * merge[branch][0], *segment, name) for action, name in best]
             for r, ratio in enumerate(config.anchor_ratios) if config.anchor_based else ():
                 anchor = cell * len(config.anchor_ratios) + r
-                probability = softmax(outputs["anchor_logits"][anchor])
+                best, background = slow_best_classes(outputs["anchor_logits"][anchor], config)
                 delta_center, delta_width = outputs["anchor_offsets"][anchor]
                 width = ratio * stride / num_units
                 middle = (j + 0.5) * stride / num_units + config.center_scale * width * delta_center
                 width *= np.exp(config.width_scale * delta_width)
                 overlap = outputs["anchor_overlap"][anchor]
                 overlap = 1 / (1 + np.exp(-overlap)) if config.overlap_score == "sigmoid" else min(max(overlap, 0), 1)
-                kept = probability[0] < config.max_background or config.max_background == 1
-                score = overlap * probability[1:].max() * merge[branch][1] * kept
-                rows.append((score, middle - width / 2, middle + width / 2, probability[1:].argmax()))
+                kept = background < config.max_background or config.max_background == 1
+                segment = middle - width / 2, middle + width / 2
+                rows += [(overlap * action * merge[branch][1] * kept, *segment, name) for action, name in best]
             cell += 1
     return rows
 
@@ -116,15 +125,26 @@ def slow_detections(localizer, features, *, seconds_per_step=1.0, branch=None):
 def slow_suppress(candidates, config, seconds_per_step, first_step_seconds):
     kept = []
     for score, low, high, name in sorted(candidates, reverse=True):
-        for _, other_low, other_high, other_name in kept:
-            both = min(high, other_high) - max(low, other_low)
-            if name == other_name and both / (high - low + other_high - other_low - both) > config.nms_tiou:
+        for other in kept:
+            if name == other[3] and slow_tiou((low, high), other[1:3]) > config.nms_tiou:
                 break
         else:
             kept.append((score, low, high, name))
         if len(kept) == config.max_detections:
             break
+    if config.voting_tiou > 0:
+        kept = [(row[0], *slow_vote(row, candidates, config.voting_tiou), row[3]) for row in kept]
     return [(s, *(first_step_seconds + t * seconds_per_step for t in (low, high)), n) for s, low, high, n in kept]
+
+
+def slow_tiou(one, other):
+    both = max(0, min(one[1], other[1]) - max(one[0], other[0]))
+    return both / (one[1] - one[0] + other[1] - other[0] - both)
+
+
+def slow_vote(kept, candidates, tiou):
+    voters = [c for c in candidates if c[3] == kept[3] and slow_tiou(kept[1:3], c[1:3]) >= tiou]
+    return np.average([c[1:3] for c in voters], axis=0, weights=[c[0] for c in voters])
 
 
 def as_rows(found):
@@ -155,6 +175,12 @@ def test_equals_a_slow_loop(num_steps, localizer):
         {"anchor_based": False},
         {"min_score": 0.4, "max_detections": 200, "nms_tiou": 0.5},
         {"window_steps": 32, "num_levels": 3, "inference_overlap": 0.1, "first_step_seconds": -2.5},
+        {"classes_per_candidate": 2, "anchor_based_lambda": 0.3},
+        {"classes_per_candidate": 3, "anchor_free": False, "max_background": 0.3},
+        {"voting_tiou": 0.5, "anchor_based_lambda": 0.3, "first_step_seconds": -2.5},
+        {"voting_tiou": 0.2, "min_score": 0.3, "nms_tiou": 0.5, "anchor_based": False},
+        {"class_scores": "sigmoid", "max_background": 0.3},
+        {"class_scores": "sigmoid", "classes_per_candidate": 2, "voting_tiou": 0.4, "overlap_score": "sigmoid"},
     ],
 )
 def test_settings_equal_a_slow_loop(changes, make_localizer):
@@ -181,7 +207,8 @@ def test_each_branch_equals_a_slow_loop(branch, localizer):
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
 @pytest.mark.parametrize("num_steps", [40, 256, 300])
 def test_longer_windows_equal_a_slow_loop(num_steps, overlap, make_localizer):
-    localizer = make_localizer(window_steps=64, inference_window_steps=128, inference_overlap=overlap)
+    changes = {"classes_per_candidate": 2, "voting_tiou": 0.5} if overlap == 0.75 else {}
+    localizer = make_localizer(window_steps=64, inference_window_steps=128, inference_overlap=overlap, **changes)
     features = random_features(num_steps)
     expected = slow_detections(localizer, features)
     assert len(expected) > 3
@@ -422,6 +449,50 @@ def test_one_head_alone(head, make_localizer):
     for weight in (0.0, 1.0):
         changed = make_localizer(**{other: False, "anchor_based_lambda": weight})
         assert_same(detections_of(changed, features), detections_of(localizer, features))
+
+
+def test_merge_weights_of_several_classes_by_hand(make_localizer):
+    """One weight per head, repeated for each class of a candidate."""
+    settings = {"window_steps": 4, "num_levels": 2, "anchor_ratios": (0.5, 1.0), "anchor_based_lambda": 0.8}
+    localizer = make_localizer(**settings, classes_per_candidate=2)
+    segments = tf.tile(tf.constant([[1.0, 2.0]]), (2 * 18, 1))[None]  # two windows of 3 cells and 6 anchors each
+    arguments = {"branch": "both", "anchor_based_lambda": tf.constant(0.8)}
+    found = localizer.merged_scores(tf.fill((1, 2 * 18), 0.5), segments, **arguments)
+    np.testing.assert_allclose(found, np.tile(np.repeat([[0.125, 0.5]], [6, 12], axis=1), 2), rtol=1e-6)
+
+
+def test_networks_of_one_localizer_may_differ_in_classes_per_candidate(make_config, make_network):
+    configs = [make_config(classes_per_candidate=k) for k in (1, 3)]
+    networks = [make_network(config, NUM_FEATURES, 3) for config in configs]
+    localizer = Localizer(networks[0], configs[0], CLASS_NAMES, others=[(networks[1], configs[1])])
+    found = localizer.window_candidates(random_features(2, 32))
+    assert found.scores.shape == (2, 4 * (30 + 90))
+    alone = Localizer(networks[1], configs[1], CLASS_NAMES).window_candidates(random_features(2, 32))
+    np.testing.assert_allclose(found.scores[:, 120:], alone.scores, rtol=1e-6)
+
+
+def test_more_classes_per_candidate_than_classes_are_refused(make_localizer):
+    with pytest.raises(UserError, match="^--classes_per_candidate=4: the model knows 3 classes; at most 3$"):
+        make_localizer(classes_per_candidate=4)
+
+
+@pytest.mark.parametrize("num_steps", [(700, 193), (129, 129)])
+def test_chunks_vote_as_the_whole_does(num_steps, make_localizer):
+    localizer = make_localizer(classes_per_candidate=2, voting_tiou=0.5, soft_nms_sigma=0.4)
+    record = sequence_of(num_steps[0])
+    (expected,) = inference.localize(localizer, [record], localizer.views())
+    (found,) = inference.localize(localizer, chunks_of(record, num_steps[1]), localizer.views())
+    assert_same_found(found, expected)
+
+
+def test_copies_of_implied_classes_share_the_voted_segment(make_config, make_network):
+    config = make_config(max_detections=400, voting_tiou=0.3)
+    localizer = Localizer(make_network(config, 5, 3), config, CLASS_NAMES, also_reported={"jump": "sit"})
+    found = detections_of(localizer, random_features(1, 150))
+    rows = as_rows(found)
+    own, copies = ({tuple(row[:3]) for row in rows if row[3] == name} for name in (0, 2))
+    assert own
+    assert own <= copies
 
 
 def test_soft_suppression_keeps_more(localizer, make_localizer):

@@ -220,6 +220,9 @@ def test_suppression_by_hand(make_config):
         {"max_detections": 1},
         {"max_detections": 100},  # as many as there are candidates
         {"max_detections": 300, "nms_tiou": 1.0},  # more
+        {"voting_tiou": 0.5},
+        {"voting_tiou": 0.1, "min_score": 0.3, "nms_tiou": 0.6, "max_detections": 300},
+        {"voting_tiou": 1.0},
     ],
     ids=str,
 )
@@ -230,17 +233,19 @@ def test_suppression_is_that_of_tensorflow(changes, make_config):
         tiou=config.nms_tiou,
         max_detections=config.max_detections,
         min_score=config.min_score,
+        voting_tiou=config.voting_tiou,
     )
     for name, found in zip(DETECTION_OUTPUTS, suppressed(candidates, config), strict=True):
         np.testing.assert_allclose(found, getattr(expected, name), atol=1e-6, err_msg=name)
 
 
-def test_windows_without_a_detection(make_config):
-    candidates = random_candidates(3, 10)
+@pytest.mark.parametrize("voting_tiou", [0.0, 0.5])
+def test_windows_without_a_detection(voting_tiou, make_config):
+    candidates, config = random_candidates(3, 10), make_config(voting_tiou=voting_tiou)
     for silent in ([0, 1, 2], [1]):  # all, and one between others
         scores = candidates.scores.copy()
         scores[silent] = 0
-        found = dict(zip(DETECTION_OUTPUTS, suppressed(candidates._replace(scores=scores), make_config()), strict=True))
+        found = dict(zip(DETECTION_OUTPUTS, suppressed(candidates._replace(scores=scores), config), strict=True))
         assert not any(value[silent].any() for value in found.values())
         assert (np.delete(found["num_detections"], silent) > 0).all()
 
@@ -263,6 +268,18 @@ def test_candidates_only(make_localizer, tmp_path):
     np.testing.assert_allclose(found["candidate_scores"], expected["scores"], atol=1e-5)
 
 
+def test_independent_classes_several_of_them_and_votes(make_localizer, tmp_path):
+    settings = {"class_scores": "sigmoid", "classes_per_candidate": 2, "voting_tiou": 0.4}
+    localizer, run = make_localizer(**settings)
+    path = tmp_path / "model.onnx"
+    assert onnx_export.export_onnx(localizer, run, str(path)) < 1e-5
+    session = onnx_export.load_session(str(path))
+    assert {tuple(value.shape[1:]) for value in session.get_outputs()} == {(240, 2), (240,), (20, 2), (20,), ()}
+    found, expected = onnx_export.run_session(session, windows(3)), Exported(localizer, run).windows(windows(3))
+    for name in DETECTION_OUTPUTS:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5, err_msg=name)
+
+
 def test_older_file_is_kept(converted, tmp_path):
     target = tmp_path / "model.onnx"
     target.write_text("older")
@@ -280,7 +297,7 @@ def test_other_weights_are_noticed(converted, tmp_path):
     refused(converted, tmp_path, _convert_candidates=lambda _: model)
 
 
-@pytest.mark.parametrize("settings", [{"nms_tiou": 0.6}, {"min_score": 0.9}], ids=str)
+@pytest.mark.parametrize("settings", [{"nms_tiou": 0.6}, {"min_score": 0.9}, {"voting_tiou": 0.3}], ids=str)
 def test_other_suppression_is_noticed(settings, converted, tmp_path):
     right = onnx_export.suppression
     refused(

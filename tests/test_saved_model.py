@@ -366,6 +366,20 @@ def test_several_networks_in_one_file(tmp_path):
     assert raw_scores(fused).shape[1] == 2 * 6 * 56
 
 
+def test_several_classes_and_votes(model, tmp_path):
+    """A window by itself and as a whole recording: votes are counted in two ways."""
+    voting = export_tiny(tmp_path / "model", "--classes_per_candidate=3", "--voting_tiou=0.4")
+    assert raw_scores(voting).shape[1] == 3 * 6 * 56
+    window = features(64)[None]
+    found = {k: v.numpy() for k, v in voting.signatures["windows"](features=tf.constant(window)).items()}
+    whole = serve(voting, window, [64])
+    np.testing.assert_array_equal(found["labels"], whole["labels"])
+    np.testing.assert_allclose(found["segments"] * 64 * 0.25, whole["segments"], atol=1e-3)
+    assert np.abs(whole["segments"][0, 0] - serve(model, window, [64])["segments"][0, 0]).max() > 1e-3
+    card = json.loads((tmp_path / "model" / "assets.extra" / "model_card.json").read_text())
+    assert (card["settings"]["classes_per_candidate"], card["settings"]["voting_tiou"]) == (3, 0.4)
+
+
 # --- what lies beside
 
 

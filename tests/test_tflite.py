@@ -1,6 +1,7 @@
 """A .tflite file finds what the localizer finds, by itself and through the helper that needs nothing of the package."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import io
@@ -18,7 +19,7 @@ import tensorflow as tf
 from a2net_tf.errors import UserError
 from a2net_tf.export import tflite, tflite_run
 from a2net_tf.localizer import Localizer
-from a2net_tf.postprocess import Candidates, suppress
+from a2net_tf.postprocess import Candidates, suppress, vote
 from a2net_tf.run_directory import Run
 from tests import tiny
 
@@ -156,6 +157,7 @@ def test_description(export):
         "first_step_seconds": 0.5,
         "nms_tiou": 0.2,
         "soft_nms_sigma": 0.0,
+        "voting_tiou": 0.0,
         "max_detections": 60,
         "min_score": 0.0,
         "also_reported": {"jump": "run"},
@@ -228,7 +230,10 @@ def test_int8_keeps_overlaps_apart_from_large_offsets(make_localizer, tmp_path):
 
 @pytest.mark.parametrize(
     ("num_networks", "settings"),
-    [(2, {"anchor_based": False}), (1, {"num_levels": 1, "feature_columns": (1, 4)})],
+    [
+        (2, {"anchor_based": False}),
+        (1, {"num_levels": 1, "feature_columns": (1, 4), "class_scores": "sigmoid", "classes_per_candidate": 2}),
+    ],
 )
 def test_int8_of_other_networks(make_localizer, tmp_path, num_networks, settings):
     """It takes networks apart and puts them together again."""
@@ -246,6 +251,7 @@ def test_int8_of_other_networks(make_localizer, tmp_path, num_networks, settings
 def test_several_networks_in_bfloat16_with_soft_suppression(make_localizer, tmp_path):
     """Everything at once that is unlike the other tests: the file equals the same networks in float32."""
     settings = {"soft_nms_sigma": 0.3, "min_score": 0.01, "overlap_score": "sigmoid", "distance_activation": "relu"}
+    settings.update(class_scores="sigmoid", classes_per_candidate=2, voting_tiou=0.5)
     localizer, run = make_localizer(2, precision="bfloat16", **settings)
     in_float32, _ = make_localizer(2, **settings)
     path = tmp_path / "x.tflite"
@@ -259,6 +265,31 @@ def test_several_networks_in_bfloat16_with_soft_suppression(make_localizer, tmp_
         assert_same(model.detect(features), expected_detections(in_float32, features))
 
 
+def test_boundaries_by_vote(make_localizer, tmp_path):
+    """In the file for a window, in numpy for a recording; an older file says nothing of votes and has none."""
+    localizer, run = make_localizer(voting_tiou=0.4, classes_per_candidate=3)
+    run, localizer = (
+        run._replace(also_reported={}),
+        Localizer(localizer.members[0].networks[0], run.config, CLASSES, 0.5),
+    )
+    path = tmp_path / "x.tflite"
+    tflite.export_tflite(localizer, run, str(path), quantization="float32")
+    model = tflite_run.Model(path)
+    for num_steps in LENGTHS:
+        features = random_features(num_steps)
+        assert_same(model.detect(features), expected_detections(localizer, features))
+    window = random_features(WINDOW)
+    found, expected = model.window(window), expected_detections(localizer, window)
+    count = found["num_detections"]
+    assert (count, count < 60) == (len(expected["scores"]), True)
+    np.testing.assert_allclose(0.5 + found["segments"][:count] * WINDOW * 0.25, expected["segments"], atol=1e-4)
+    assert not found["segments"][count:].any()
+    assert model.description.pop("voting_tiou") == 0.4
+    plain = Localizer(localizer.members[0].networks[0], dataclasses.replace(run.config, voting_tiou=0.0), CLASSES, 0.5)
+    assert_same(model.detect(window), expected_detections(plain, window))
+    assert np.abs(model.detect(window)["segments"] - expected["segments"]).max() > 0.01
+
+
 # --- suppression in numpy
 
 
@@ -269,13 +300,27 @@ def test_suppression_is_that_of_the_graph(soft_sigma, changes):
     random = np.random.default_rng(3)
     segments = np.sort(random.uniform(0, 50, (200, 2)), axis=1).astype(np.float32)
     scores, class_ids = random.permutation(200).astype(np.float32) / 200, random.integers(0, 4, 200).astype(np.int32)
-    expected = suppress(Candidates(*(tf.constant(x[None]) for x in (segments, scores, class_ids))), **settings)
+    candidates = Candidates(*(tf.constant(x[None]) for x in (segments, scores, class_ids)))
+    expected = suppress(candidates, **settings)
     count = int(expected.num_detections[0])
     kept, kept_scores = tflite_run.suppress(segments, scores, class_ids, **settings)
     assert len(kept) == count > 0
     np.testing.assert_allclose(kept_scores, expected.scores[0, :count], rtol=1e-5)
     np.testing.assert_allclose(segments[kept], expected.segments[0, :count], atol=1e-5)
     np.testing.assert_array_equal(class_ids[kept], expected.class_ids[0, :count])
+    voted = vote(expected, candidates, tiou=0.4, min_score=settings["min_score"])
+    found = tflite_run.vote(kept, segments, scores, class_ids, tiou=0.4, min_score=settings["min_score"])
+    np.testing.assert_allclose(found, voted.segments[0, :count], atol=1e-4)
+    assert np.abs(found - segments[kept]).max() > 0.1
+
+
+def test_votes_by_hand():
+    segments, scores = np.float32([[0, 10], [2, 10], [5, 10], [20, 30]]), np.float32([0.6, 0.2, 0.5, 0.4])
+    class_ids = np.int32([1, 1, 1, 0])
+    found = tflite_run.vote(np.array([3, 0]), segments, scores, class_ids, tiou=0.6, min_score=0.0)
+    np.testing.assert_allclose(found, [[20, 30], [0.5, 10]])
+    found = tflite_run.vote(np.array([], np.int64), segments, scores, class_ids, tiou=0.6, min_score=0.0)
+    assert found.shape == (0, 2)
 
 
 def test_suppression_by_hand():
