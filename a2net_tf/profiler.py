@@ -11,8 +11,8 @@ import tensorflow as tf
 from a2net_tf.model import Convolution
 
 _PARTS = {
-    "base": r"base\d$",
-    "features": r"conv\d+$",
+    "base": r"base\d(_norm)?$",
+    "features": r"conv\d+(_norm)?$",
     "anchor_free": r"anchor_free",
     "anchor_based": r"anchor_based",
 }
@@ -60,7 +60,9 @@ def _convolutions(network: keras.Model) -> list[tuple[str, int]]:
     """(name, multiply-adds) of every convolution, for one window."""
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
     # What joins levels is not counted: nothing reads the output there.
-    steps = [sum(layer.joined) or layer.output.shape[1] for layer in layers]
+    joined = next((sum(layer.joined) for layer in layers if layer.joined), 0)
+    shared = re.compile("anchor_free_(class|distance)_")
+    steps = [joined if shared.match(layer.name) else layer.output.shape[1] for layer in layers]
     return [(layer.name, layer.kernel.shape.num_elements() * n) for layer, n in zip(layers, steps, strict=True)]
 
 
