@@ -5,22 +5,27 @@ Each network is an ordinary run below --workdir, so a killed ablation goes on wh
 at, exported or evaluated by itself later.
 """
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
 import io
+import logging
 import pathlib
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from a2net_tf import config as settings
 from a2net_tf import evaluation, evaluator, jobs, plots, profiler, results, run_directory
 from a2net_tf import records as schema
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
+from a2net_tf.localizer import Localizer
+from a2net_tf.run_directory import Run
 
 _LAMBDAS = (0.2, 0.4, 0.5, 0.6, 0.8)  # Table V
 _LEVELS = (3, 4, 5, 6, 7)  # Table VI, and the seventh that the text mentions
@@ -143,15 +148,22 @@ def ablate(config: Config) -> None:
     builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     schema.read_records(builder, config.eval_split)  # a wrong name should not wait until all is trained
     print("\n".join([*plan.notes, f"{len(plan.parts)} rows of {len(runs)} trained networks"]), flush=True)
-    jobs.run_all(runs, config.jobs)
-    rows: dict[str, dict] = {}
-    for seed in seeds:
-        for part in plan.parts:
-            for label, row in _evaluate(config, plan, part, seed).items():
-                rows.setdefault(label, {"label": label, **row, "seeds": {}})["seeds"][str(seed)] = row["metrics"]
-    for row in rows.values():
-        row.pop("metrics")
-    _write(config, list(rows.values()), plan.notes)
+    with _without_warnings_of_tracing():
+        jobs.run_all(runs, config.jobs)
+        rows = _rows(config, plan, seeds)
+    _write(config, rows, plan.notes)
+
+
+@contextlib.contextmanager
+def _without_warnings_of_tracing() -> Iterator[None]:
+    """TensorFlow takes the many networks for one that is traced again and again, and says so for each in many lines."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def plan_of(config: Config) -> Plan:
@@ -378,31 +390,60 @@ def _refuse_longer(run: Config) -> None:
         raise UserError(f"{run.workdir} holds a run of {done} epochs, not {run.epochs}: use another --workdir")
 
 
-def _evaluate(config: Config, plan: Plan, part: Part, seed: int) -> dict[str, dict]:
-    """The rows of one part for one seed, by label, each with its ``metrics``."""
-    workdirs = [_run(config, plan, network, seed).workdir for network in part.networks]
+def _rows(config: Config, plan: Plan, seeds: Sequence[int]) -> list[dict]:
+    """Evaluates every part; all rows of the table, each with its metrics by seed."""
+    rows: dict[str, dict] = {}
+    costs: dict[tuple, dict] = {}
+    for seed in seeds:
+        for part in plan.parts:
+            workdirs = [_run(config, plan, network, seed).workdir for network in part.networks]
+            current, localizer = _load(config, part, workdirs)
+            key = (part.networks, current.config.inference_steps)
+            if key not in costs:  # measured again, rows of one network would differ in time
+                costs[key] = _costs(localizer)
+            training = {"training_seconds": _training_seconds(workdirs)}
+            for view, metrics in _evaluate(current, localizer, part).items():
+                label = ": ".join(filter(None, (part.label, view if part.every_view else "")))
+                row = {"label": label, "view": view, **_description(plan, part), **costs[key], "seeds": {}}
+                rows.setdefault(label, row)["seeds"][str(seed)] = {**metrics, **training}
+            keras.backend.clear_session()
+    return list(rows.values())
+
+
+def _load(config: Config, part: Part, workdirs: Sequence[str]) -> tuple[Run, Localizer]:
+    """The networks of a part, to be evaluated with the part's settings, whatever they were trained with."""
     requested = dataclasses.replace(config, mode="evaluate", workdir=",".join(workdirs), **part.changes)
     given = frozenset(n for n, field in settings.FIELDS.items() if field.metadata["group"] in _EVALUATION_GROUPS)
-    current, localizer = evaluator.load_trained(requested, given)
-    _, found = evaluator.localize_split(current, localizer)
-    seconds = [run_directory.training_seconds(workdir) for workdir in workdirs]
-    training = {"training_seconds": None if None in seconds else sum(seconds)}
-    by_view = evaluator.metrics_by_branch(found, current)
+    return evaluator.load_trained(requested, given)
+
+
+def _costs(localizer: Localizer) -> dict[str, float]:
+    """Of all networks together, for one window."""
     networks = [network for member in localizer.members for network in member.networks]
     counts = [profiler.profile(network) for network in networks]
-    trained = plan.networks[part.networks[0]] if len(part.networks) == 1 else {}
-    row = {
-        "part": part.label,
-        "networks": list(part.networks),
-        "changes": {**{n: v for n, v in trained.items() if _matters_to_training(n)}, **part.changes},
+    return {
         "multiply_adds": sum(count["multiply_adds"] for count in counts),
         "parameters": sum(count["parameters"] for count in counts),
         "window_milliseconds": sum(profiler.window_milliseconds(network) for network in networks),
     }
-    views = by_view if part.every_view else list(by_view)[-1:]
-    labels = {view: ": ".join(filter(None, (part.label, view if part.every_view else ""))) for view in views}
-    keras.backend.clear_session()
-    return {label: {**row, "view": view, "metrics": {**by_view[view], **training}} for view, label in labels.items()}
+
+
+def _training_seconds(workdirs: Sequence[str]) -> float | None:
+    seconds = [run_directory.training_seconds(workdir) for workdir in workdirs]
+    return None if None in seconds else sum(seconds)
+
+
+def _evaluate(current: Run, localizer: Localizer, part: Part) -> dict[str, dict]:
+    """Metrics of the views that the part shows."""
+    _, found = evaluator.localize_split(current, localizer)
+    by_view = evaluator.metrics_by_branch(found, current)
+    return by_view if part.every_view else dict(list(by_view.items())[-1:])
+
+
+def _description(plan: Plan, part: Part) -> dict[str, Any]:
+    trained = plan.networks[part.networks[0]] if len(part.networks) == 1 else {}
+    changes = {**{name: value for name, value in trained.items() if _matters_to_training(name)}, **part.changes}
+    return {"part": part.label, "networks": list(part.networks), "changes": changes}
 
 
 def format_ablation(rows: Sequence[dict]) -> str:
@@ -432,7 +473,7 @@ def _mean(metrics: Sequence[dict]) -> dict:
 def _training_minutes(row: dict) -> str:
     """Mean over the seeds; - for runs that have not measured it."""
     seconds = [metrics["training_seconds"] for metrics in row["seeds"].values()]
-    return "-" if None in seconds else f"{statistics.fmean(seconds) / 60:.1f}"
+    return "-" if None in seconds else f"{statistics.fmean(seconds) / 60:.2f}"
 
 
 def _deviation(row: dict) -> float:
@@ -443,11 +484,8 @@ def _write(config: Config, rows: Sequence[dict], notes: Sequence[str]) -> None:
     folder = pathlib.Path(config.workdir)
     title = f"{config.ablation}: {config.dataset}, seeds {', '.join(rows[0]['seeds'])}"
     tables = _tables(config, rows)
-    print(
-        "\n".join(
-            [f"{title}, split {config.eval_split}", *(format_ablation(table) for table in tables.values()), *notes]
-        )
-    )
+    shown = ["\n".join(filter(None, (view, format_ablation(table)))) for view, table in tables.items()]
+    print("\n".join([f"{title}, split {config.eval_split}", *shown, *notes]))
     paths = [folder / _output_name(config, suffix) for suffix in ("json", "csv", "png")]
     results.keep_previous(*paths)
     about = {"ablation": config.ablation, "dataset": config.dataset, "split": config.eval_split, "jobs": config.jobs}
