@@ -359,15 +359,17 @@ def stretched(record, config, seed):
 @pytest.mark.parametrize("random_offsets", [False, True])
 def test_segments_of_stretched_windows(random_offsets, config):
     config = change(config, random_offsets=random_offsets)
+    count = 0
     for seed in range(10):
         chosen, found = stretched(record_of([[20, 22]], num_steps=40), config, seed=(0, seed))
-        assert len(chosen["starts"]) >= 1
+        count += len(chosen["starts"])
         for start, scale, segment in zip(chosen["starts"], chosen["scales"], chosen["segments"][:, 0], strict=True):
             assert 0.5 <= scale < 1.5
             np.testing.assert_allclose(
                 start + 8 * scale * segment, np.clip([20, 22], start, start + 8 * scale), atol=1e-5
             )
         np.testing.assert_array_equal(found["segments"], chosen["segments"])
+    assert count >= 10
 
 
 def test_stretched_windows_hold_what_lies_under_them(config):
