@@ -13,13 +13,13 @@ A vector holds all channels of its first sample, then of its second, and so on. 
 case: one sample per vector, with as many channels as the vector has values.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf import windows
 from a2net_tf.errors import UserError
 
 
@@ -37,6 +37,11 @@ class SignalLayout(NamedTuple):
     samples_between_steps: int
     channels: int
     axes: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def samples_before(self) -> float:
+        """From the middle of a vector's first sample to where its step begins: (P - H) / 2, less half a sample."""
+        return (self.samples_per_step - self.samples_between_steps - 1) / 2
 
     def num_samples(self, num_steps: int) -> int:
         """Samples that ``num_steps`` vectors span."""
@@ -72,6 +77,16 @@ class Augmentation(NamedTuple):
     def changes_signal(self) -> bool:
         """Whether vectors must be cut anew from the signal."""
         return bool(self.time_scaling or self.axis_rotation or self.signal_noise)
+
+    @property
+    def source_steps(self) -> tuple[int, int]:
+        """Steps of a recording that a window may be made of: how many before its own first one, and all together."""
+        if not self.changes_signal:
+            return 0, self.window_steps
+        layout, before = self.layout, self.layout.samples_before
+        steps_before = math.ceil(abs(before) * self.time_scaling / layout.samples_between_steps)
+        farthest = before + (1 + self.time_scaling) * (layout.num_samples(self.window_steps) - 1 - before)
+        return steps_before, steps_before + int(farthest + 1) // layout.samples_between_steps + 1
 
     @property
     def changes_anything(self) -> bool:
@@ -148,111 +163,136 @@ def random_scales(count: tf.Tensor, time_scaling: float, seed: tf.Tensor) -> tf.
     return tf.random.stateless_uniform([count], seed, 1 - time_scaling, 1 + time_scaling)
 
 
-def augment_window(
-    features: tf.Tensor, start: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
-) -> tf.Tensor:
-    """One training window of a recording.
+def cut_source(features: tf.Tensor, start: tf.Tensor, augmentation: Augmentation) -> dict[str, tf.Tensor]:
+    """What of a recording a window may be made of.
 
     Args:
         features: [T, D] of the recording, in any of the types in which they are stored.
         start: i32[], first step of the window.
-        scale: f32[], steps of the recording per step of the window.
-        seed: [2] of this window.
+        augmentation: what will be done to it.
+
+    Returns:
+        ``features`` [N, D] in their type, N the same for all windows; ``first`` i32[], which step of the recording they
+        begin with; ``recorded_steps`` i32[], T. Steps beyond the ends repeat the first or last vector.
+    """
+    steps_before, count = augmentation.source_steps
+    steps = tf.range(count) + start - steps_before
+    num_steps = tf.shape(features)[0]
+    cut = tf.gather(features, tf.clip_by_value(steps, 0, num_steps - 1))
+    return {"features": cut, "first": steps[0], "recorded_steps": num_steps}
+
+
+def augment_windows(
+    source: dict[str, tf.Tensor], starts: tf.Tensor, scales: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
+) -> tf.Tensor:
+    """A batch of training windows.
+
+    Args:
+        source: of ``cut_source``, batched.
+        starts: i32[B], first step of each window in its recording.
+        scales: f32[B], steps of the recording per step of the window.
+        seed: [2] of this batch.
         augmentation: what is done to it.
 
     Returns:
-        f32[W, D]. Steps or samples beyond the ends of the recording repeat its last or first.
+        f32[B, W, D]. Steps or samples beyond the ends of a recording repeat its last or first.
     """
     seeds = tf.unstack(tf.random.split(seed, 4))
     layout, num_steps = augmentation.layout, augmentation.window_steps
+    windows = tf.cast(source["features"], tf.float32)
     if augmentation.changes_signal:
-        signal = cut_signal(features, start, scale, layout=layout, num_samples=layout.num_samples(num_steps))
+        signal = cut_signal(source, starts, scales, layout=layout, num_samples=layout.num_samples(num_steps))
         if augmentation.axis_rotation:
-            signal = rotate(signal, layout.axes, random_rotation(augmentation.axis_rotation, seeds[0]))
+            rotations = random_rotations(tf.size(starts), augmentation.axis_rotation, seeds[0])
+            signal = rotate(signal, layout.axes, rotations)
         if augmentation.signal_noise:
             signal = add_noise(signal, augmentation.signal_noise, seeds[1])
-        window = cut_vectors(signal, layout, num_steps)
-    else:
-        window = tf.cast(windows.cut_windows(features, start[None], num_steps)[0], tf.float32)
+        windows = cut_vectors(signal, layout, num_steps)
     if augmentation.feature_noise:
-        window = add_noise(window, augmentation.feature_noise * augmentation.deviation, seeds[2])
+        windows = add_noise(windows, augmentation.feature_noise * augmentation.deviation, seeds[2])
     if augmentation.feature_dropout:
-        window = drop_columns(window, augmentation.feature_dropout, augmentation.mean, seed=seeds[3])
-    return window
+        windows = drop_columns(windows, augmentation.feature_dropout, augmentation.mean, seed=seeds[3])
+    return windows
 
 
 def cut_signal(
-    features: tf.Tensor, start: tf.Tensor, scale: tf.Tensor, *, layout: SignalLayout, num_samples: int
+    source: dict[str, tf.Tensor], starts: tf.Tensor, scales: tf.Tensor, *, layout: SignalLayout, num_samples: int
 ) -> tf.Tensor:
-    """The signal that lies under a window, faster (scale > 1) or slower, between samples by linear interpolation.
+    """The signal that lies under windows, faster (scale > 1) or slower, between samples by linear interpolation.
 
     Args:
-        features: [T, D].
-        start: i32[], first step of the window.
-        scale: f32[], samples of the recording per sample of the result.
+        source: of ``cut_source``, batched.
+        starts: i32[B], first step of each window.
+        scales: f32[B], samples of the recording per sample of the result.
         layout: of the signal.
-        num_samples: of the result.
+        num_samples: of the result, S.
 
     Returns:
-        f32[num_samples, channels].
+        f32[B, S, channels].
     """
-    # The window's step 0 begins this far from its sample 0, as the recording's does: (P - H) / 2, and half a sample
-    # because a sample stands for the time around it.
-    before = (layout.samples_per_step - layout.samples_between_steps - 1) / 2
     # float64: a long recording has more samples than float32 has whole numbers to spare
-    samples = tf.range(num_samples, dtype=tf.float64) - before
-    first = tf.cast(start * layout.samples_between_steps, tf.float64) + before
-    last = (tf.shape(features)[0] - 1) * layout.samples_between_steps + layout.samples_per_step - 1
-    position = tf.clip_by_value(first + tf.cast(scale, tf.float64) * samples, 0.0, tf.cast(last, tf.float64))
+    samples = tf.range(num_samples, dtype=tf.float64) - layout.samples_before
+    first = tf.cast(starts * layout.samples_between_steps, tf.float64) + layout.samples_before
+    last = ((source["recorded_steps"] - 1) * layout.samples_between_steps + layout.samples_per_step - 1)[:, None]
+    position = first[:, None] + tf.cast(scales, tf.float64)[:, None] * samples
+    position = tf.clip_by_value(position, 0.0, tf.cast(last, tf.float64))
     below = tf.cast(position, tf.int32)
-    fraction = tf.cast(position - tf.cast(below, tf.float64), tf.float32)[:, None]
-    low = _samples_at(features, below, layout)
-    high = _samples_at(features, tf.minimum(below + 1, last), layout)
+    fraction = tf.cast(position - tf.cast(below, tf.float64), tf.float32)[..., None]
+    low = _samples_at(source, below, layout)
+    high = _samples_at(source, tf.minimum(below + 1, last), layout)
     return low + fraction * (high - low)
 
 
-def _samples_at(features: tf.Tensor, samples: tf.Tensor, layout: SignalLayout) -> tf.Tensor:
-    """The samples with these numbers, i32[S], as f32[S, channels]; each from the last vector that begins with or before
-    it."""
-    step = tf.minimum(samples // layout.samples_between_steps, tf.shape(features)[0] - 1)
-    row = step * layout.samples_per_step + samples - step * layout.samples_between_steps
-    return tf.cast(tf.gather(tf.reshape(features, [-1, layout.channels]), row), tf.float32)
+def _samples_at(source: dict[str, tf.Tensor], samples: tf.Tensor, layout: SignalLayout) -> tf.Tensor:
+    """The samples with these numbers, i32[B, S], as f32[B, S, channels]; each from the last vector that begins with or
+    before it."""
+    num_windows, num_steps = tf.unstack(tf.shape(source["features"])[:2])
+    step = tf.minimum(samples // layout.samples_between_steps, source["recorded_steps"][:, None] - 1)
+    step_in_source = step - source["first"][:, None]
+    row = step_in_source * layout.samples_per_step + samples - step * layout.samples_between_steps
+    # One gather over the rows of all windows is faster than one per window.
+    row += tf.range(num_windows)[:, None] * (num_steps * layout.samples_per_step)
+    return tf.cast(tf.gather(tf.reshape(source["features"], [-1, layout.channels]), row), tf.float32)
 
 
 def cut_vectors(signal: tf.Tensor, layout: SignalLayout, num_steps: int) -> tf.Tensor:
-    """Feature vectors f32[num_steps, D] of a signal f32[layout.num_samples(num_steps), channels]."""
-    first = np.arange(num_steps)[:, None] * layout.samples_between_steps
-    vectors = tf.gather(signal, first + np.arange(layout.samples_per_step))
-    return tf.reshape(vectors, [num_steps, layout.samples_per_step * layout.channels])
+    """Feature vectors f32[B, num_steps, D] of signals f32[B, layout.num_samples(num_steps), channels]."""
+    size, hop = layout.samples_per_step * layout.channels, layout.samples_between_steps * layout.channels
+    flat = tf.reshape(signal, [-1, signal.shape[1] * layout.channels])
+    return tf.ensure_shape(tf.signal.frame(flat, size, hop), [None, num_steps, size])
 
 
-def random_rotation(largest_degrees: float, seed: tf.Tensor) -> tf.Tensor:
-    """f32[3, 3]: about any axis alike, by an angle uniform in [-largest_degrees, largest_degrees)."""
+def random_rotations(count: tf.Tensor, largest_degrees: float, seed: tf.Tensor) -> tf.Tensor:
+    """f32[count, 3, 3]: about any axis alike, by angles uniform in [-largest_degrees, largest_degrees)."""
     axis_seed, angle_seed = tf.unstack(tf.random.split(seed, 2))
-    axis = tf.random.stateless_normal([3], axis_seed)
-    x, y, z = tf.unstack(axis / tf.maximum(tf.norm(axis), 1e-12))
+    axis = tf.random.stateless_normal([count, 3], axis_seed)
+    x, y, z = tf.unstack(axis / tf.maximum(tf.norm(axis, axis=-1, keepdims=True), 1e-12), axis=-1)
     largest = float(np.deg2rad(largest_degrees))
-    angle = tf.random.stateless_uniform([], angle_seed, -largest, largest)
+    angle = tf.random.stateless_uniform([count], angle_seed, -largest, largest)[:, None, None]
     # Rodrigues: I + sin(angle) K + (1 - cos(angle)) K^2, where K v is the cross product of the axis with v.
-    cross = tf.reshape(tf.stack([0.0, -z, y, z, 0.0, -x, -y, x, 0.0]), [3, 3])
+    zero = tf.zeros_like(x)
+    cross = tf.reshape(tf.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1), [-1, 3, 3])
     return tf.eye(3) + tf.sin(angle) * cross + (1 - tf.cos(angle)) * (cross @ cross)
 
 
-def rotate(signal: tf.Tensor, axes: Sequence[tuple[int, int, int]], rotation: tf.Tensor) -> tf.Tensor:
-    """f32[S, channels] with each triple of ``axes`` turned by ``rotation`` f32[3, 3]: all alike, as they sit in one
-    device."""
-    places = [[row, column] for triple in axes for row in triple for column in triple]
-    values = tf.tile(tf.reshape(rotation, [-1]), [len(axes)])
-    matrix = tf.tensor_scatter_nd_update(tf.eye(signal.shape[1]), places, values)
-    return tf.matmul(signal, matrix, transpose_b=True)
+def rotate(signal: tf.Tensor, axes: Sequence[tuple[int, int, int]], rotations: tf.Tensor) -> tf.Tensor:
+    """f32[B, S, channels] with each triple of ``axes`` turned by the window's rotation f32[B, 3, 3]: all alike, as they
+    sit in one device."""
+    channels = list(tf.unstack(signal, axis=-1))
+    for triple in axes:
+        old = [channels[number] for number in triple]
+        for row, number in enumerate(triple):
+            channels[number] = tf.add_n([rotations[:, row, column, None] * old[column] for column in range(3)])
+    return tf.stack(channels, axis=-1)
 
 
 def add_noise(values: tf.Tensor, deviation: np.ndarray | float, seed: tf.Tensor) -> tf.Tensor:
-    """f32[N, M] with Gaussian noise; ``deviation`` f32[M], or one for all."""
+    """f32[..., M] with Gaussian noise; ``deviation`` f32[M], or one for all."""
     return values + tf.cast(deviation, tf.float32) * tf.random.stateless_normal(tf.shape(values), seed)
 
 
 def drop_columns(features: tf.Tensor, share: float, mean: np.ndarray | float, *, seed: tf.Tensor) -> tf.Tensor:
-    """f32[W, D] with each column replaced by its ``mean`` (f32[D], or one for all) with probability ``share``."""
-    dropped = tf.random.stateless_uniform([tf.shape(features)[1]], seed) < share
+    """f32[B, W, D] with a ``share`` of the columns of each window replaced by their ``mean``, f32[D] or one for all."""
+    num_windows, _, num_columns = tf.unstack(tf.shape(features))
+    dropped = tf.random.stateless_uniform([num_windows, 1, num_columns], seed) < share
     return tf.where(dropped, mean, features)

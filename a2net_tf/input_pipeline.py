@@ -94,7 +94,7 @@ def training_windows(
     *,
     augmentation: Augmentation | None = None,
 ) -> tf.data.Dataset:
-    """The windows of ``choose_windows`` one by one, each with ``features`` [W, D].
+    """The windows of ``choose_windows`` one by one, each with ``features`` [W, D] in the type in which they are stored.
 
     One by one, because the windows of a record overlap: together they are several times as large as the record.
 
@@ -102,22 +102,30 @@ def training_windows(
         record: as ``records.record_features`` describes.
         config: window settings.
         seed: [2] for all that is random; None: the fixed grid.
-        augmentation: what is done to the windows, for which there must be a seed; None: nothing, and the features are
-            of the type in which they are stored.
+        augmentation: what will be done to the windows, for which there must be a seed: they then hold what
+            ``augment_batch`` needs instead of ``features``. None: nothing.
     """
     chosen = choose_windows(record, config, seed)
     if augmentation is not None:
         chosen["seeds"] = tf.random.split(tf.random.fold_in(seed, _WINDOWS), tf.size(chosen["starts"]))
 
     def cut(window):
-        start, scale = window.pop("starts"), window.pop("scales")
         if augmentation is not None:
-            features = augment.augment_window(record["features"], start, scale, window.pop("seeds"), augmentation)
-        else:
-            features = windows.cut_windows(record["features"], start[None], config.window_steps)[0]
+            return {**window, "source": augment.cut_source(record["features"], window["starts"], augmentation)}
+        del window["scales"]
+        features = windows.cut_windows(record["features"], window.pop("starts")[None], config.window_steps)[0]
         return {"features": features, **window}
 
     return tf.data.Dataset.from_tensor_slices(chosen).map(cut)
+
+
+def augment_batch(batch: dict, augmentation: Augmentation) -> dict[str, tf.Tensor]:
+    """A batch of ``training_windows`` with ``features`` f32[B, W, D]. All at once: one by one it takes twice as long.
+
+    What is drawn depends on the seed of the first window, so on (seed, epoch) and the windows' order.
+    """
+    source, starts, scales, seeds = (batch.pop(name) for name in ("source", "starts", "scales", "seeds"))
+    return {"features": augment.augment_windows(source, starts, scales, seeds[0], augmentation), **batch}
 
 
 def _augmentation(
@@ -202,6 +210,8 @@ def training_batches(
     epochs = tf.data.Dataset.range(first_epoch, config.epochs)
     # Up to here in the type in which they are stored: half the memory with one of 16 bits.
     batches = epochs.flat_map(epoch_batches)
+    if augmentation is not None:
+        batches = batches.map(lambda batch: augment_batch(batch, augmentation))
     return batches.map(_in_float32).prefetch(2)
 
 

@@ -28,14 +28,26 @@ def vectors_of(signal, layout):
     return np.stack([signal[i : i + size].ravel() for i in range(0, len(signal) - size + 1, hop)])
 
 
+def eagerly(function, *arguments):
+    return function(*map(tf.convert_to_tensor, arguments)).numpy()
+
+
+def batch_of_one(tensors):
+    return {name: tf.convert_to_tensor(value)[None] for name, value in tensors.items()}
+
+
 def stretch(features, layout, *, start=0, scale=1.0, num_steps=4, run=None):
     """The stretched signal of ``num_steps`` steps."""
 
     def cut(features, start, scale):
+        made_of = Augmentation(num_steps, layout, time_scaling=largest)
+        source = batch_of_one(augmentation.cut_source(features, start, made_of))
         count = layout.num_samples(num_steps)
-        return augmentation.cut_signal(features, start, scale, layout=layout, num_samples=count)
+        return augmentation.cut_signal(source, start[None], scale[None], layout=layout, num_samples=count)[0]
 
-    return (run or (lambda f, *a: f(*a).numpy()))(cut, features, np.int32(start), np.float32(scale))
+    largest = max(abs(scale - 1), 1e-3)
+
+    return (run or eagerly)(cut, features, np.int32(start), np.float32(scale))
 
 
 # --- what a dataset declares
@@ -98,8 +110,8 @@ def test_a_declaration_that_is_no_object():
 def test_vectors_by_hand(same_in_graph):
     layout = SignalLayout(3, 2, 2)
     signal = np.float32([[0, 10], [1, 11], [2, 12], [3, 13], [4, 14]])
-    found = same_in_graph(lambda s: augmentation.cut_vectors(s, layout, 2), signal)
-    np.testing.assert_array_equal(found, [[0, 10, 1, 11, 2, 12], [2, 12, 3, 13, 4, 14]])
+    found = same_in_graph(lambda s: augmentation.cut_vectors(s, layout, 2), signal[None])
+    np.testing.assert_array_equal(found[0], [[0, 10, 1, 11, 2, 12], [2, 12, 3, 13, 4, 14]])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -110,14 +122,14 @@ def test_signal_to_vectors_and_back_is_the_identity(layout, num_steps, same_in_g
     assert features.shape == (num_steps, layout.samples_per_step * layout.channels)
     rebuilt = stretch(features, layout, num_steps=num_steps, run=same_in_graph)
     np.testing.assert_array_equal(rebuilt, signal)
-    np.testing.assert_array_equal(augmentation.cut_vectors(rebuilt, layout, num_steps), features)
+    np.testing.assert_array_equal(augmentation.cut_vectors(rebuilt[None], layout, num_steps)[0], features)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("start", [0, 3, 5])
 def test_scale_one_is_the_window_itself(layout, start):
     features = vectors_of(signal_of(layout, 9), layout)
-    found = augmentation.cut_vectors(stretch(features, layout, start=start), layout, 4)
+    found = augmentation.cut_vectors(stretch(features, layout, start=start)[None], layout, 4)[0]
     np.testing.assert_array_equal(found, features[start : start + 4])
 
 
@@ -126,7 +138,8 @@ def test_stored_types_become_float32(dtype):
     features = vectors_of(signal_of(LAYOUTS[2], 6), LAYOUTS[2]).astype(dtype)
     found = stretch(features, LAYOUTS[2], start=1)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(augmentation.cut_vectors(found, LAYOUTS[2], 4), features[1:5].astype(np.float32))
+    vectors = augmentation.cut_vectors(found[None], LAYOUTS[2], 4)[0]
+    np.testing.assert_array_equal(vectors, features[1:5].astype(np.float32))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -184,7 +197,7 @@ def test_long_recordings_lose_no_precision():
 
 
 def rotations(largest_degrees, count=300):
-    return np.stack([augmentation.random_rotation(largest_degrees, (0, i)) for i in range(count)])
+    return augmentation.random_rotations(count, largest_degrees, (0, 0)).numpy()
 
 
 def angles(matrices):
@@ -215,16 +228,16 @@ def test_rotation_by_hand(same_in_graph):
     """A quarter turn about z moves x to y; channel 3 is no axis."""
     quarter = np.float32([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
     signal = np.float32([[1, 0, 0, 7], [0, 1, 0, 8], [1, 2, 3, 9]])
-    found = same_in_graph(lambda s, r: augmentation.rotate(s, ((0, 1, 2),), r), signal, quarter)
-    np.testing.assert_array_equal(found, [[0, 1, 0, 7], [-1, 0, 0, 8], [-2, 1, 3, 9]])
+    found = same_in_graph(lambda s, r: augmentation.rotate(s, ((0, 1, 2),), r), signal[None], quarter[None])
+    np.testing.assert_array_equal(found[0], [[0, 1, 0, 7], [-1, 0, 0, 8], [-2, 1, 3, 9]])
 
 
 def test_sensors_of_one_device_turn_alike(same_in_graph):
     signal = signal_of(PHONE, 5)
     signal[:, [5, 3, 4]] = signal[:, [0, 1, 2]]
     found = same_in_graph(
-        lambda s: augmentation.rotate(s, PHONE.axes, augmentation.random_rotation(90, (1, 2))), signal
-    )
+        lambda s: augmentation.rotate(s, PHONE.axes, augmentation.random_rotations(1, 90, (1, 2))), signal[None]
+    )[0]
     np.testing.assert_allclose(found[:, [5, 3, 4]], found[:, [0, 1, 2]], atol=1e-5)
     np.testing.assert_array_equal(found[:, 6], signal[:, 6])
     np.testing.assert_allclose(np.linalg.norm(found[:, :3], axis=1), np.linalg.norm(signal[:, :3], axis=1), rtol=1e-5)
@@ -243,12 +256,14 @@ def test_noise_has_the_deviation(same_in_graph):
 
 
 def test_columns_are_dropped_whole(same_in_graph):
-    features = RANDOM.normal(size=(8, 2000)).astype(np.float32)
+    features = RANDOM.normal(size=(2, 8, 2000)).astype(np.float32)
     mean = np.arange(2000, dtype=np.float32)
     found = same_in_graph(lambda x: augmentation.drop_columns(x, 0.3, mean, seed=(5, 6)), features)
-    dropped = (found != features).any(axis=0)
-    np.testing.assert_array_equal(found[:, dropped], np.tile(mean[dropped], (8, 1)))
-    np.testing.assert_allclose(dropped.mean(), 0.3, atol=0.04)
+    both_dropped = (found != features).any(axis=1)
+    assert (both_dropped[0] != both_dropped[1]).any()
+    for window, dropped in zip(found, both_dropped, strict=True):
+        np.testing.assert_array_equal(window[:, dropped], np.tile(mean[dropped], (8, 1)))
+        np.testing.assert_allclose(dropped.mean(), 0.3, atol=0.04)
 
 
 def test_scales(same_in_graph):
@@ -269,9 +284,10 @@ def augmented(features, settings, *, layout=PHONE, start=2, scale=1.0, seed=(7, 
     augmentations = Augmentation(4, layout, **{"time_scaling": 0.5, **settings}, **kwargs)
 
     def cut(features, start, scale, seed):
-        return augmentation.augment_window(features, start, scale, seed, augmentations)
+        source = batch_of_one(augmentation.cut_source(features, start, augmentations))
+        return augmentation.augment_windows(source, start[None], scale[None], seed, augmentations)[0]
 
-    return (run or (lambda f, *a: f(*a).numpy()))(cut, features, np.int32(start), np.float32(scale), np.int64(seed))
+    return (run or eagerly)(cut, features, np.int32(start), np.float32(scale), np.int64(seed))
 
 
 @pytest.fixture
@@ -320,6 +336,28 @@ def test_a_recording_shorter_than_the_window(settings):
     found = augmented(features, {"feature_dropout": 0.5, **settings}, start=0, mean=0.0)
     assert found.shape == (4, 42)
     assert np.isfinite(found).all()
+
+
+def test_windows_of_a_batch_are_stretched_as_each_alone(features):
+    """Also those at the ends of their recordings, one of which is shorter than a window."""
+    augmentations = Augmentation(4, PHONE, time_scaling=0.5)
+    recordings, starts, scales = [features, features, features[:3], features], [0, 8, 0, 5], [0.7, 1.5, 1.1, 1.0]
+    sources = [augmentation.cut_source(f, s, augmentations) for f, s in zip(recordings, starts, strict=True)]
+    source = {name: tf.stack([each[name] for each in sources]) for name in sources[0]}
+    arguments = tf.constant(starts), tf.constant(scales), (1, 2)
+    found = augmentation.augment_windows(source, *arguments, augmentations)
+    for window, recording, start, scale in zip(found, recordings, starts, scales, strict=True):
+        np.testing.assert_array_equal(window, augmented(recording, {}, start=start, scale=scale))
+
+
+def test_windows_of_a_batch_differ_by_chance(features):
+    augmentations = Augmentation(4, PHONE, **EVERYTHING)
+    source = augmentation.cut_source(features, tf.constant(2), augmentations)
+    twice = {name: tf.stack([value, value]) for name, value in source.items()}
+    first, second = augmentation.augment_windows(
+        twice, tf.constant([2, 2]), tf.constant([1.0, 1.0]), (1, 2), augmentations
+    ).numpy()
+    assert (first != second).any()
 
 
 def test_what_counts_as_a_change():

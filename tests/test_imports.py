@@ -11,7 +11,7 @@ FILES = sorted(
     str(path.relative_to(REPO)) for d in ("a2net_tf", "datasets", "export") for path in (REPO / d).rglob("*.py")
 )
 CALLS_THE_EXPORTER = "exporter"  # the one file of the library that may
-PURE = ("segments", "anchors", "windows", "augmentation", "targets", "losses", "evaluation", "errors")
+PURE = ("segments", "anchors", "augmentation", "draws", "windows", "targets", "losses", "evaluation", "errors")
 
 
 def imported(source, package):

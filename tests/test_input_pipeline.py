@@ -353,7 +353,13 @@ def stretched(record, config, seed):
     augmentation = Augmentation(config.window_steps, SIGNAL, time_scaling=0.5)
     tensors = {name: tf.constant(record[name], spec.dtype) for name, spec in specification(record).items()}
     chosen = {name: value.numpy() for name, value in pipeline.choose_windows(tensors, config, seed).items()}
-    return chosen, together(pipeline.training_windows(tensors, config, seed, augmentation=augmentation))
+    return chosen, augmented(tensors, config, seed, augmentation)
+
+
+def augmented(tensors, config, seed, augmentation):
+    """All windows of a record, augmented as one batch."""
+    windows = pipeline.training_windows(tensors, config, seed, augmentation=augmentation).batch(1000)
+    return together(windows.map(lambda batch: pipeline.augment_batch(batch, augmentation)).unbatch())
 
 
 @pytest.mark.parametrize("random_offsets", [False, True])
@@ -455,15 +461,6 @@ def test_no_two_augmented_windows_are_equal(config):
     }
 
 
-def test_a_repeated_epoch_repeats_the_very_windows(config):
-    """The windows of an epoch are as many as there are; what more an epoch needs is the same again."""
-    config = change(config, signal_noise=0.1, batch_size=10, epochs=1)
-    records = dataset([phone_record(14)])
-    found = pipeline.training_batches(records, config, first_epoch=0, steps_per_epoch=1, layout=LIKE_A_PHONE)
-    (batch,) = found.as_numpy_iterator()
-    assert len({window.tobytes() for window in batch["features"]}) == len(cut(phone_record(14), config)["features"])
-
-
 @pytest.mark.parametrize(("statistics", "mean"), [(STATISTICS, 5), (None, 0)])
 def test_dropped_columns_become_the_mean_of_training(statistics, mean, config):
     for batch in phone_batches(change(config, feature_dropout=0.5), statistics=statistics):
@@ -489,7 +486,7 @@ def test_chunks_give_the_augmented_windows_of_the_whole(config):
 
     def cut_all(record):
         tensors = {name: tf.constant(record[name], spec.dtype) for name, spec in specification(record).items()}
-        return together(pipeline.training_windows(tensors, config, (0, 0), augmentation=augmentation))
+        return augmented(tensors, config, (0, 0), augmentation)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.augment, "random_scales", lambda count, *_: tf.fill([count], 0.75))

@@ -134,8 +134,12 @@ def test_the_declared_signal_is_that_of_the_vectors(raw, open_hapt, config, layo
         declared = records.read_metadata(opened)["signal"]
         assert augmentation.read_layout(declared, records.num_features(opened), "hapt") == layout
     record = read(builder)["exp01_user01"]
-    num_samples = layout.num_samples(len(record["features"]))
-    signal = augmentation.cut_signal(record["features"], 0, 1.0, layout=layout, num_samples=num_samples)
+    num_steps = len(record["features"])
+    num_samples = layout.num_samples(num_steps)
+    source = {"features": record["features"][None], "first": np.int32([0]), "recorded_steps": np.int32([num_steps])}
+    (signal,) = augmentation.cut_signal(
+        source, np.int32([0]), np.float32([1]), layout=layout, num_samples=num_samples
+    ).numpy()
     samples = [np.loadtxt(raw / "RawData" / f"{sensor}_exp01_user01.txt") for sensor in ("acc", "gyro")]
     expected = np.concatenate(samples, axis=1)[:num_samples, : layout.channels]
     np.testing.assert_allclose(signal, expected, rtol=1e-6)
