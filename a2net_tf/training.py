@@ -28,7 +28,7 @@ def train(config: Config) -> None:
     strategy = trainer.choose_strategy(config)
     results.check_writable(pathlib.Path(config.workdir) / "run.json")
     input_pipeline.check_window_fits_chunks(config)
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir)
+    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
     layout = signal_layout(config, builder)
     current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
     validate = _validator(current, builder) if config.validation_split else None

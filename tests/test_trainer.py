@@ -135,6 +135,11 @@ def test_same_seed_same_weights_when_the_dataset_is_prepared_by_the_same_command
     assert_equal(raw_weights(fresh, 1), raw_weights(tiny.trained(), 1))
 
 
+def test_training_prepares_features_in_the_type_that_is_asked_for(tmp_path):
+    tiny.train(tmp_path / "run", f"--data_dir={tmp_path / 'data'}", "--stored_features=float16")
+    assert records.stored_type(records.open_dataset("toy_actions", str(tmp_path / "data"))) == "float16"
+
+
 def test_other_seed_other_weights(tmp_path):
     other = tiny.train(tmp_path / "other", "--seed=1")
     pairs = zip(raw_weights(other, 1), raw_weights(tiny.trained(), 1), strict=True)
