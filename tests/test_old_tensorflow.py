@@ -26,9 +26,18 @@ def test_it_is_that_release():
     assert version.startswith("2.17.")
 
 
-@pytest.mark.parametrize("flags", [[], ["--freeze"], ["--precision=bfloat16"]], ids=str)
-def test_same_detections(flags, tmp_path):
-    path, workdir = tmp_path / "model", tiny.trained()
+@pytest.mark.parametrize(
+    ("trained", "flags"),
+    [
+        (tiny.trained, []),
+        (tiny.trained, ["--freeze"]),
+        (tiny.trained, ["--precision=bfloat16"]),
+        (tiny.modern, []),
+        (tiny.modern, ["--freeze"]),
+    ],
+)
+def test_same_detections(trained, flags, tmp_path):
+    path, workdir = tmp_path / "model", trained()
     command = ["--mode=export", f"--workdir={workdir}", f"--saved_model={path}", *flags]
     with tiny.silence():
         assert main(command) == 0

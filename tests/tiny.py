@@ -65,6 +65,32 @@ def trained() -> pathlib.Path:
     return train(folder() / "trained", "--epochs=2", "--validation_split=validation[:2]")
 
 
+# What configs/hapt_modern.flags and configs/thumos14_modern.flags add to the faithful network.
+MODERN = (
+    "--convolution_norm=group",
+    "--norm_groups=4",
+    "--residual",
+    "--drop_path=0.1",
+    "--input_dropout=0.1",
+    "--class_scores=sigmoid",
+    "--anchor_regression=offsets",
+    "--anchor_matching=defaults",
+    "--force_matches",
+    "--schedule=cosine",
+    "--random_offsets",
+    "--time_scaling=0.2",
+    "--inference_overlap=0.75",
+    "--classes_per_candidate=2",
+    "--voting_tiou=0.5",
+)
+
+
+@functools.cache
+def modern() -> pathlib.Path:
+    """A run of two epochs with the modern settings. Not to be changed."""
+    return train(folder() / "modern", "--epochs=2", *MODERN)
+
+
 def copy_of_trained(parent: pathlib.Path) -> pathlib.Path:
     """A copy of ``trained`` to damage or to go on with."""
     run = shutil.copytree(trained(), parent / "run")
