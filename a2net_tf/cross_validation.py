@@ -175,7 +175,7 @@ def _report(current: Run, scored: Sequence[Scored], dataset: str, folder: pathli
     paths = [folder / name for name in names]
     results.keep_previous(*paths)
     results.write_text(paths[1], _csv(pooled, scored))
-    _plot(paths[2], pooled[merged], scored, current, dataset)
+    _plot(paths[2], pooled, scored, current, dataset)
     detections = Detections.concatenate([item.merged for item in found])
     results.write_activitynet(paths[3], detections, current.class_names, videos=[item.video for item in found])
     results.write_json(
@@ -273,15 +273,13 @@ def _csv(pooled: Mapping[str, dict], scored: Sequence[Scored]) -> str:
     return text.getvalue()
 
 
-def _plot(path: pathlib.Path, pooled: dict, scored: Sequence[Scored], current: Run, dataset: str) -> None:
-    """A bar per fold, one of their mean with a dot each, and the pooled one."""
+def _plot(path: pathlib.Path, pooled: Mapping[str, dict], scored: Sequence[Scored], current: Run, dataset: str) -> None:
+    """For each branch a bar per fold, one of their mean with a dot each, and the pooled one."""
     if not (current.config.plots and importlib.util.find_spec("matplotlib")):
         return
-    branch = list(scored[0].by_branch)[-1]
-    averages = {one.fold.name: [one.by_branch[branch]["average_mAP"]] for one in scored}
-    bars = {
-        **averages,
-        "mean of folds": [value for values in averages.values() for value in values],
-        "pooled": [pooled["average_mAP"]],
-    }
-    plots.plot_bars(path, f"{len(scored)} folds of {dataset}, {branch}", bars, axis="average mAP (%)")
+    panels = {}
+    for branch, metrics in pooled.items():
+        averages = {one.fold.name: [one.by_branch[branch]["average_mAP"]] for one in scored}
+        mean = {"mean of folds": [value for values in averages.values() for value in values]}
+        panels[branch] = {**averages, **mean, "pooled": [metrics["average_mAP"]]}
+    plots.plot_bars(path, f"{len(scored)} folds of {dataset}", panels, axis="average mAP (%)")
