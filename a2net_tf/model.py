@@ -250,7 +250,7 @@ def seed_drops(network: keras.Model, seed: tf.Tensor, part: tuple[tf.Tensor | in
         part: which of how many equal parts of a batch the call is given.
     """
     for number, layer in enumerate(layer for layer in network.layers if isinstance(layer, Drop)):
-        # Of a pair, for Keras would look for layers in a list.
+        # A tuple: Keras would look for layers in a list.
         layer.draw = (tf.random.experimental.stateless_fold_in(seed, number), part)
 
 
