@@ -1,7 +1,5 @@
 """From raw outputs to candidates, and from candidates to detections by non-maximum suppression, in the graph."""
 
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -129,7 +127,7 @@ def suppress(
         min_score: only higher scores take part, so never a candidate of score 0.
         soft_sigma: if > 0, overlapping scores decay by exp(-tiou**2 / soft_sigma) instead (Soft-NMS, Bodla
             et al. 2017).
-        voting_tiou: if > 0, all candidates vote on the boundaries of what is kept: see ``vote``.
+        voting_tiou: if > 0, all candidates vote on the boundaries of what is kept: see ``vote``, which is for windows.
     """
     start, end = candidates.segments[..., 0], candidates.segments[..., 1]
     class_ids = tf.cast(candidates.class_ids, start.dtype)
@@ -307,7 +305,7 @@ def vote(found: Detections, candidates: Candidates, *, tiou: float, min_score: f
     """Moves each detection's boundaries to the mean of those that vote for it, weighted by their scores.
 
     The candidates of its class that overlap it enough vote, the one that it was made of among them. Scores and order
-    stay. Compares every detection with every candidate: for windows.
+    stay. Compares every detection with every candidate, and sums positions: for windows, in fractions.
 
     Args:
         found: what suppression keeps of ``candidates``; padding stays 0.
@@ -317,17 +315,21 @@ def vote(found: Detections, candidates: Candidates, *, tiou: float, min_score: f
     """
     rows = Candidates(*(tf.expand_dims(values, 2) for values in found[:3]))
     columns = Candidates(*(tf.expand_dims(values, 1) for values in candidates))
-    weights = _votes(tiou, min_score, rows, columns)  # B, K, N
-    # How far each moves and not where it ends: far from 0, a sum of many positions would round away the difference.
-    moves = tf.expand_dims(weights, 3) * (columns.segments - rows.segments)
-    return _moved(found, tf.reduce_sum(moves, axis=2), tf.reduce_sum(weights, axis=2))
+    votes = tf.cast(_may_vote(rows, columns, tiou), tf.float32)  # B, K, N
+    weights = tf.expand_dims(tf.where(candidates.scores > min_score, candidates.scores, 0.0), 2)
+    # One matrix product instead of sums over pairs: TFLite and ONNX have fast ones.
+    sums = tf.matmul(votes, tf.concat([weights * candidates.segments, weights], axis=2))
+    positions, weights = sums[..., :2], sums[..., 2:]
+    return _moved(found, positions - weights * found.segments, tf.squeeze(weights, 2))
 
 
-def _votes(tiou: float, min_score: float, detections: Candidates, candidates: Candidates) -> tf.Tensor:
-    """f32[...]: the score of each candidate that may vote for its detection, else 0; both of shapes that broadcast."""
-    overlaps = geometry.tiou(detections.segments, candidates.segments) >= tiou
-    same_class = tf.equal(detections.class_ids, candidates.class_ids)
-    return tf.where(overlaps & same_class & (candidates.scores > min_score), candidates.scores, 0.0)
+def _may_vote(detections: Candidates, candidates: Candidates, tiou: float) -> tf.Tensor:
+    """bool[...]: whether a candidate is of a detection's class and overlaps it enough; of shapes that broadcast."""
+    (start, end), (other_start, other_end) = (tf.unstack(v.segments, axis=-1) for v in (detections, candidates))
+    shared_or_gap = tf.minimum(end, other_end) - tf.maximum(start, other_start)
+    # shared >= tiou * union, without a division for every pair
+    enough = shared_or_gap * (1.0 + tiou) >= (end - start) * tiou + (other_end - other_start) * tiou
+    return enough & tf.equal(detections.class_ids, candidates.class_ids)
 
 
 def _moved(found: Detections, moves: tf.Tensor, weights: tf.Tensor) -> Detections:
@@ -344,7 +346,7 @@ def _vote_nearby(found: Detections, candidates: Candidates, *, tiou: float, min_
         others = _select(others, others.scores > min_score)
         others = _gather(others, tf.argsort(_place_in_class(others.class_ids, others.segments[:, 0])))
         first, counts = _near(detections, others, tiou)
-        return _sum_votes(detections, others, first, counts, votes=functools.partial(_votes, tiou, min_score))
+        return _sum_votes(detections, others, first, counts, tiou)
 
     kept = found.scores.shape[1]
     signature = tf.TensorSpec((kept, 2), tf.float32), tf.TensorSpec((kept,), tf.float32)
@@ -370,7 +372,7 @@ def _near(detections: Candidates, others: Candidates, tiou: float) -> tuple[tf.T
 
 
 def _sum_votes(
-    detections: Candidates, others: Candidates, first: tf.Tensor, counts: tf.Tensor, *, votes: Callable
+    detections: Candidates, others: Candidates, first: tf.Tensor, counts: tf.Tensor, tiou: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The sums f32[K, 2] of weighted moves and f32[K] of weights, over the pairs that ``_near`` names.
 
@@ -385,7 +387,8 @@ def _sum_votes(
         rows = tf.searchsorted(ends, pairs, side="right")
         columns = tf.gather(first, rows) + tf.cast(pairs - tf.gather(begins, rows), tf.int32)
         detection, other = _gather(detections, rows), _gather(others, columns)
-        weight = votes(detection, other)
+        weight = tf.where(_may_vote(detection, other, tiou), other.scores, 0.0)
+        # How far each moves and not where it ends: far from 0, a sum of many positions would round away the difference.
         move = weight[:, None] * (other.segments - detection.segments)
         moves += tf.math.unsorted_segment_sum(move, rows, number)
         return done + _PAIRS_AT_ONCE, moves, weights + tf.math.unsorted_segment_sum(weight, rows, number)
