@@ -20,6 +20,27 @@ from a2net_tf import config as settings
 from a2net_tf.config import Config
 from a2net_tf.errors import UserError
 
+# The network, losses, step and evaluation here know one value of these settings.
+_DEFAULTS_ONLY = (
+    "convolution_norm",
+    "residual",
+    "class_scores",
+    "anchor_free_regression",
+    "anchor_free_regression_weight",
+    "center_sampling",
+    "overlap_loss",
+    "anchor_regression",
+    "anchor_matching",
+    "force_matches",
+    "weight_decay",
+    "ema_momentum",
+    "input_dropout",
+    "drop_path",
+    "classes_per_candidate",
+    "soft_nms_sigma",
+    "voting_tiou",
+)
+
 Outputs = dict[str, torch.Tensor]
 
 
@@ -55,7 +76,8 @@ class A2Net(torch.nn.Module):
 
     def __init__(self, config: Config, num_features: int, num_classes: int):
         super().__init__()
-        _check_supported(config)
+        if reason := unsupported(config):
+            raise UserError(reason)
         self.config = config
         if config.feature_columns:
             num_features = config.feature_columns[1] - config.feature_columns[0]
@@ -119,18 +141,13 @@ class A2Net(torch.nn.Module):
         return {"anchor_logits": x[..., :-3], "anchor_overlap": x[..., -3], "anchor_offsets": x[..., -2:]}
 
 
-def _check_supported(config: Config) -> None:
-    only = {
-        "overlap_loss": "smooth_l1",
-        "anchor_regression": "boundaries",
-        "soft_nms_sigma": 0.0,
-        "class_scores": "softmax",
-        "classes_per_candidate": 1,
-        "voting_tiou": 0.0,
-    }
-    for name, value in only.items():
-        if getattr(config, name) != value:
-            raise UserError(f"--{name}={getattr(config, name)}: the PyTorch network of the benchmarks has {value} only")
+def unsupported(config: Config) -> str:
+    """What the settings ask for that this network, its step or its evaluation does not have; empty if nothing."""
+    for name in _DEFAULTS_ONLY:
+        default, value = settings.FIELDS[name].default, getattr(config, name)
+        if value != default:
+            return f"--{name}={value}: the PyTorch network of the benchmarks has {default} only"
+    return ""
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> torch.nn.Conv1d:

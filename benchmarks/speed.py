@@ -28,6 +28,7 @@ import importlib.util
 import pathlib
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,6 +73,7 @@ class Bench(NamedTuple):
         parameters: of the network.
         folder: for temporary files.
         videos: in that folder.
+        rival: ``pytorch_a2net``, or None if torch is not installed or the settings are none that it has.
     """
 
     config: Config
@@ -81,6 +83,7 @@ class Bench(NamedTuple):
     parameters: int
     folder: pathlib.Path
     videos: workloads.Videos
+    rival: types.ModuleType | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -168,14 +171,14 @@ def run(config: Config, options: argparse.Namespace) -> tuple[list[dict], list[s
     network = profiler.profile(workloads.build(config))
     if rival:
         rival.start(options.threads)
-    notes = [NO_TORCH] if not rival else [] if HAS_PANDAS else [NO_PANDAS]
+    theirs, notes = find_rival(config)
     rows, limits = measure_limits(options, network["parameters"])
     rows = rows if "limits" in options.parts else []
     with tempfile.TemporaryDirectory(prefix="a2net_tf_speed_") as name:
         folder = pathlib.Path(name)
         number, each = (2, 4) if options.quick else (4, 25)  # videos of THUMOS14 have about 25 windows
         videos = workloads.write_videos(folder, config, number=number, windows_each=each)
-        bench = Bench(config, options, limits, network["multiply_adds"], network["parameters"], folder, videos)
+        bench = Bench(config, options, limits, network["multiply_adds"], network["parameters"], folder, videos, theirs)
         for part in options.parts:
             print(f"measuring {part}", file=sys.stderr, flush=True)
             found, lines = PARTS[part](bench)
@@ -191,6 +194,15 @@ def run(config: Config, options: argparse.Namespace) -> tuple[list[dict], list[s
         "parameters": network["parameters"],
     }
     return rows, notes, origin
+
+
+def find_rival(config: Config) -> tuple[types.ModuleType | None, list[str]]:
+    """PyTorch's side of the comparison, and lines about what of it is missing."""
+    if not rival:
+        return None, [NO_TORCH]
+    if reason := rival.unsupported(config):
+        return None, [f"no rows of PyTorch: {reason}"]
+    return rival, [] if HAS_PANDAS else [NO_PANDAS]
 
 
 def turns(bench: Bench, calls: Mapping[str, Callable], *, limits: Sequence[str], rounds: int = 5) -> measure.Times:
@@ -244,8 +256,8 @@ def rival_product(size: int, precision: str) -> Limit:
 def measure_forward(bench: Bench) -> tuple[list[dict], list[str]]:
     """Windows of ``--sizes`` through the network."""
     functions = workloads.forward_functions(bench.config)
-    if rival:
-        functions |= rival.forward_functions(bench.config, rival.start(bench.options.threads))
+    if bench.rival:
+        functions |= bench.rival.forward_functions(bench.config, bench.rival.start(bench.options.threads))
     rows = []
     for size in bench.options.sizes:
         windows = workloads.random_windows(bench.config, size)
@@ -290,9 +302,9 @@ def training_calls(bench: Bench) -> tuple[dict[str, Callable], dict[str, Callabl
     full, half = (workloads.Training(bench.config, precision) for precision in workloads.PRECISIONS)
     steps = {"Keras float32": full.step, "Keras bfloat16": half.step}
     sides, more = {"Keras float32": full}, {}
-    if rival:
-        device, batch = rival.start(bench.options.threads), workloads.training_batch(bench.config)
-        sides[RIVAL] = rival.Training(bench.config, batch, device)
+    if bench.rival:
+        device, batch = bench.rival.start(bench.options.threads), workloads.training_batch(bench.config)
+        sides[RIVAL] = bench.rival.Training(bench.config, batch, device)
         steps[RIVAL] = sides[RIVAL].step
         more[DEFAULT_ADAM] = sides[RIVAL].update_by_default
     parts = {f"{name} {part}": getattr(side, part) for name, side in sides.items() for part in STEP_PARTS[:-1]}
@@ -344,7 +356,7 @@ def evaluation_calls(bench: Bench) -> dict[str, Callable]:
     longer = workloads.with_windows(config, steps)
     calls |= {f"Keras {p}, windows of {steps} steps": evaluate(longer, precision=p) for p in workloads.PRECISIONS}
     calls[BARE] = bare_forward(bench)
-    if rival and HAS_PANDAS:
+    if bench.rival and HAS_PANDAS:
         calls[RIVAL] = rival_evaluation(bench)
     return calls
 
@@ -365,12 +377,12 @@ def bare_forward(bench: Bench) -> Callable[[], None]:
 
 def rival_evaluation(bench: Bench) -> Callable[[], None]:
     """The videos in PyTorch, as the release evaluates."""
-    config, device = bench.config, rival.start(bench.options.threads)
-    network = rival.A2Net(config, config.num_features, config.num_classes).to(device).eval()
+    config, device = bench.config, bench.rival.start(bench.options.threads)
+    network = bench.rival.A2Net(config, config.num_features, config.num_classes).to(device).eval()
     return functools.partial(
-        rival.evaluate,
+        bench.rival.evaluate,
         network,
-        rival.Losses(config, device),
+        bench.rival.Losses(config, device),
         bench.videos.files,
         class_names=workloads.class_names(config),
         seconds_per_step=workloads.SECONDS_PER_STEP,
@@ -444,7 +456,7 @@ def memory_calls(bench: Bench) -> dict[str, dict[str, Callable]]:
             for p in workloads.PRECISIONS
         },
     }
-    if rival:
+    if bench.rival:
         theirs = [("peak_forward", {}), ("peak_training", {"batch_file": batch})]
         theirs += [("peak_evaluation", {"files": videos.files, "output": output})] * HAS_PANDAS
         for calls, (function, arguments) in zip(groups.values(), theirs, strict=False):
