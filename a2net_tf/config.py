@@ -159,8 +159,8 @@ class Config:
     anchor_free_regression_weight: float = _setting(1.0, "Of the anchor-free regression; Eq. 5 has 1.", "losses")
     center_sampling: float = _setting(
         0.0,
-        "Cells are foreground only this near to the middle of an action, in strides of their level, e.g. 0.5 (an action "
-        "is at most two strides long, on the last level longer, so 1 leaves out little); 0: anywhere in it.",
+        "Cells are foreground only this near to the middle of an action, in strides of their level, e.g. 0.5 (an "
+        "action is at most two strides long, on the last level longer, so 1 leaves out little); 0: anywhere in it.",
         "losses",
     )
     focal_gamma: float = _setting(
