@@ -14,6 +14,7 @@ _MOST_RANKS = 2**24  # that are different numbers in float32
 _ROUNDING = 1e-4  # of an overlap
 _BEYOND_ANY_STEP = 1e9
 _PAIRS_AT_ONCE = 2**20  # of a detection and a candidate that may vote for it: some tens of MB
+_ROUND_NUMBER = 1024.0  # a power of two: its multiples are subtracted exactly
 _LESS = 0.999  # of an overlap: beyond rounding
 
 
@@ -127,7 +128,7 @@ def suppress(
         min_score: only higher scores take part, so never a candidate of score 0.
         soft_sigma: if > 0, overlapping scores decay by exp(-tiou**2 / soft_sigma) instead (Soft-NMS, Bodla
             et al. 2017).
-        voting_tiou: if > 0, all candidates vote on the boundaries of what is kept: see ``vote``, which is for windows.
+        voting_tiou: if > 0, all candidates vote on the boundaries of what is kept: see ``vote``.
     """
     start, end = candidates.segments[..., 0], candidates.segments[..., 1]
     class_ids = tf.cast(candidates.class_ids, start.dtype)
@@ -305,7 +306,7 @@ def vote(found: Detections, candidates: Candidates, *, tiou: float, min_score: f
     """Moves each detection's boundaries to the mean of those that vote for it, weighted by their scores.
 
     The candidates of its class that overlap it enough vote, the one that it was made of among them. Scores and order
-    stay. Compares every detection with every candidate, and sums positions: for windows, in fractions.
+    stay. Compares every detection with every candidate: for windows.
 
     Args:
         found: what suppression keeps of ``candidates``; padding stays 0.
@@ -317,10 +318,13 @@ def vote(found: Detections, candidates: Candidates, *, tiou: float, min_score: f
     columns = Candidates(*(tf.expand_dims(values, 1) for values in candidates))
     votes = tf.cast(_may_vote(rows, columns, tiou), tf.float32)  # B, K, N
     weights = tf.expand_dims(tf.where(candidates.scores > min_score, candidates.scores, 0.0), 2)
+    # Far from 0, a sum of many positions would round away how far each moves, so they are taken from a round number
+    # near the best detection: 0 for windows in fractions.
+    origin = _ROUND_NUMBER * tf.round(found.segments[:, :1, :1] / _ROUND_NUMBER)
     # One matrix product instead of sums over pairs: TFLite and ONNX have fast ones.
-    sums = tf.matmul(votes, tf.concat([weights * candidates.segments, weights], axis=2))
+    sums = tf.matmul(votes, tf.concat([weights * (candidates.segments - origin), weights], axis=2))
     positions, weights = sums[..., :2], sums[..., 2:]
-    return _moved(found, positions - weights * found.segments, tf.squeeze(weights, 2))
+    return _moved(found, positions - weights * (found.segments - origin), tf.squeeze(weights, 2))
 
 
 def _may_vote(detections: Candidates, candidates: Candidates, tiou: float) -> tf.Tensor:

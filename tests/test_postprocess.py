@@ -426,7 +426,7 @@ def test_votes_of_unusable_candidates(shape, suppression, same_in_graph):
     assert not any(values.any() for values in found)
 
 
-def test_votes_hours_into_a_recording():
+def test_votes_hours_into_a_recording(suppression):
     """A sum of positions in float32 would be off by many steps, and one candidate alone must stay where it is."""
     first = 2.0**20
     start = first + np.arange(0, 64, 0.5)
@@ -434,11 +434,11 @@ def test_votes_hours_into_a_recording():
     scores, class_ids = np.full((1, 128), 0.3, np.float32), np.zeros((1, 128), np.int32)
     scores[0, 64] = 0.9
     candidates = Candidates(*map(tf.constant, (segments, scores, class_ids)))
-    found = suppress_sequences(candidates, tiou=0.1, max_detections=3, voting_tiou=0.5)
+    found = suppression(candidates, tiou=0.1, max_detections=3, voting_tiou=0.5)
     expected = (start * scores[0]).sum() / scores.sum(dtype=np.float64)
     np.testing.assert_allclose(found.segments[0, 0], [expected, expected + 200], atol=0.13)  # two neighbours in float32
     alone = Candidates(*(values[:, 64:65] for values in candidates))
-    found = suppress_sequences(alone, tiou=0.1, max_detections=3, voting_tiou=0.5)
+    found = suppression(alone, tiou=0.1, max_detections=3, voting_tiou=0.5)
     np.testing.assert_array_equal(found.segments[0, 0], segments[0, 64])
 
 
