@@ -2,7 +2,7 @@
 
 import pathlib
 
-from setuptools import find_namespace_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 
@@ -17,7 +17,7 @@ def version() -> str:
 
 def mapped_packages() -> list[str]:
     """``datasets`` and ``export`` stay top-level folders of the repository but install as subpackages."""
-    packages = ["a2net_tf"]
+    packages = ["a2net_tf", *(f"a2net_tf.{name}" for name in find_packages(str(ROOT / "a2net_tf")))]
     for folder in ("datasets", "export"):
         packages.append(f"a2net_tf.{folder}")
         packages += [

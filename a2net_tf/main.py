@@ -17,17 +17,12 @@ modes:
   profile             count parameters and multiply-adds of the network that the settings describe
 """
 
-import contextlib
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-# TensorFlow's start-up chatter would bury the one line that matters; TF_CPP_MIN_LOG_LEVEL=0 shows all of it.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from a2net_tf import config as settings
+from a2net_tf import settings
 from a2net_tf.errors import UserError
+from a2net_tf.native_logs import quiet_native_logs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config, given = settings.parse(arguments)
         with quiet_native_logs():
-            from a2net_tf import modes  # TensorFlow takes seconds to load; a mistyped flag should not
-        modes.run(config, given)
+            from a2net_tf.modes import command
+        command.run(config, given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -48,29 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on with the last finished epoch", file=sys.stderr)
         return 130
     return 0
-
-
-@contextlib.contextmanager
-def quiet_native_logs() -> Iterator[None]:
-    """Holds back what TensorFlow's libraries print while they load, unless loading fails.
-
-    They write to the file descriptor before any log level applies.
-    """
-    if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0":
-        yield
-        return
-    with tempfile.TemporaryFile() as sink:
-        stderr = os.dup(2)
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            sink.seek(0)
-            os.write(stderr, sink.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,13 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
 
-from a2net_tf.evaluation import align
-from a2net_tf.main import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.report.text_tables import align
 from benchmarks import measure
 
 with quiet_native_logs():
-    from a2net_tf import config as settings
-    from a2net_tf import input_pipeline, records
+    from a2net_tf import settings
+    from a2net_tf.data import input_pipeline, prepared, schema
 
 STRIDE_SECONDS = 4 / 30
 
@@ -51,15 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [["stored as", "disk MB", "windows/s", "MB/s", "first s", "scan s", "peak MB"]]
     _, alone = measure.in_fresh_process("benchmarks.input_speed", "nothing")
     rows.append(["nothing", "", "", "", "", "", f"{alone / 1e6:.0f}"])
-    for stored in records.STORED_FEATURES:
+    for stored in schema.STORED_FEATURES:
         with tempfile.TemporaryDirectory(prefix="a2net_tf_input_") as folder:
             path = prepare(pathlib.Path(folder), options, stored)
             disk = sum(file.stat().st_size for file in pathlib.Path(path).glob("*tfrecord*"))
-            found, peak = measure.in_fresh_process(
+            measured, peak = measure.in_fresh_process(
                 "benchmarks.input_speed", "read", path=path, batches=options.batches, buffer=options.shuffle_buffer
             )
-        megabytes = found["windows_per_second"] * 128 * options.num_features * 4 / 1e6
-        numbers = [found["windows_per_second"], megabytes, found["first_seconds"], found["scan_seconds"], peak / 1e6]
+        megabytes = measured["windows_per_second"] * 128 * options.num_features * 4 / 1e6
+        numbers = [
+            measured["windows_per_second"],
+            megabytes,
+            measured["first_seconds"],
+            measured["scan_seconds"],
+            peak / 1e6,
+        ]
         rows.append(
             [
                 stored,
@@ -90,7 +96,7 @@ def prepare(folder: pathlib.Path, options: argparse.Namespace, stored: str) -> s
     content = {"database": database, "feature_stride_seconds": STRIDE_SECONDS, "classes": ["action"]}
     (source / "annotations.json").write_text(json.dumps(content))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return str(records.open_dataset("feature_folder", str(folder / "prepared"), str(source), stored).data_path)
+        return str(prepared.open_dataset("feature_folder", str(folder / "prepared"), str(source), stored).data_path)
 
 
 def nothing() -> None:
@@ -100,7 +106,7 @@ def nothing() -> None:
 def read(path: str, batches: int, buffer: int) -> dict[str, float]:
     """Scans the recordings, then reads batches."""
     config = settings.Config(random_offsets=True, epochs=10**6, shuffle_buffer=buffer)
-    dataset = records.read_records(records.open_dataset(path), "train")
+    dataset = prepared.read_records(prepared.open_dataset(path), "train")
     start = time.perf_counter()
     scan = input_pipeline.scan(dataset, config)
     scanned = time.perf_counter()

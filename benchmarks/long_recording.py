@@ -78,8 +78,8 @@ def prepare(folder: pathlib.Path, flags: Sequence[str]) -> Prepared:
         folder: exists.
         flags: settings of the network, with --num_features and --num_classes.
     """
-    from a2net_tf import config as settings
-    from a2net_tf import main, run_directory
+    from a2net_tf import main, settings
+    from a2net_tf.training import run_directory
 
     workdir = folder / "run"
     config, _ = settings.parse([*flags, f"--workdir={workdir}", "--dataset=", "--nonormalize"])

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2net_tf.errors import UserError
-from a2net_tf.evaluation import align
+from a2net_tf.report.text_tables import align
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 RIVAL = "PyTorch float32"  # what ratios are taken to
@@ -91,10 +91,10 @@ def _turn(call: Callable[[], object], seconds: float) -> list[float]:
     first = timed(call)
     if first > _LONG_SECONDS:
         return [first]
-    found = []
-    while not found or sum(found) < seconds:
-        found.append(timed(call))
-    return found
+    times = []
+    while not times or sum(times) < seconds:
+        times.append(timed(call))
+    return times
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -132,14 +132,14 @@ def make_row(
         limits: by name: float32, bfloat16, memory.
         judged: whether a later run may be refused for this row (the rival's own rows never are).
     """
-    rounds = [statistics.median(found) for found in times[name]]
+    rounds = [statistics.median(turn) for turn in times[name]]
     usable = min(rounds) > 0  # a difference of two may be less than the noise
     median = statistics.median(rounds)
     row = {
         "part": part,
         "name": name,
         "judged": judged and not name.startswith("PyTorch"),
-        "ms": spread([1000 * t for found in times[name] for t in found]),
+        "ms": spread([1000 * t for turn in times[name] for t in turn]),
     }
     if work.windows and usable:
         row["windows_per_second"] = work.windows / median
@@ -148,7 +148,7 @@ def make_row(
     least = _least_seconds(times, work, limits)
     if least and usable:
         row["limit_share"] = spread([a / b for a, b in zip(least, rounds, strict=True)])
-    rival = [statistics.median(found) for found in times.get(RIVAL, ())]
+    rival = [statistics.median(turn) for turn in times.get(RIVAL, ())]
     if rival and usable and min(rival) > 0 and name != RIVAL:
         row["pytorch_ratio"] = spread([a / b for a, b in zip(rival, rounds, strict=True)])
     return row
@@ -158,7 +158,7 @@ def _least_seconds(times: Times, work: Work, limits: Mapping[str, Limit]) -> lis
     """By round: what the work would take at the measured limits; [] if no limit took turns with it."""
     amounts = {work.precision: work.multiply_adds, "memory": work.bytes}
     bounds = [
-        [amount / limits[name].amount * statistics.median(found) for found in times[f"limit {name}"]]
+        [amount / limits[name].amount * statistics.median(turn) for turn in times[f"limit {name}"]]
         for name, amount in amounts.items()
         if amount and f"limit {name}" in times
     ]

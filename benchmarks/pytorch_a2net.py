@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from a2net_tf import config as settings
-from a2net_tf.config import Config
+from a2net_tf import settings
 from a2net_tf.errors import UserError
+from a2net_tf.settings import Config
 
 # The network, losses, step and evaluation here know one value of these settings.
 _DEFAULTS_ONLY = (
@@ -392,10 +392,10 @@ def forward_functions(config: Config, device: torch.device) -> dict[str, Callabl
 
 def copy_weights(network: A2Net, keras_network) -> None:
     """Gives ``network`` the weights of a Keras network of the same settings."""
-    from a2net_tf import release_weights
+    from a2net_tf.modes import import_release
 
     weights = {"/".join(w.path.split("/")[-2:]): np.asarray(w) for w in keras_network.trainable_variables}
-    names = release_weights.tensor_names(network.config)
+    names = import_release.tensor_names(network.config)
     state = {theirs: torch.tensor(weights[ours].transpose()) for theirs, ours in names.items()}
     network.load_state_dict({name: value.reshape(-1) if value.ndim == 0 else value for name, value in state.items()})
 
@@ -418,7 +418,7 @@ def evaluate(
         UserError: pandas is missing.
     """
     pandas = _import_pandas()
-    found = {}
+    detections = {}
     for file in files:
         features = np.load(file)
         tables = [
@@ -426,13 +426,13 @@ def evaluate(
             for start in _window_starts(len(features), network.config)
         ]
         table = suppress(pandas.concat(tables, ignore_index=True), network.config)
-        found[pathlib.Path(file).stem] = [
+        detections[pathlib.Path(file).stem] = [
             {"label": class_names[row.label], "score": row.score, "segment": [row.start, row.end]}
             for row in (
                 table.assign(start=table.start * seconds_per_step, end=table.end * seconds_per_step)
             ).itertuples()
         ]
-    text = json.dumps({"version": "VERSION 1.3", "results": found, "external_data": {}})
+    text = json.dumps({"version": "VERSION 1.3", "results": detections, "external_data": {}})
     pathlib.Path(output).write_text(text)
 
 

@@ -130,8 +130,8 @@ class Attention(nn.Module):
             project(layer(x) * mask).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer, project in zip(self.depthwise, self.projections, strict=True)
         )
-        found = local_attention(queries, keys, values, mask[..., 0] > 0, self.window)
-        return self.output(found.transpose(1, 2).flatten(2)) * mask
+        attended = local_attention(queries, keys, values, mask[..., 0] > 0, self.window)
+        return self.output(attended.transpose(1, 2).flatten(2)) * mask
 
 
 class DropPath(nn.Module):
@@ -309,12 +309,12 @@ def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return ((0.25 * targets + 0.75 * (1 - targets)) * entropy * (1 - right) ** 2).sum()
 
 
-def distance_iou_loss(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def distance_iou_loss(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Sum of 1 - tIoU + (distance of the centres / length of what spans both)**2 of distances f32[N, 2]."""
-    shared = torch.minimum(found, target).sum(-1)
-    union = (found + target).sum(-1) - shared
-    apart = (found - target) @ found.new_tensor([-0.5, 0.5])
-    span = torch.maximum(found, target).sum(-1)
+    shared = torch.minimum(predicted, target).sum(-1)
+    union = (predicted + target).sum(-1) - shared
+    apart = (predicted - target) @ predicted.new_tensor([-0.5, 0.5])
+    span = torch.maximum(predicted, target).sum(-1)
     return (1 - shared / union.clamp(min=1e-8) + (apart / span.clamp(min=1e-8)) ** 2).sum()
 
 

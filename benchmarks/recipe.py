@@ -36,19 +36,20 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
 
-from a2net_tf import config as settings
-from a2net_tf import results
-from a2net_tf.config import Config
+from a2net_tf import safe_files, settings
 from a2net_tf.errors import UserError
-from a2net_tf.evaluation import align
-from a2net_tf.main import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.report.text_tables import align
+from a2net_tf.settings import Config
 from benchmarks import measure
 
 with quiet_native_logs():
-    from a2net_tf import evaluator, inference, input_pipeline, run_directory, training
-    from a2net_tf import records as schema
-    from a2net_tf.localizer import Localizer
-    from a2net_tf.run_directory import Run
+    from a2net_tf.data import input_pipeline, prepared
+    from a2net_tf.detection.localizer import Localizer
+    from a2net_tf.inference import localization, trained
+    from a2net_tf.modes import train
+    from a2net_tf.training import run_directory
+    from a2net_tf.training.run_directory import Run
     from benchmarks import workloads
 
     try:
@@ -93,12 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         saved = run_directory.load(config.workdir)
         measure.use_cores(1)
         workloads.start(saved.config, 1)  # before anything is computed
-        current, localizer = evaluator.load_trained(config, given)
+        current, localizer = trained.load_trained(config, given)
         rows, notes = run(current, localizer, options)
         print("\n".join(["", format_rows(rows), *notes]))
         if config.output:
-            results.keep_previous(config.output)
-            results.write_json(config.output, {**describe(current, options), "notes": notes, "rows": rows})
+            safe_files.keep_previous(config.output)
+            safe_files.write_json(config.output, {**describe(current, options), "notes": notes, "rows": rows})
             print(f"written: {config.output}")
         return 0
     except UserError as error:
@@ -120,7 +121,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Config, frozens
     if not config.workdir or "," in config.workdir:
         raise UserError(f"--workdir={config.workdir}: expected the folder of one trained run")
     if config.output:
-        results.check_writable(config.output)
+        safe_files.check_writable(config.output)
     return options, config, given
 
 
@@ -152,9 +153,9 @@ def run(current: Run, localizer: Localizer, options: argparse.Namespace) -> tupl
 def read(current: Run) -> Data:
     """The run's dataset, the test split and the whole training sequences in memory."""
     config = current.config
-    builder = schema.open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
-    evaluator.check_same_kind(builder, current)
-    records = schema.read_records(builder, config.train_split)
+    builder = prepared.open_dataset_of(config)
+    trained.check_same_kind(builder, current)
+    records = prepared.read_records(builder, config.train_split)
     steps = -(-current.num_windows // config.batch_size)
     endless = dataclasses.replace(config, epochs=10**6)
     batches = input_pipeline.training_batches(
@@ -162,11 +163,11 @@ def read(current: Run) -> Data:
         endless,
         first_epoch=0,
         steps_per_epoch=steps,
-        layout=training.signal_layout(config, builder),
+        layout=train.signal_layout(config, builder),
         statistics=current.statistics,
     )
-    test = list(schema.read_records(builder, config.eval_split).as_numpy_iterator())
-    return Data(test, list(inference.stitched(records.as_numpy_iterator())), iter(batches), steps)
+    test = list(prepared.read_records(builder, config.eval_split).as_numpy_iterator())
+    return Data(test, list(localization.stitched(records.as_numpy_iterator())), iter(batches), steps)
 
 
 def describe(current: Run, options: argparse.Namespace) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def own_calls(current: Run, localizer: Localizer, data: Data) -> dict[str, Calla
     network, batch = run_directory.build_network(current), next(data.batches)
     steps = workloads.Training(config, config.precision, network=network, batch=batch)
     return {
-        INFERENCE: lambda: list(inference.localize(localizer, data.test)),
+        INFERENCE: lambda: list(localization.localize(localizer, data.test)),
         STEP: steps.step,
         INPUT: lambda: _take(data.batches, data.steps_per_epoch),  # at the beginning of an epoch buffers are filled
     }
@@ -204,7 +205,7 @@ def rival_calls(current: Run, data: Data, sizes: "rival.Sizes") -> dict[str, Cal
     """The same of ActionFormer's size."""
     device = pytorch_a2net.start(1)
     network = rival.ActionFormer(current.num_features, len(current.class_names), sizes).to(device)
-    whole = list(inference.stitched(data.test))
+    whole = list(localization.stitched(data.test))
     lengths = [-(-len(record["features"]) // sizes.multiple) * sizes.multiple for record in whole]
     recordings = [rival.pad([r["features"]], n) for r, n in zip(whole, lengths, strict=True)]
     people = [rival.pad([features], sizes.training_steps) for features, _, _ in by_person(whole)]
@@ -254,8 +255,8 @@ def by_person(records: Sequence[dict]) -> Iterator[tuple[np.ndarray, np.ndarray,
 def person(record: dict) -> str:
     """``user07`` of ``exp13_user07``; the whole name where there is no such part."""
     name = record["id"].decode()
-    found = re.search(r"user\d+", name)
-    return found.group() if found else name
+    match = re.search(r"user\d+", name)
+    return match.group() if match else name
 
 
 def _in_steps(record: dict) -> np.ndarray:
@@ -268,14 +269,14 @@ def _in_steps(record: dict) -> np.ndarray:
 
 def own_facts(current: Run, data: Data) -> dict[str, float]:
     """Weights, recordings, and what training consists of."""
-    found = {
+    facts = {
         "weights": sum(int(np.prod(w.shape)) for w in run_directory.build_network(current).trainable_variables),
         "recordings": len({record["id"] for record in data.test}),
         "steps": data.steps_per_epoch * current.config.epochs,
         "steps per epoch": data.steps_per_epoch,
     }
     recorded = run_directory.training_seconds(current.config.workdir)
-    return {**found, "recorded seconds": recorded} if recorded is not None else found
+    return {**facts, "recorded seconds": recorded} if recorded is not None else facts
 
 
 def rival_facts(current: Run, data: Data, sizes: "rival.Sizes") -> dict[str, float]:

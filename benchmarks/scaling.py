@@ -25,21 +25,21 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
 
-from a2net_tf import config as settings
-from a2net_tf import results
-from a2net_tf.config import Config
+from a2net_tf import safe_files, settings
 from a2net_tf.errors import UserError
-from a2net_tf.evaluation import align
-from a2net_tf.main import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.report.text_tables import align
+from a2net_tf.settings import Config
 from benchmarks import measure
 
 with quiet_native_logs():
     import numpy as np
     import tensorflow as tf
 
-    from a2net_tf import inference, run_directory
-    from a2net_tf.localizer import Localizer
-    from a2net_tf.postprocess import Candidates
+    from a2net_tf.detection.localizer import Localizer
+    from a2net_tf.detection.postprocess import Candidates
+    from a2net_tf.inference import localization
+    from a2net_tf.training import run_directory
     from benchmarks import workloads
 
 AXES = {
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(format_rows(rows))
     if options.json:
         origin = {"machine": measure.machine(options.threads), "versions": run_directory.versions()}
-        results.keep_previous(options.json)
-        results.write_json(options.json, {**origin, "settings": settings.to_dict(config), "rows": rows})
+        safe_files.keep_previous(options.json)
+        safe_files.write_json(options.json, {**origin, "settings": settings.to_dict(config), "rows": rows})
         print(f"written: {options.json}")
     return 0
 
@@ -99,7 +99,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
     if not (config.num_features and config.num_classes):
         raise UserError("--num_features and --num_classes are needed, for example 150 and 12 with configs/hapt.flags")
     if options.json:
-        results.check_writable(options.json)
+        safe_files.check_writable(options.json)
     return options, config
 
 
@@ -112,11 +112,11 @@ def measure_axis(axis: str, config: Config, options: argparse.Namespace) -> Iter
             amount, unit = value.split()
             changed = dataclasses.replace(config, **MID_SIZE)
             flags |= {"flags": settings.to_dict(changed), "seconds": float(amount) * _SECONDS[unit]}
-            found, peak = call("measure_video", **flags)
+            measured, peak = call("measure_video", **flags)
         else:
             flags |= {"flags": settings.to_dict(change(config, axis, value)), "rounds": 1 if options.quick else 5}
-            found, peak = call("measure_network", **flags)
-        yield {"axis": axis, "value": value, **found, "peak_megabytes": peak / 1e6}
+            measured, peak = call("measure_network", **flags)
+        yield {"axis": axis, "value": value, **measured, "peak_megabytes": peak / 1e6}
 
 
 def change(config: Config, axis: str, value: int) -> Config:
@@ -202,13 +202,13 @@ def write_features(path: str, config: Config, num_steps: int) -> None:
 
 def localize(localizer: Localizer, path: str) -> None:
     """As ``--mode=predict`` does."""
-    [records] = inference.read_feature_files(
+    [records] = localization.read_feature_files(
         path,
         num_features=localizer.num_features,
         seconds_per_step=workloads.SECONDS_PER_STEP,
         first_step_seconds=0.0,
     )
-    list(inference.localize(localizer, records))
+    list(localization.localize(localizer, records))
 
 
 def time_suppression(localizer: Localizer) -> list[float]:
@@ -217,9 +217,9 @@ def time_suppression(localizer: Localizer) -> list[float]:
     detect = localizer.detect[branch]
 
     def timed(*arguments):
-        found = []
-        spent.append(measure.timed(lambda: found.append(tf.nest.map_structure(tf.identity, detect(*arguments)))))
-        return found[0]
+        detections = []
+        spent.append(measure.timed(lambda: detections.append(tf.nest.map_structure(tf.identity, detect(*arguments)))))
+        return detections[0]
 
     localizer.detect[branch] = timed
     return spent

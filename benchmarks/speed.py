@@ -34,17 +34,17 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
 
-from a2net_tf import config as settings
-from a2net_tf import results
-from a2net_tf.config import Config
+from a2net_tf import safe_files, settings
 from a2net_tf.errors import UserError
-from a2net_tf.main import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.settings import Config
 from benchmarks import measure
 from benchmarks.measure import RIVAL, Limit, Work, difference, make_row, take_turns
 
 with quiet_native_logs():
-    from a2net_tf import profiler, run_directory
-    from a2net_tf.records import CHUNK_OVERLAP_STEPS
+    from a2net_tf.data.schema import CHUNK_OVERLAP_STEPS
+    from a2net_tf.detection import profiler
+    from a2net_tf.training import run_directory
     from benchmarks import workloads
 
     try:
@@ -96,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows, notes, origin = run(config, options)
         print("\n".join(["", measure.format_rows(rows), *notes]))
         if options.json:
-            results.keep_previous(options.json)
-            results.write_json(options.json, {**origin, "notes": notes, "rows": rows})
+            safe_files.keep_previous(options.json)
+            safe_files.write_json(options.json, {**origin, "notes": notes, "rows": rows})
             print(f"written: {options.json}")
         return report_changes(rows, stored) if stored else 0
     except UserError as error:
@@ -133,7 +133,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
     if not (config.num_features and config.num_classes):
         raise UserError("--num_features and --num_classes are needed, for example 150 and 12 with configs/hapt.flags")
     if options.json:
-        results.check_writable(options.json)
+        safe_files.check_writable(options.json)
     return options, config
 
 
@@ -141,7 +141,7 @@ def load_stored(options: argparse.Namespace, config: Config) -> dict[str, Any] |
     """What ``--compare`` names; refused before anything is measured if it cannot be compared."""
     if not options.compare:
         return None
-    stored = results.read_json(options.compare)
+    stored = safe_files.read_json(options.compare)
     if not isinstance(stored, dict) or not {"rows", "settings", "quick"} <= stored.keys():
         raise UserError(f"{options.compare}: not written by --json of this command")
     now = _network_settings(config)
@@ -181,8 +181,8 @@ def run(config: Config, options: argparse.Namespace) -> tuple[list[dict], list[s
         bench = Bench(config, options, limits, network["multiply_adds"], network["parameters"], folder, videos, theirs)
         for part in options.parts:
             print(f"measuring {part}", file=sys.stderr, flush=True)
-            found, lines = PARTS[part](bench)
-            rows, notes = rows + found, notes + lines
+            part_rows, lines = PARTS[part](bench)
+            rows, notes = rows + part_rows, notes + lines
             gc.collect()  # networks are cycles, of gigabytes
     origin = {
         "machine": {**measure.machine(options.threads), "gpus": workloads.devices()},
@@ -219,17 +219,17 @@ def turns(bench: Bench, calls: Mapping[str, Callable], *, limits: Sequence[str],
 def measure_limits(options: argparse.Namespace, parameters: int) -> tuple[list[dict], dict[str, Limit]]:
     """Rows of what this machine can do, and the best of each kind."""
     size, channels, floats = (256, 64, 2**16) if options.quick else (2048, 1024, 2**26)
-    found = {}
+    limits = {}
     for precision in workloads.PRECISIONS:
-        found[f"product {size}, {precision}"] = precision, workloads.product_limit(size, precision)
-        found[f"convolution {channels}, {precision}"] = precision, workloads.convolution_limit(channels, precision)
+        limits[f"product {size}, {precision}"] = precision, workloads.product_limit(size, precision)
+        limits[f"convolution {channels}, {precision}"] = precision, workloads.convolution_limit(channels, precision)
         if rival:
-            found[f"PyTorch product {size}, {precision}"] = precision, rival_product(size, precision)
-    found[f"memory, {12 * floats / 1e6:.0f} MB"] = "memory", workloads.memory_limit(floats)
+            limits[f"PyTorch product {size}, {precision}"] = precision, rival_product(size, precision)
+    limits[f"memory, {12 * floats / 1e6:.0f} MB"] = "memory", workloads.memory_limit(floats)
     rounds, seconds = (2, 0.0) if options.quick else (5, 0.3)
-    times = take_turns({name: limit.call for name, (_, limit) in found.items()}, rounds=rounds, seconds=seconds)
+    times = take_turns({name: limit.call for name, (_, limit) in limits.items()}, rounds=rounds, seconds=seconds)
     rows, best = [], {}
-    for name, (kind, limit) in found.items():
+    for name, (kind, limit) in limits.items():
         work = Work(multiply_adds=limit.amount) if kind != "memory" else Work()
         rows.append(make_row("limits", name, times, work, {}))
         rate = 1000 * limit.amount / rows[-1]["ms"]["median"]
@@ -406,8 +406,8 @@ def measure_input(bench: Bench) -> tuple[list[dict], list[str]]:
         fed = [measure.timed(lambda batches=batches: training.step(next(batches))) for _ in range(steps)]
         del batches  # ends its work
         bare = [measure.timed(training.step) for _ in range(steps)]
-        for name, found in zip(times, ([alone], fed, bare), strict=True):
-            times[name].append(found)
+        for name, turn in zip(times, ([alone], fed, bare), strict=True):
+            times[name].append(turn)
     rows = [make_row("input", name, times, Work(bench.config.batch_size), {}, judged=False) for name in times]
     alone, fed, bare = (row["ms"]["median"] for row in rows)
     return rows, [
@@ -472,7 +472,7 @@ def measure_exports(bench: Bench) -> tuple[list[dict], list[str]]:
     config = dataclasses.replace(bench.config, workdir="", output=str(folder))
     compare.compare(config, frozenset())
     rows = []
-    for form in results.read_json(folder / "compare.json")["rows"]:
+    for form in safe_files.read_json(folder / "compare.json")["rows"]:
         for size, key in ((1, "one_window_ms"), (form["batch_ms"]["windows"], "batch_ms")):
             ms = form[key]["median"]
             row = {"part": "exports", "name": f"{size} window{'s' * (size > 1)}, {form['form']}", "judged": False}

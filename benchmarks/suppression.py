@@ -21,10 +21,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a che
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf.config import Config
-from a2net_tf.localizer import Localizer
-from a2net_tf.model import build_model
-from a2net_tf.postprocess import Candidates, Detections, suppress, suppress_sequences
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.detection.model import build_model
+from a2net_tf.detection.postprocess import Candidates, Detections, suppress, suppress_sequences
+from a2net_tf.settings import Config
 
 _CANDIDATES_PER_STEP = 756 / 64
 _HEAPS = 2000
@@ -80,7 +80,7 @@ def make_candidates(count: int, places: str, classes: int, scores: str) -> Candi
 
 
 def _cells(candidates: Candidates, keep: int, *, comparable: bool) -> str:
-    found, times = [], []
+    kept, times = [], []
     for function in (suppress, suppress_sequences):
         run = tf.function(
             lambda *values, function=function: function(Candidates(*values), tiou=_TIOU, max_detections=keep),
@@ -89,19 +89,19 @@ def _cells(candidates: Candidates, keep: int, *, comparable: bool) -> str:
         run(*(values[:, :100] for values in candidates))
         taken, detections = seconds(lambda run=run: run(*candidates))
         times.append(taken)
-        found.append(detections)
-    same = all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+        kept.append(detections)
+    same = all(np.array_equal(a, b) for a, b in zip(*kept, strict=True))
     told = ("yes" if same else "NO") if comparable else "-"
-    count = int(found[0].num_detections[0])
+    count = int(kept[0].num_detections[0])
     return f"{count:>17}{times[0]:>17.2f}{times[1]:>17.2f}{told:>17}"
 
 
 def seconds(call: Callable[[], Detections]) -> tuple[float, Detections]:
     """How long a call takes, and what it gives."""
     started = time.perf_counter()
-    found = call()
-    found.scores.numpy()
-    return time.perf_counter() - started, found
+    detections = call()
+    detections.scores.numpy()
+    return time.perf_counter() - started, detections
 
 
 def _detect(options: argparse.Namespace, keep: list[int]) -> str:

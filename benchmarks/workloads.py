@@ -13,9 +13,9 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from a2net_tf import config as settings
-from a2net_tf.config import Config
-from a2net_tf.main import quiet_native_logs
+from a2net_tf import settings
+from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.settings import Config
 from benchmarks.measure import Limit
 
 with quiet_native_logs():
@@ -23,14 +23,16 @@ with quiet_native_logs():
     import numpy as np
     import tensorflow as tf
 
-    from a2net_tf import evaluator, inference, input_pipeline, results
-    from a2net_tf import records as schema
-    from a2net_tf.evaluation import Detections
+    from a2net_tf.data import input_pipeline, prepared
+    from a2net_tf.detection.localizer import Localizer
+    from a2net_tf.detection.model import build_model
+    from a2net_tf.evaluation import results_files
+    from a2net_tf.evaluation.instances import Detections
     from a2net_tf.export.freezing import FrozenNetwork
-    from a2net_tf.localizer import Localizer
-    from a2net_tf.model import build_model
-    from a2net_tf.run_directory import Run
-    from a2net_tf.trainer import Trainer, make_optimizer
+    from a2net_tf.inference import localization, scoring
+    from a2net_tf.training.optimizers import make_optimizer
+    from a2net_tf.training.run_directory import Run
+    from a2net_tf.training.trainer import Trainer
 
     tf.config.list_physical_devices()  # starts CUDA now, whose complaints about a missing GPU are held back here
 
@@ -52,8 +54,8 @@ def start(config: Config, threads: int) -> None:
 
 def devices() -> list[str]:
     """Names of the GPUs."""
-    found = tf.config.list_physical_devices("GPU")
-    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in found]
+    gpus = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
 
 
 def gpu_peak_bytes() -> int:
@@ -202,7 +204,7 @@ class Training:
 
     def _run_losses(self, batch):
         outputs = self.trainer.network(batch["features"], training=True)
-        return self.trainer.losses_of(outputs, batch, tf.constant([0, 0]))[0]["loss"]
+        return self.trainer.objective(outputs, batch, tf.constant([0, 0]))[0]["loss"]
 
     def _run_gradients(self, batch):
         weights = [weight.value for weight in self.trainer.network.trainable_variables]
@@ -248,7 +250,7 @@ def write_videos(folder: pathlib.Path, config: Config, *, number: int, windows_e
     }
     (source / "annotations.json").write_text(json.dumps(content))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        builder = schema.open_dataset("feature_folder", str(folder / "prepared"), str(source))
+        builder = prepared.open_dataset("feature_folder", str(folder / "prepared"), str(source))
     files = [str(source / f"{name}.npy") for name in database]
     return Videos(files, str(builder.data_path), number * windows_each)
 
@@ -285,22 +287,22 @@ def evaluation(config: Config, dataset: str, output: str, *, precision: str, bra
     run = Run(config, names, config.num_features, None, 0, SECONDS_PER_STEP, 0.0)
     network = build(dataclasses.replace(config, window_steps=config.inference_steps), precision)
     localizer = Localizer(network, config, names)
-    records = schema.read_records(schema.open_dataset(dataset), SPLIT)
+    records = prepared.read_records(prepared.open_dataset(dataset), SPLIT)
     views = localizer.views() if branches else None
 
     def evaluate() -> dict:
-        found = list(inference.localize(localizer, records.as_numpy_iterator(), views))
-        detections = Detections.concatenate([item.merged for item in found])
-        results.write_activitynet(output, detections, names, videos=[item.video for item in found])
-        return evaluator.metrics_by_branch(found, run)
+        sequences = list(localization.localize(localizer, records.as_numpy_iterator(), views))
+        detections = Detections.concatenate([item.merged for item in sequences])
+        results_files.write_activitynet(output, detections, names, videos=[item.video for item in sequences])
+        return scoring.metrics_by_branch(sequences, run)
 
     return evaluate
 
 
 def training_batches(config: Config, dataset: str) -> Iterator[dict[str, tf.Tensor]]:
     """The training pipeline over a prepared dataset, without an end; an epoch is one pass over its windows."""
-    builder = schema.open_dataset(dataset)
-    records = schema.read_records(builder, SPLIT)
+    builder = prepared.open_dataset(dataset)
+    records = prepared.read_records(builder, SPLIT)
     config = dataclasses.replace(config, epochs=10**6)
     steps = -(-input_pipeline.scan(records, config).num_windows // config.batch_size)
     return iter(input_pipeline.training_batches(records, config, first_epoch=0, steps_per_epoch=steps))

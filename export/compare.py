@@ -20,24 +20,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from a2net_tf import config as settings
-from a2net_tf.config import Config
+from a2net_tf import settings
 from a2net_tf.errors import UserError
-from a2net_tf.main import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.settings import Config
 
 with quiet_native_logs():
     import keras
     import numpy as np
     import tensorflow as tf
 
-    from a2net_tf import evaluator, inference, results, run_directory, windows
-    from a2net_tf import records as schema
-    from a2net_tf.evaluation import Detections, align
+    from a2net_tf import safe_files
+    from a2net_tf.data import prepared
+    from a2net_tf.detection import windows
+    from a2net_tf.detection.localizer import Localizer
+    from a2net_tf.detection.postprocess import Candidates, suppress_sequences
+    from a2net_tf.evaluation.instances import Detections
     from a2net_tf.export import onnx, saved_model, tflite, tflite_run
-    from a2net_tf.inference import Found
-    from a2net_tf.localizer import Localizer
-    from a2net_tf.postprocess import Candidates, suppress_sequences
-    from a2net_tf.run_directory import Run
+    from a2net_tf.inference import localization, scoring, trained
+    from a2net_tf.inference.localization import SequenceDetections
+    from a2net_tf.report.text_tables import align
+    from a2net_tf.training import run_directory
+    from a2net_tf.training.run_directory import Run
 
 _SAVED_MODELS = ("SavedModel float32", "SavedModel bfloat16", "SavedModel constants")
 _TFLITES = tuple(f"TFLite {quantization}" for quantization in tflite.QUANTIZATIONS)
@@ -71,7 +75,7 @@ class Answers(NamedTuple):
 
     segments: np.ndarray
     scores: np.ndarray
-    found: list[Detections]
+    detections: list[Detections]
 
 
 class Model(NamedTuple):
@@ -104,7 +108,7 @@ def compare(config: Config, given: frozenset[str]) -> None:
     if not config.output:
         raise UserError("--output is needed: the folder to write to")
     folder = pathlib.Path(config.output)
-    results.check_writable(folder / "compare.json")
+    safe_files.check_writable(folder / "compare.json")
     model = _model(config, given)
     for name in (*_SAVED_MODELS, *_TFLITES, _ONNX):
         print(f"writing {name}", flush=True)
@@ -118,8 +122,8 @@ def compare(config: Config, given: frozenset[str]) -> None:
     rows = [_row(form, _answers(form, model, batch), reference, model, times[form.name]) for form in forms]
     origin = {"workdir": config.workdir, "dataset": model.run.config.dataset, "split": model.run.config.eval_split}
     print(format_rows(rows))
-    results.keep_previous(folder / "compare.json")
-    results.write_json(
+    safe_files.keep_previous(folder / "compare.json")
+    safe_files.write_json(
         folder / "compare.json",
         {**origin, "threads": os.cpu_count(), "versions": run_directory.versions(), "rows": rows},
     )
@@ -132,11 +136,11 @@ def _model(config: Config, given: frozenset[str]) -> Model:
 
 def _load(config: Config, given: frozenset[str]) -> Model:
     """A trained run with the recordings of its dataset."""
-    run, localizer = evaluator.load_trained(_with(config, "float32"), given | {"precision"})
-    half = evaluator.load_trained(_with(config, "bfloat16"), given | {"precision"})
-    builder = schema.open_dataset(run.config.dataset, run.config.data_dir, run.config.manual_dir)
+    run, localizer = trained.load_trained(_with(config, "float32"), given | {"precision"})
+    half = trained.load_trained(_with(config, "bfloat16"), given | {"precision"})
+    builder = prepared.open_dataset_of(run.config)
     training, evaluation = (
-        list(inference.stitched(schema.read_records(builder, split).as_numpy_iterator()))
+        list(localization.stitched(prepared.read_records(builder, split).as_numpy_iterator()))
         for split in (run.config.train_split, run.config.eval_split)
     )
     return Model(run, localizer, half, training[:_CALIBRATION_SEQUENCES], evaluation)
@@ -231,8 +235,8 @@ def _keras_form(name: str, run: Run, localizer: Localizer) -> Form:
     weights = sum(weight.value.numpy().nbytes for weight in localizer.members[0].networks[0].weights)
 
     def find(sequence):
-        (found,) = inference.localize(localizer, [sequence])
-        return found.merged
+        (located,) = localization.localize(localizer, [sequence])
+        return located.merged
 
     return Form(name, weights, 0.0, lambda batch: _arrays(call(tf.constant(batch))), find)
 
@@ -243,8 +247,8 @@ def _saved_model_form(name: str, path: pathlib.Path) -> Form:
     seconds = time.perf_counter() - start
 
     def find(sequence):
-        (found,) = inference.localize_exported(loaded, [sequence])
-        return found.merged
+        (located,) = localization.localize_exported(loaded, [sequence])
+        return located.merged
 
     raw = loaded.signatures["raw"]
     return Form(name, _bytes_below(path), seconds, lambda batch: _arrays(raw(features=tf.constant(batch))), find)
@@ -256,13 +260,13 @@ def _tflite_form(name: str, path: pathlib.Path) -> Form:
     seconds = time.perf_counter() - start
 
     def candidates(batch):
-        found = [loaded.window(features) for features in batch]  # these files take one window at a time
-        return tuple(np.stack([f[f"candidate_{key}"] for f in found]) for key in ("segments", "scores"))
+        outputs = [loaded.window(features) for features in batch]  # these files take one window at a time
+        return tuple(np.stack([f[f"candidate_{key}"] for f in outputs]) for key in ("segments", "scores"))
 
     def find(sequence):
-        found = loaded.detect(sequence["features"], float(sequence["feature_stride_seconds"]))
-        videos = [_text(sequence["id"])] * len(found["scores"])
-        return Detections(videos, found["segments"], found["class_ids"], found["scores"])
+        detections = loaded.detect(sequence["features"], float(sequence["feature_stride_seconds"]))
+        videos = [_text(sequence["id"])] * len(detections["scores"])
+        return Detections(videos, detections["segments"], detections["class_ids"], detections["scores"])
 
     return Form(name, path.stat().st_size, seconds, candidates, find)
 
@@ -273,8 +277,8 @@ def _onnx_form(name: str, path: pathlib.Path, model: Model) -> Form:
     seconds = time.perf_counter() - start
 
     def run(batch):
-        found = onnx.run_session(session, batch)
-        return Candidates(*(found[f"candidate_{key}"] for key in Candidates._fields))
+        outputs = onnx.run_session(session, batch)
+        return Candidates(*(outputs[f"candidate_{key}"] for key in Candidates._fields))
 
     return Form(
         name, path.stat().st_size, seconds, lambda batch: run(batch)[:2], lambda s: _merge_windows(run, s, model)
@@ -289,23 +293,19 @@ def _merge_windows(run: Callable[[np.ndarray], Candidates], sequence: dict, mode
     segments, scores, class_ids = (np.concatenate(values) for values in zip(*parts, strict=True))
     steps = np.clip(segments * config.inference_steps + starts[:, None, None], 0, len(sequence["features"]))
     scores = np.where(steps[..., 1] > steps[..., 0], scores, 0)
-    found = suppress_sequences(
+    detections = suppress_sequences(
         Candidates(*(tf.constant(a.reshape(1, -1, *a.shape[2:])) for a in (np.float32(steps), scores, class_ids))),
-        tiou=config.nms_tiou,
-        max_detections=config.max_detections,
-        min_score=config.min_score,
-        soft_sigma=config.soft_nms_sigma,
-        voting_tiou=config.voting_tiou,
+        **config.suppression,
     )
-    number = int(found.num_detections[0])
+    number = int(detections.num_detections[0])
     stride, first = float(sequence["feature_stride_seconds"]), float(sequence["first_step_seconds"])
-    seconds = found.segments[0, :number].numpy() * stride + first
+    seconds = detections.segments[0, :number].numpy() * stride + first
     videos = [_text(sequence["id"])] * number
-    return Detections(videos, seconds, found.class_ids[0, :number].numpy(), found.scores[0, :number].numpy())
+    return Detections(videos, seconds, detections.class_ids[0, :number].numpy(), detections.scores[0, :number].numpy())
 
 
-def _arrays(found: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    return found["segments"].numpy(), found["scores"].numpy()
+def _arrays(candidates: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    return candidates["segments"].numpy(), candidates["scores"].numpy()
 
 
 def _bytes_below(path: pathlib.Path) -> int:
@@ -347,9 +347,9 @@ def _row(
 ) -> dict[str, Any]:
     """Everything about one form, JSON-ready."""
     raw = {name: getattr(answers, name) - getattr(reference, name) for name in ("segments", "scores")}
-    confident = [e.select(e.scores > _CONFIDENT) for e in reference.found]
+    confident = [e.select(e.scores > _CONFIDENT) for e in reference.detections]
     off_seconds, off_score = np.max(
-        [detection_differences(e, f) for e, f in zip(confident, answers.found, strict=True)], axis=0
+        [detection_differences(e, f) for e, f in zip(confident, answers.detections, strict=True)], axis=0
     )
     return {
         "form": form.name,
@@ -360,19 +360,19 @@ def _row(
         "windows_per_second": _BATCH / statistics.median(times["batch"]),
         "raw_difference": {name: float(np.abs(difference).max()) for name, difference in raw.items()},
         "detection_difference": {"seconds": float(off_seconds), "score": float(off_score)},
-        "average_mAP": _average_map(answers.found, model),
+        "average_mAP": _average_map(answers.detections, model),
     }
 
 
-def detection_differences(expected: Detections, found: Detections) -> tuple[float, float]:
-    """How far the detection of ``found`` that is nearest to each of ``expected`` is off: in seconds, in score.
+def detection_differences(expected: Detections, detections: Detections) -> tuple[float, float]:
+    """How far the detection of ``detections`` that is nearest to each of ``expected`` is off: in seconds, in score.
 
     Nearest among those of the same class, by the sum of both. Detections whose scores are almost equal may come in
     another order, so they are not compared by rank; infinite where a class is missing.
     """
     worst = (0.0, 0.0)
     for label in np.unique(expected.labels):
-        ours, theirs = expected.select(expected.labels == label), found.select(found.labels == label)
+        ours, theirs = expected.select(expected.labels == label), detections.select(detections.labels == label)
         if not len(theirs):
             return float("inf"), float("inf")
         seconds = np.abs(ours.segments[:, None] - theirs.segments[None]).max(axis=-1)
@@ -383,15 +383,15 @@ def detection_differences(expected: Detections, found: Detections) -> tuple[floa
     return worst
 
 
-def _average_map(found: list[Detections], model: Model) -> float | None:
+def _average_map(detections: list[Detections], model: Model) -> float | None:
     """Average mAP of the evaluation split by the run's protocol; None without ground truth."""
     if "segments" not in model.sequences[0]:
         return None
     wrapped = [
-        Found(_text(s["id"]), float(s["duration_seconds"]), {"both": f}, s)
-        for s, f in zip(model.sequences, found, strict=True)
+        SequenceDetections(_text(s["id"]), float(s["duration_seconds"]), {"both": f}, s)
+        for s, f in zip(model.sequences, detections, strict=True)
     ]
-    return evaluator.metrics_by_branch(wrapped, model.run)["both"]["average_mAP"]
+    return scoring.metrics_by_branch(wrapped, model.run)["both"]["average_mAP"]
 
 
 def _ms(seconds: Sequence[float], percentile: float) -> float:

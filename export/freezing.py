@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
-from a2net_tf.localizer import Localizer
 
 _MOST_BYTES = 2**31 - 2**26  # what is not weights takes a few MB
 

@@ -17,15 +17,15 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.util import deprecation
 
-from a2net_tf import config as settings
-from a2net_tf import results, run_directory
-from a2net_tf.config import Config
+from a2net_tf import safe_files, settings
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.detection.model import plain_copy
+from a2net_tf.detection.postprocess import Candidates, Detections, suppress
 from a2net_tf.errors import UserError
 from a2net_tf.export.saved_model import Exported
-from a2net_tf.localizer import Localizer
-from a2net_tf.model import plain_copy
-from a2net_tf.postprocess import Candidates, Detections, suppress
-from a2net_tf.run_directory import Run
+from a2net_tf.settings import Config
+from a2net_tf.training import run_directory
+from a2net_tf.training.run_directory import Run
 
 try:
     import onnx
@@ -142,7 +142,7 @@ def export_onnx(
         UserError: settings that ONNX cannot follow, a path that cannot be written, or a model that disagrees.
     """
     _check_settings(localizer, detections)
-    results.check_writable(path)
+    safe_files.check_writable(path)
     exported = Exported(localizer.with_networks(plain_copy), run)
     model = _convert_candidates(exported)
     if detections:
@@ -151,14 +151,14 @@ def export_onnx(
     if windows is None:
         windows = run_directory.random_features(run, _COMPARED_WINDOWS, run.config.inference_steps)
     windows = np.asarray(windows, np.float32)
-    with results.replace_file(path) as temporary:
+    with safe_files.replace_file(path) as temporary:
         onnx.save(model, temporary)
         onnx.checker.check_model(temporary, full_check=True)
         session = load_session(str(temporary))
         difference = max(_difference(exported, session, localizer.config, batch) for batch in (windows, windows[:1]))
         if not difference <= _TOLERANCE:
             raise UserError(f"{path}: not written: the ONNX model differs by {difference:.1e} from the trained one")
-        results.keep_previous(path)
+        safe_files.keep_previous(path)
     return difference
 
 
@@ -292,28 +292,25 @@ def _difference(
     scores or an overlap at the threshold fall the other way, which changes a window's detections at will. So the median
     over windows counts: a wrong graph shows in most windows.
     """
-    found = run_session(session, windows)
+    outputs = run_session(session, windows)
     expected = {_PREFIX + name: value.numpy() for name, value in exported.raw(tf.constant(windows)).items()}
-    other = expected["candidate_class_ids"] != found["candidate_class_ids"]
+    other = expected["candidate_class_ids"] != outputs["candidate_class_ids"]
     if other.mean() > _MAX_OTHER_CLASSES:
         return float("inf")
-    largest = max(np.abs(expected[name] - found[name]).max() for name in ("candidate_segments", "candidate_scores"))
-    if "segments" in found:
-        kept = _suppressed(found, config)
-        pairs = [(value.numpy(), found[name]) for name, value in kept._asdict().items()]
+    largest = max(np.abs(expected[name] - outputs[name]).max() for name in ("candidate_segments", "candidate_scores"))
+    if "segments" in outputs:
+        kept = _suppressed(outputs, config)
+        pairs = [(value.numpy(), outputs[name]) for name, value in kept._asdict().items()]
         by_window = [np.abs(a - b).reshape(len(windows), -1).max(axis=1) for a, b in pairs]
         largest = max(largest, np.median(np.max(by_window, axis=0)))
     return float(largest)
 
 
-def _suppressed(found: dict[str, np.ndarray], config: Config) -> Detections:
+def _suppressed(outputs: dict[str, np.ndarray], config: Config) -> Detections:
     """What TensorFlow's suppression makes of candidates that ONNX found."""
-    segments = tf.clip_by_value(found["candidate_segments"], 0.0, 1.0)
-    scores = tf.where(segments[..., 1] > segments[..., 0], found["candidate_scores"], 0.0)
+    segments = tf.clip_by_value(outputs["candidate_segments"], 0.0, 1.0)
+    scores = tf.where(segments[..., 1] > segments[..., 0], outputs["candidate_scores"], 0.0)
     return suppress(
-        Candidates(segments, scores, tf.constant(found["candidate_class_ids"])),
-        tiou=config.nms_tiou,
-        max_detections=config.max_detections,
-        min_score=config.min_score,
-        voting_tiou=config.voting_tiou,
+        Candidates(segments, scores, tf.constant(outputs["candidate_class_ids"])),
+        **config.suppression,
     )

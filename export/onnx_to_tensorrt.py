@@ -192,9 +192,9 @@ def read_windows(path: str, shape: tuple[int, int]) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise CannotBuildError(f"--windows={path}: not a readable .npy or .npz file ({error})") from None
     if len(arrays) != 1 or arrays[0].ndim != 3 or arrays[0].shape[1:] != shape or not len(arrays[0]):
-        found = ", ".join(str(array.shape) for array in arrays) or "nothing"
+        shapes = ", ".join(str(array.shape) for array in arrays) or "nothing"
         raise CannotBuildError(
-            f"--windows={path}: expected one array of shape (M, {shape[0]}, {shape[1]}), got {found}"
+            f"--windows={path}: expected one array of shape (M, {shape[0]}, {shape[1]}), got {shapes}"
         )
     windows = arrays[0].astype(np.float32)
     if not np.isfinite(windows).all():

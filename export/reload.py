@@ -21,19 +21,19 @@ def largest_difference(model, arrays) -> float:
     largest = 0.0
     for i in range(sum(name.startswith("features") for name in arrays)):
         features = arrays[f"features{i}"]
-        found = serve(
+        detections = serve(
             features=tf.constant(features[None]),
             num_steps=tf.constant([len(features)], tf.int32),
             seconds_per_step=tf.constant([arrays[f"seconds_per_step{i}"]], tf.float32),
         )
-        largest = max(largest, _difference(found, arrays, i))
+        largest = max(largest, _difference(detections, arrays, i))
     return largest
 
 
-def _difference(found, arrays, i: int) -> float:
-    if not np.array_equal(found["num_detections"].numpy(), arrays[f"num_detections{i}"]):
+def _difference(detections, arrays, i: int) -> float:
+    if not np.array_equal(detections["num_detections"].numpy(), arrays[f"num_detections{i}"]):
         return float("inf")
-    pairs = [(found[name].numpy(), arrays[f"{name}{i}"]) for name in ("segments", "scores", "class_ids")]
+    pairs = [(detections[name].numpy(), arrays[f"{name}{i}"]) for name in ("segments", "scores", "class_ids")]
     return float(max(np.abs(a - b).max(initial=0) for a, b in pairs))
 
 
@@ -43,8 +43,8 @@ def raw_difference(model, arrays) -> float:
     Rounding alone can take a candidate over the bound of background probability, or reverse its segment: then its score
     is 0 on one side only.
     """
-    found = model.signatures["raw"](features=tf.constant(arrays["windows"]))
-    pairs = [(found[name].numpy(), arrays[f"raw_{name}"]) for name in ("segments", "scores")]
+    candidates = model.signatures["raw"](features=tf.constant(arrays["windows"]))
+    pairs = [(candidates[name].numpy(), arrays[f"raw_{name}"]) for name in ("segments", "scores")]
     return float(max(np.quantile(np.abs(a - b), 0.99) for a, b in pairs))
 
 

@@ -22,13 +22,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from a2net_tf import config as settings
-from a2net_tf import results, run_directory
+from a2net_tf import safe_files, settings
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.detection.postprocess import Candidates, suppress
 from a2net_tf.errors import UserError
 from a2net_tf.export import freezing
-from a2net_tf.localizer import Localizer
-from a2net_tf.postprocess import Candidates, suppress
-from a2net_tf.run_directory import Run
+from a2net_tf.training import run_directory
+from a2net_tf.training.run_directory import Run
 
 _TOLERANCE = 1e-3  # seconds and scores; a wrong unit or weight shows as much more
 # Constant weights may reach other kernels than variables do: rounding, of which bfloat16 has more.
@@ -91,24 +91,20 @@ class Exported(tf.Module):
 
 def window_detections(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
     """Detections of each window f32[N, W, D] by itself; ``segments`` are fractions of the window, in [0, 1]."""
-    found = localizer.window_candidates(_checked(localizer, features))
-    segments = tf.clip_by_value(found.segments, 0.0, 1.0)
+    candidates = localizer.window_candidates(_checked(localizer, features))
+    segments = tf.clip_by_value(candidates.segments, 0.0, 1.0)
     config = localizer.config
     kept = suppress(
-        Candidates(segments, _merged_scores(localizer, found.scores, segments), found.class_ids),
-        tiou=config.nms_tiou,
-        max_detections=config.max_detections,
-        min_score=config.min_score,
-        soft_sigma=config.soft_nms_sigma,
-        voting_tiou=config.voting_tiou,
+        Candidates(segments, _merged_scores(localizer, candidates.scores, segments), candidates.class_ids),
+        **config.suppression,
     )
     return localizer.named(kept)
 
 
 def window_candidates(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
     """Candidates of each window f32[N, W, D] before suppression; ``segments`` are fractions of the window."""
-    found = localizer.window_candidates(_checked(localizer, features))
-    return {**found._asdict(), "scores": _merged_scores(localizer, found.scores, found.segments)}
+    candidates = localizer.window_candidates(_checked(localizer, features))
+    return {**candidates._asdict(), "scores": _merged_scores(localizer, candidates.scores, candidates.segments)}
 
 
 def _checked(localizer: Localizer, features: tf.Tensor) -> tf.Tensor:
@@ -162,18 +158,18 @@ def export(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         written = pathlib.Path(temporary, "saved_model")
         tf.saved_model.save(module, str(written), signatures=module.signatures)
-        found = _check_in_fresh_process(module, localizer, written, samples)
+        differences = _check_in_fresh_process(module, localizer, written, samples)
         allowed = Differences(_TOLERANCE, _RAW_TOLERANCES[run.config.precision])
-        for name, difference, most in zip(Differences._fields, found, allowed, strict=True):
+        for name, difference, most in zip(Differences._fields, differences, allowed, strict=True):
             if not difference <= most:
                 raise UserError(
                     f"the exported model's {name} differ by {difference} from the trained one's (allowed: {most}); "
                     f"nothing was written to {path}"
                 )
         _write_extras(written / "assets.extra", run, origin, freeze=freeze)
-        results.keep_previous(target)
+        safe_files.keep_previous(target)
         shutil.move(written, target)
-    return found
+    return differences
 
 
 def _check_in_fresh_process(
@@ -213,7 +209,7 @@ def _windows(samples: Sequence[dict], window_steps: int) -> np.ndarray:
 
 
 def _write_extras(folder: pathlib.Path, run: Run, origin: Mapping[str, Any], *, freeze: bool) -> None:
-    results.write_json(folder / "model_card.json", model_card(run, origin, freeze=freeze))
+    safe_files.write_json(folder / "model_card.json", model_card(run, origin, freeze=freeze))
     _write_warmup(folder / "tf_serving_warmup_requests", run)
 
 

@@ -168,9 +168,9 @@ def read_windows(path: str, shape: tuple[int, int]) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise CannotConvertError(f"--windows={path}: not a readable .npy or .npz file ({error})") from None
     if len(arrays) != 1 or arrays[0].ndim != 3 or arrays[0].shape[1:] != shape or not len(arrays[0]):
-        found = ", ".join(str(array.shape) for array in arrays) or "nothing"
+        shapes = ", ".join(str(array.shape) for array in arrays) or "nothing"
         raise CannotConvertError(
-            f"--windows={path}: expected one array of shape (M, {shape[0]}, {shape[1]}), got {found}"
+            f"--windows={path}: expected one array of shape (M, {shape[0]}, {shape[1]}), got {shapes}"
         )
     windows = arrays[0].astype(np.float32)
     if not np.isfinite(windows).all():
@@ -227,12 +227,12 @@ def _compare(original: Callable, converted: Callable, inputs: Sequence[np.ndarra
         raise CannotConvertError("the converted model finds less than half of the same detections; nothing was written")
 
 
-def agreement(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> tuple[int, int, float]:
+def agreement(expected: dict[str, np.ndarray], detections: dict[str, np.ndarray]) -> tuple[int, int, float]:
     """Compares two answers of ``windows``, whose order may differ.
 
     Args:
         expected: ``segments`` f32[N, K, 2], ``scores`` f32[N, K] and ``class_ids`` i32[N, K].
-        found: the same.
+        detections: the same.
 
     Returns:
         number of expected detections that were found, number of those looked for, largest difference of their scores.
@@ -240,11 +240,11 @@ def agreement(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> 
     same, compared, largest = 0, 0, 0.0
     for window, row in zip(*np.nonzero(expected["scores"] >= _COMPARED_SCORE)):  # noqa: B905 (of equal length)
         compared += 1
-        overlap = _tiou(expected["segments"][window, row], found["segments"][window])
-        matches = (overlap >= _SAME_TIOU) & (found["class_ids"][window] == expected["class_ids"][window, row])
+        overlap = _tiou(expected["segments"][window, row], detections["segments"][window])
+        matches = (overlap >= _SAME_TIOU) & (detections["class_ids"][window] == expected["class_ids"][window, row])
         if matches.any():
             same += 1
-            difference = np.abs(found["scores"][window] - expected["scores"][window, row])
+            difference = np.abs(detections["scores"][window] - expected["scores"][window, row])
             largest = max(largest, float(difference[matches].min()))
     return same, compared, largest
 

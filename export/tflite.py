@@ -18,15 +18,16 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from a2net_tf import anchors as pyramid
-from a2net_tf import results, run_directory
-from a2net_tf.config import Config
+from a2net_tf import safe_files
+from a2net_tf.detection import pyramid
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.detection.model import plain_copy
+from a2net_tf.detection.postprocess import Candidates, Detections, vote
 from a2net_tf.errors import UserError
 from a2net_tf.export import tflite_run
-from a2net_tf.localizer import Localizer
-from a2net_tf.model import plain_copy
-from a2net_tf.postprocess import Candidates, Detections, vote
-from a2net_tf.run_directory import Run
+from a2net_tf.settings import Config
+from a2net_tf.training import run_directory
+from a2net_tf.training.run_directory import Run
 
 # name: bytes per weight
 QUANTIZATIONS = {"float32": 4, "float16": 2, "dynamic": 1, "int8": 1}
@@ -73,17 +74,17 @@ def export_tflite(
         raise UserError(f"quantization '{quantization}': expected one of {', '.join(QUANTIZATIONS)}")
     if quantization == "int8" and not samples:
         raise UserError("int8 needs sequences of the training split to calibrate on; is --data_dir wrong?")
-    results.check_writable(path)
+    safe_files.check_writable(path)
     windows, copy = _windows(localizer, run, samples), localizer.with_networks(plain_copy)
     compared = windows[_spread(len(windows), _COMPARED_WINDOWS)]
     expected = _candidate_scores(copy, copy.window_candidates(tf.constant(compared))).numpy()
     least_bytes = _num_kernel_weights(copy) * QUANTIZATIONS[quantization]
     content = _convert_to_int8(copy, windows) if quantization == "int8" else _convert_window(copy, quantization)
     used = _check_content(content, least_bytes)
-    with results.replace_file(path) as temporary:
+    with safe_files.replace_file(path) as temporary:
         _write(temporary, content, _describe(localizer, run, quantization))
         difference = _compare(temporary, compared, expected, quantization)
-        results.keep_previous(path)
+        safe_files.keep_previous(path)
     return Converted(len(content), dict(used), difference)
 
 
@@ -137,8 +138,8 @@ def _convert_to_int8(localizer: Localizer, windows: np.ndarray) -> bytes:
         return {f"prepared{i}": part.prepare(inputs["features"]) for i, part in enumerate(parts)}
 
     def convolve(inputs):
-        found = [tf.nest.flatten(part.convolve(inputs[f"prepared{i}"])) for i, part in enumerate(parts)]
-        return {_prediction(i, j): tensor for i, tensors in enumerate(found) for j, tensor in enumerate(tensors)}
+        outputs = [tf.nest.flatten(part.convolve(inputs[f"prepared{i}"])) for i, part in enumerate(parts)]
+        return {_prediction(i, j): tensor for i, tensors in enumerate(outputs) for j, tensor in enumerate(tensors)}
 
     window = {"features": (1, *windows.shape[1:])}
     prepared = {f"prepared{i}": (1, *part.convolve.input.shape[1:]) for i, part in enumerate(parts)}
@@ -177,7 +178,7 @@ class _Parts:
         self.convolve = keras.Model(entry, predictions)
         finish = keras.Model(predictions, network.output)
         scales = [1.0] * (len(predictions) - len(scales)) + scales
-        self.decode = lambda found: finish([x * scale for x, scale in zip(found, scales, strict=True)])
+        self.decode = lambda outputs: finish([x * scale for x, scale in zip(outputs, scales, strict=True)])
 
 
 class _Decoder:
@@ -224,29 +225,29 @@ def _equalize_anchors(network: keras.Model, config: Config, windows: np.ndarray)
 
 def _largest_anchor_outputs(network: keras.Model, windows: np.ndarray) -> np.ndarray:
     """f32[A, logits + 3]: largest magnitude of each logit, the overlap and both offsets, over the windows."""
-    found = network.predict(windows, batch_size=32, verbose=0)
-    parts = [found["anchor_logits"], found["anchor_overlap"][..., None], found["anchor_offsets"]]
+    outputs = network.predict(windows, batch_size=32, verbose=0)
+    parts = [outputs["anchor_logits"], outputs["anchor_overlap"][..., None], outputs["anchor_offsets"]]
     return np.abs(np.concatenate(parts, axis=-1)).max(axis=0)
 
 
 def _detect(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
     """One window f32[1, W, D] -> the outputs that ``tflite_run.Model.window`` describes."""
-    found = localizer.window_candidates(features)
-    inside = found._replace(segments=tf.clip_by_value(found.segments, 0.0, 1.0))
+    candidates = localizer.window_candidates(features)
+    inside = candidates._replace(segments=tf.clip_by_value(candidates.segments, 0.0, 1.0))
     inside = inside._replace(scores=_candidate_scores(localizer, inside))
     return {
         **_suppress(inside, localizer.config),
-        "candidate_segments": found.segments[0],
-        "candidate_scores": _candidate_scores(localizer, found)[0],
-        "candidate_class_ids": found.class_ids[0],
+        "candidate_segments": candidates.segments[0],
+        "candidate_scores": _candidate_scores(localizer, candidates)[0],
+        "candidate_class_ids": candidates.class_ids[0],
     }
 
 
-def _candidate_scores(localizer: Localizer, found: Candidates) -> tf.Tensor:
+def _candidate_scores(localizer: Localizer, candidates: Candidates) -> tf.Tensor:
     """f32[N, P]: the scores with which candidates of all heads are merged."""
     weight = tf.constant(localizer.config.anchor_based_lambda)
     branch = localizer.branches[-1]
-    return localizer.merged_scores(found.scores, found.segments, branch=branch, anchor_based_lambda=weight)
+    return localizer.merged_scores(candidates.scores, candidates.segments, branch=branch, anchor_based_lambda=weight)
 
 
 def _suppress(candidates: Candidates, config: Config) -> dict[str, tf.Tensor]:
@@ -265,17 +266,17 @@ def _suppress(candidates: Candidates, config: Config) -> dict[str, tf.Tensor]:
         pad_to_max_output_size=True,
     )
     there = tf.range(config.max_detections) < valid
-    found = Detections(
+    detections = Detections(
         tf.where(there[:, None], tf.gather(segments, selected), 0.0),
         tf.where(there, kept_scores, 0.0),
         tf.where(there, tf.gather(class_ids, selected), 0),
         valid,
     )
     if config.voting_tiou > 0:
-        batch = Detections(*(tf.expand_dims(values, 0) for values in found))
+        batch = Detections(*(tf.expand_dims(values, 0) for values in detections))
         batch = vote(batch, candidates, tiou=config.voting_tiou, min_score=config.min_score)
-        found = found._replace(segments=batch.segments[0])
-    return found._asdict()
+        detections = detections._replace(segments=batch.segments[0])
+    return detections._asdict()
 
 
 def _convert(

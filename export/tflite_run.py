@@ -82,11 +82,11 @@ class Model:
             min_score=about["min_score"],
             soft_sigma=about["soft_nms_sigma"],
         )
-        found, voting_tiou = segments[kept], about.get("voting_tiou", 0)  # older files do not say
+        boundaries, voting_tiou = segments[kept], about.get("voting_tiou", 0)  # older files do not say
         if voting_tiou > 0:
-            found = vote(kept, segments, scores, class_ids, tiou=voting_tiou, min_score=about["min_score"])
+            boundaries = vote(kept, segments, scores, class_ids, tiou=voting_tiou, min_score=about["min_score"])
         rows, scores, class_ids = report_also(kept_scores, class_ids[kept], about)
-        seconds = np.float32(about["first_step_seconds"]) + found[rows] * np.float32(seconds_per_step)
+        seconds = np.float32(about["first_step_seconds"]) + boundaries[rows] * np.float32(seconds_per_step)
         labels = [about["class_names"][i] for i in class_ids]
         return {"segments": seconds, "scores": scores, "class_ids": class_ids, "labels": labels}
 
@@ -99,9 +99,9 @@ class Model:
             finite = np.isfinite(window).all(axis=1)
             if not finite.all():
                 raise ValueError(f"features: step {steps[np.argmin(finite)]} holds NaN or infinite values")
-            found = self.window(window)
-            segments = found["candidate_segments"] * np.float32(window_steps) + np.float32(start)
-            parts.append((segments, found["candidate_scores"], found["candidate_class_ids"]))
+            outputs = self.window(window)
+            segments = outputs["candidate_segments"] * np.float32(window_steps) + np.float32(start)
+            parts.append((segments, outputs["candidate_scores"], outputs["candidate_class_ids"]))
         segments, scores, class_ids = zip(*parts, strict=True)
         return np.concatenate(segments), np.concatenate(scores), np.concatenate(class_ids)
 
@@ -222,15 +222,15 @@ def vote(
     Returns:
         f32[n, 2].
     """
-    found = segments[kept]
+    boundaries = segments[kept]
     for class_id in np.unique(class_ids[kept]):
         voters = np.flatnonzero((class_ids == class_id) & (scores > min_score))
         own, weights = segments[voters], scores[voters]
         for row in np.flatnonzero(class_ids[kept] == class_id):
-            near = _tiou(found[row], own) >= np.float32(tiou)
+            near = _tiou(boundaries[row], own) >= np.float32(tiou)
             weight = weights[near, None] / weights[near].sum()
-            found[row] += (weight * (own[near] - found[row])).sum(axis=0)
-    return found
+            boundaries[row] += (weight * (own[near] - boundaries[row])).sum(axis=0)
+    return boundaries
 
 
 def _tiou(one: np.ndarray, many: np.ndarray) -> np.ndarray:
@@ -273,11 +273,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         model = Model(options.model, num_threads=options.threads, runtime=options.runtime)
-        found = model.detect(_load(options.features), options.seconds_per_step)
+        detections = model.detect(_load(options.features), options.seconds_per_step)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    rows = zip(found["labels"], found["scores"].tolist(), found["segments"].tolist(), strict=True)
+    rows = zip(detections["labels"], detections["scores"].tolist(), detections["segments"].tolist(), strict=True)
     entries = [{"label": label, "score": score, "segment": segment} for label, score, segment in rows]
     name = pathlib.Path(options.features).stem
     print(json.dumps({"version": "VERSION 1.3", "results": {name: entries}, "external_data": {}}))

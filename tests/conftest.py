@@ -28,7 +28,7 @@ SMALL = {
 @pytest.fixture(scope="session")
 def make_config():
     """A checked Config with a small network, with the given changes."""
-    from a2net_tf import config as settings
+    from a2net_tf import settings
 
     return lambda **changes: settings.from_dict({**SMALL, **changes})
 
@@ -38,7 +38,7 @@ def make_network():
     """build_model for inference windows, with random weights, biases and scales: none can be left out unnoticed."""
     import keras
 
-    from a2net_tf.model import build_model
+    from a2net_tf.detection.model import build_model
 
     def make(config, num_features=5, num_classes=3, **kwargs):
         keras.utils.set_random_seed(1)

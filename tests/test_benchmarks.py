@@ -34,7 +34,7 @@ def command(script, *arguments):
 @pytest.fixture(scope="module")
 def pair(make_config, make_network):
     """The same weights in both frameworks, their losses, and a batch with a window without actions."""
-    from a2net_tf.trainer import Trainer
+    from a2net_tf.training.trainer import Trainer
     from benchmarks import pytorch_a2net, workloads
 
     torch.set_num_threads(1)  # two that wait for each other are slow beside other tests
@@ -71,17 +71,18 @@ def test_losses_and_gradients_are_the_same(pair):
     """With the same negatives. The drawn ones are looked at below."""
     import tensorflow as tf
 
-    from a2net_tf import anchors, release_weights, targets
+    from a2net_tf.detection import pyramid, targets
+    from a2net_tf.modes import import_release
 
     trainer, theirs, losses, batch = pair
     config, weights, seed = trainer.config, trainer.network.trainable_variables, tf.constant([3, 4])
     tensors = {name: tf.constant(value) for name, value in batch.items()}
     with tf.GradientTape() as tape:
         outputs = trainer.network(tensors["features"], training=True)
-        expected, _ = trainer.losses_of(outputs, tensors, seed)
+        expected, _ = trainer.objective(outputs, tensors, seed)
     gradients = tape.gradient(expected["loss"], [w.value for w in weights])
-    defaults = anchors.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
-    decoded = anchors.decode_anchors(outputs["anchor_offsets"], defaults, config.center_scale, config.width_scale)
+    defaults = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
+    decoded = pyramid.decode_anchors(outputs["anchor_offsets"], defaults, config.center_scale, config.width_scale)
     matches = targets.match_anchors(decoded, tensors["segments"], tensors["labels"])
     negatives = targets.choose_negatives(matches, outputs["anchor_overlap"], ratio=config.negative_ratio, seed=seed)
     assert matches.positive.numpy().any()
@@ -99,7 +100,7 @@ def test_losses_and_gradients_are_the_same(pair):
     theirs.zero_grad()
     found["loss"].backward()
     ours = {"/".join(w.path.split("/")[-2:]): g.numpy() for w, g in zip(weights, gradients, strict=True)}
-    names = release_weights.tensor_names(config)
+    names = import_release.tensor_names(config)
     assert set(names.values()) == set(ours)
     for name, parameter in theirs.named_parameters():
         assert "scale" in name or np.abs(ours[names[name]]).max() > 0  # a level without an action has no distances
@@ -139,8 +140,8 @@ def test_a_training_step_lowers_the_loss(pair):
 def test_evaluation_finds_the_same(make_config, make_network, tmp_path, overlap_score):
     """A sequence with several windows and one shorter than a window, through both evaluations."""
     pytest.importorskip("pandas", reason="the release's way of evaluating needs pandas")
-    from a2net_tf import inference
-    from a2net_tf.localizer import Localizer
+    from a2net_tf.detection.localizer import Localizer
+    from a2net_tf.inference import localization
     from benchmarks import pytorch_a2net
 
     config = make_config(overlap_score=overlap_score, anchor_based_lambda=0.6)
@@ -156,9 +157,11 @@ def test_evaluation_finds_the_same(make_config, make_network, tmp_path, overlap_
     written = json.loads((tmp_path / "found.json").read_text())["results"]
 
     localizer = Localizer(network, config, names)
-    sources = inference.read_feature_files(str(tmp_path), num_features=5, seconds_per_step=0.5, first_step_seconds=0.0)
+    sources = localization.read_feature_files(
+        str(tmp_path), num_features=5, seconds_per_step=0.5, first_step_seconds=0.0
+    )
     for source in sources:
-        [found] = inference.localize(localizer, source)
+        [found] = localization.localize(localizer, source)
         rows = written[found.video]
         assert len(rows) == len(found.merged) > 5
         close([row["score"] for row in rows], found.merged.scores)

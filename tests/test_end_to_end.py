@@ -7,9 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from a2net_tf import config as settings
-from a2net_tf import records, run_directory
+from a2net_tf import settings
+from a2net_tf.data import prepared
 from a2net_tf.main import main
+from a2net_tf.training import run_directory
 from tests import tiny
 
 NARROW = ("--base_channels=8", "--level_channels=8,8,8,8,8,8", "--head_channels=8")
@@ -41,9 +42,9 @@ def test_untrained_model_scores_about_nothing(tmp_path):
 
 def test_perfect_detections_score_everything(tmp_path):
     """The other end of the scale: the ground truth as detections, through the files that users write."""
-    builder = records.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
+    builder = prepared.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
     truth, found = {}, {}
-    for record in records.read_records(builder, "test").as_numpy_iterator():
+    for record in prepared.read_records(builder, "test").as_numpy_iterator():
         actions = [
             {"label": tiny.CLASSES[label], "segment": segment.tolist()}
             for segment, label in zip(record["segments"], record["labels"], strict=True)
@@ -103,8 +104,8 @@ def run_all_commands(folder):
     predict = ["--mode=predict", f"--features={folder / 'recording.npy'}", "--subtitle_score=0.02"]
     with tiny.silence():
         assert main(["--mode=train_and_evaluate", run, *flags]) == 0
-        builder = records.open_dataset("hapt/accelerometer", str(folder / "data"))
-        first = next(records.read_records(builder, "user02").as_numpy_iterator())
+        builder = prepared.open_dataset("hapt/accelerometer", str(folder / "data"))
+        first = next(prepared.read_records(builder, "user02").as_numpy_iterator())
         np.save(folder / "recording.npy", first["features"])
         assert main(["--mode=export", run, f"--saved_model={folder / 'model'}"]) == 0
         assert main([*predict, run, f"--output={folder / 'from_run.json'}"]) == 0

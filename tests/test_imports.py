@@ -8,10 +8,47 @@ import pytest
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 FILES = sorted(
-    str(path.relative_to(REPO)) for d in ("a2net_tf", "datasets", "export") for path in (REPO / d).rglob("*.py")
+    str(path.relative_to(REPO))
+    for d in ("a2net_tf", "datasets", "export")
+    for path in (REPO / d).rglob("*.py")
+    if not path.name.endswith("_test.py")
 )
-CALLS_THE_EXPORTER = "exporter"  # the one file of the library that may
-PURE = ("segments", "anchors", "augmentation", "draws", "windows", "targets", "losses", "evaluation", "errors")
+# The rooms of the house, each above those that it may use. A room may also use itself, without a circle of its files.
+ROOMS = (
+    "errors",
+    "safe_files",
+    "native_logs",
+    "settings",
+    "detection",
+    "data",
+    "datasets",
+    "evaluation",
+    "report",
+    "training",
+    "inference",
+    "export",
+    "modes",
+    "main",
+)
+# datasets/ is found by name when it is asked for (TFDS registers builders once), and only the mode writes exports.
+NOT_USED_BY = {"datasets": set(ROOMS) - {"datasets"}, "export": set(ROOMS) - {"export", "modes"}}
+PURE = {
+    **{
+        f"a2net_tf/detection/{name}.py": {"numpy", "tensorflow"}
+        for name in ("geometry", "pyramid", "draws", "windows", "targets", "losses")
+    },
+    "a2net_tf/detection/objective.py": {"tensorflow", "a2net_tf.settings"},
+    "a2net_tf/data/augment.py": {"numpy", "tensorflow"},
+    **{f"a2net_tf/evaluation/{name}.py": {"numpy"} for name in ("instances", "protocols", "proposals")},
+    "a2net_tf/errors.py": set(),
+    "a2net_tf/safe_files.py": set(),
+    "a2net_tf/native_logs.py": set(),
+    # A mistyped flag is answered before TensorFlow is loaded.
+    **{
+        f"a2net_tf/settings/{name}.py": {"absl"}
+        for name in ("__init__", "config", "checks", "conversion", "trained", "command_line")
+    },
+}
 
 
 def imported(source, package):
@@ -31,34 +68,61 @@ def is_or_is_in(name, module):
     return f"{name}.".startswith(f"{module}.")
 
 
+def room_of(name):
+    """The room of a dotted name of this project, or None (``a2net_tf.__version__`` is nobody's room)."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "a2net_tf" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
 def wrong_imports(file, source):
     """What ``file`` (relative to the repository) imports and may not."""
     path = pathlib.PurePosixPath(file)
     inside = path.parts[0] == "a2net_tf"
     names = imported(source, ".".join(path.parts[:-1] if inside else ("a2net_tf", *path.parts[:-1])))
-    forbidden = ["datasets", "export"]  # the one name of these folders is a2net_tf.datasets and a2net_tf.export
-    if inside:
-        forbidden.append("a2net_tf.datasets")
-        forbidden += [] if path.stem == CALLS_THE_EXPORTER else ["a2net_tf.export"]
-    else:
-        forbidden.append("a2net_tf.export" if path.parts[0] == "datasets" else "a2net_tf.datasets")
-    if inside and path.stem == "model":
-        forbidden += ["a2net_tf.targets", "a2net_tf.losses", "a2net_tf.trainer"]
-    wrong = {name for name in names if any(is_or_is_in(name, f) for f in forbidden)}
-    allowed = allowed_roots(path.stem) if inside else None
-    if allowed is not None:
+    # The one name of these folders is a2net_tf.datasets and a2net_tf.export.
+    wrong = {name for name in names if any(is_or_is_in(name, folder) for folder in ("datasets", "export"))}
+    room = room_of(".".join(("a2net_tf", *path.with_suffix("").parts[inside:])))
+    if room is not None:
+        wrong |= {name for name in names if (other := room_of(name)) and not may_use(room, other)}
+    if file == "a2net_tf/detection/model.py":  # a model knows no targets
+        wrong |= {
+            n for n in names for m in ("targets", "losses", "objective") if is_or_is_in(n, f"a2net_tf.detection.{m}")
+        }
+    if file in PURE:
+        pure = {p.removesuffix(".py").replace("/", ".") for p in PURE} | {"a2net_tf.errors"}
+        allowed = sys.stdlib_module_names | PURE[file] | pure
         wrong |= {name for name in names if not any(is_or_is_in(name, a) for a in allowed)}
     return sorted(wrong)
 
 
-def allowed_roots(stem):
-    """Everything that a pure file, or the settings, may import; None: no such list."""
-    if stem in PURE:
-        libraries = {"numpy"} if stem == "evaluation" else {"numpy", "tensorflow"}
-        return sys.stdlib_module_names | libraries | {f"a2net_tf.{pure}" for pure in PURE}
-    if stem == "config":  # a mistyped flag is answered before TensorFlow is loaded
-        return sys.stdlib_module_names | {"absl", "a2net_tf.errors"}
-    return None
+def may_use(room, other):
+    return ROOMS.index(other) <= ROOMS.index(room) and room not in NOT_USED_BY.get(other, ())
+
+
+def circles(sources):
+    """Files that import each other, directly or around: a list of such circles. Imports inside functions count too.
+
+    Args:
+        sources: {file relative to the repository: its text}.
+    """
+    modules = {module_name(file): file for file in sources}
+    arrows = {}
+    for module, file in modules.items():
+        package = module if file.endswith("__init__.py") else module.rpartition(".")[0]
+        names = imported(sources[file], package)
+        targets = {n if n in modules else n.rpartition(".")[0] for n in names}
+        arrows[module] = {t for t in targets if t in modules and t != module and not modules[t].endswith("__init__.py")}
+    reached = {module: set(targets) for module, targets in arrows.items()}
+    for middle in modules:
+        for module in modules:
+            if middle in reached[module]:
+                reached[module] |= reached[middle]
+    return sorted({tuple(sorted(m for m in reached[a] if a in reached[m])) for a in modules if a in reached[a]})
+
+
+def module_name(file):
+    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return name if name.startswith("a2net_tf") else f"a2net_tf.{name}"
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -66,34 +130,68 @@ def test_arrows(file):
     assert wrong_imports(file, (REPO / file).read_text()) == []
 
 
+def test_no_circle():
+    assert circles({file: (REPO / file).read_text() for file in FILES}) == []
+
+
 def test_every_named_file_is_there():
-    assert {f"a2net_tf/{stem}.py" for stem in (*PURE, "model", CALLS_THE_EXPORTER, "config", "trainer")} <= set(FILES)
-    assert {pathlib.PurePath(file).parts[0] for file in FILES} == {"a2net_tf", "datasets", "export"}
+    assert set(PURE) <= set(FILES)
+    rooms = {pathlib.PurePath(file).with_suffix("").parts[file.startswith("a2net_tf/")] for file in FILES}
+    assert rooms - {"__init__"} == set(ROOMS)
+
+
+def test_rooms_are_small_and_say_their_purpose():
+    folders = [path for path in (REPO / "a2net_tf").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    for folder in folders:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert len(list(folder.glob("*.py"))) <= 14, folder
+    longest = max(FILES, key=lambda file: len((REPO / file).read_text().splitlines()) * file.startswith("a2net_tf/"))
+    assert len((REPO / longest).read_text().splitlines()) <= 450, longest
 
 
 @pytest.mark.parametrize(
     ("file", "source", "expected"),
     [
-        ("a2net_tf/targets.py", "import keras", ["keras"]),
-        ("a2net_tf/targets.py", "from a2net_tf.config import Config", ["a2net_tf.config.Config"]),
-        ("a2net_tf/losses.py", "from a2net_tf import targets, model", ["a2net_tf.model"]),
-        ("a2net_tf/losses.py", "from . import model", ["a2net_tf.model"]),
-        ("a2net_tf/losses.py", "from .model import build_model", ["a2net_tf.model.build_model"]),
-        ("a2net_tf/evaluation.py", "import numpy as np\nimport tensorflow as tf", ["tensorflow"]),
-        ("a2net_tf/model.py", "def f():\n    from a2net_tf import losses", ["a2net_tf.losses"]),
-        ("a2net_tf/model.py", "import a2net_tf.trainer as t", ["a2net_tf.trainer"]),
-        ("a2net_tf/config.py", "import numpy", ["numpy"]),
-        ("a2net_tf/trainer.py", "from a2net_tf.export import saved_model", ["a2net_tf.export.saved_model"]),
-        (f"a2net_tf/{CALLS_THE_EXPORTER}.py", "import a2net_tf.datasets.hapt", ["a2net_tf.datasets.hapt"]),
+        ("a2net_tf/detection/targets.py", "import keras", ["keras"]),
+        ("a2net_tf/detection/targets.py", "from a2net_tf.settings import Config", ["a2net_tf.settings.Config"]),
+        ("a2net_tf/detection/losses.py", "from a2net_tf.detection import targets, model", ["a2net_tf.detection.model"]),
+        ("a2net_tf/detection/losses.py", "from . import model", ["a2net_tf.detection.model"]),
+        ("a2net_tf/detection/losses.py", "from .model import f", ["a2net_tf.detection.model.f"]),
+        ("a2net_tf/evaluation/protocols.py", "import numpy as np\nimport tensorflow as tf", ["tensorflow"]),
+        ("a2net_tf/detection/model.py", "def f():\n    from . import losses", ["a2net_tf.detection.losses"]),
+        ("a2net_tf/detection/model.py", "import a2net_tf.training.trainer as t", ["a2net_tf.training.trainer"]),
+        ("a2net_tf/settings/config.py", "import numpy", ["numpy"]),
+        ("a2net_tf/training/trainer.py", "from a2net_tf.export import saved_model", ["a2net_tf.export.saved_model"]),
+        ("a2net_tf/training/trainer.py", "from a2net_tf.modes import train", ["a2net_tf.modes.train"]),
+        ("a2net_tf/modes/export.py", "import a2net_tf.datasets.hapt", ["a2net_tf.datasets.hapt"]),
         ("datasets/x/y.py", "from datasets.hapt import z", ["datasets.hapt.z"]),
         ("datasets/x/y.py", "from a2net_tf.export import saved_model", ["a2net_tf.export.saved_model"]),
         ("export/x.py", "from ..datasets import hapt", ["a2net_tf.datasets.hapt"]),
+        ("export/x.py", "from a2net_tf.main import main", ["a2net_tf.main.main"]),
         # and what is right
-        ("a2net_tf/losses.py", "import dataclasses\nimport tensorflow as tf\nfrom a2net_tf import targets", []),
-        (f"a2net_tf/{CALLS_THE_EXPORTER}.py", "from a2net_tf.export import saved_model", []),
-        ("a2net_tf/trainer.py", "from a2net_tf import targets, model", []),
-        ("datasets/x/y.py", "import tensorflow_datasets\nfrom a2net_tf import records", []),
+        ("a2net_tf/detection/losses.py", "import tensorflow as tf\nfrom a2net_tf.detection import targets", []),
+        ("a2net_tf/modes/export.py", "from a2net_tf.export import saved_model", []),
+        ("a2net_tf/training/trainer.py", "from a2net_tf.detection import targets, model", []),
+        ("datasets/x/y.py", "import tensorflow_datasets\nfrom a2net_tf.data import schema", []),
     ],
 )
 def test_the_checker_itself(file, source, expected):
     assert wrong_imports(file, source) == expected
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"a2net_tf/a.py": "import a2net_tf.b", "a2net_tf/b.py": "x = 1"}, []),
+        (
+            {
+                "a2net_tf/a.py": "from a2net_tf import b",
+                "export/c.py": "from a2net_tf.a import x",
+                "a2net_tf/b.py": "def f():\n    from a2net_tf.export import c",
+            },
+            [("a2net_tf.a", "a2net_tf.b", "a2net_tf.export.c")],
+        ),
+    ],
+)
+def test_the_finder_of_circles_itself(sources, expected):
+    assert circles(sources) == expected

@@ -23,7 +23,7 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def prepared(tmp_path):
+def copied_data(tmp_path):
     """A copy of the prepared toy dataset, to be damaged at will."""
     return shutil.copytree(tiny.data_dir() / "toy_actions" / "1.0.0", tmp_path / "prepared")
 
@@ -162,29 +162,29 @@ def test_unknown_split_when_evaluating(refused, run):
 
 @pytest.mark.parametrize(("mode", "split"), [("train", "train"), ("evaluate", "test")])
 @pytest.mark.parametrize("cut", ["inside a record", "between records", "everything"])
-def test_truncated_record_file(refused, run, prepared, tmp_path, mode, split, cut):
-    file = next(prepared.glob(f"*-{split}.tfrecord*"))
+def test_truncated_record_file(refused, run, copied_data, tmp_path, mode, split, cut):
+    file = next(copied_data.glob(f"*-{split}.tfrecord*"))
     content = file.read_bytes()
     first_record = 16 + int.from_bytes(content[:8], "little")  # length, its checksum, the record, its checksum
     file.write_bytes(content[: {"inside a record": first_record + 99, "between records": first_record}.get(cut, 0)])
     flags = tiny.train_flags(tmp_path / "new") if mode == "train" else ["--mode=evaluate", f"--workdir={run}"]
-    message = refused(*flags, f"--dataset={prepared}")
+    message = refused(*flags, f"--dataset={copied_data}")
     assert re.search(f"error: {file}: .*truncated or damaged record file", message)
 
 
-def test_flipped_byte_in_a_record_file(refused, prepared, tmp_path):
-    file = next(prepared.glob("*-train.tfrecord*"))
+def test_flipped_byte_in_a_record_file(refused, copied_data, tmp_path):
+    file = next(copied_data.glob("*-train.tfrecord*"))
     content = bytearray(file.read_bytes())
     content[500] ^= 255
     file.write_bytes(content)
-    message = refused(*tiny.train_flags(tmp_path / "new", f"--dataset={prepared}"))
+    message = refused(*tiny.train_flags(tmp_path / "new", f"--dataset={copied_data}"))
     assert re.search(f"error: {file}: .*damaged record file", message)
 
 
-def test_missing_record_file(refused, prepared, tmp_path):
-    file = next(prepared.glob("*-train.tfrecord*"))
+def test_missing_record_file(refused, copied_data, tmp_path):
+    file = next(copied_data.glob("*-train.tfrecord*"))
     file.unlink()
-    assert str(file) in refused(*tiny.train_flags(tmp_path / "new", f"--dataset={prepared}"))
+    assert str(file) in refused(*tiny.train_flags(tmp_path / "new", f"--dataset={copied_data}"))
 
 
 def test_half_copied_dataset(refused, tmp_path):
@@ -311,10 +311,10 @@ def test_evaluate_on_data_with_other_features(refused, run, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
-def test_data_with_other_classes(refused, run, prepared, tmp_path, mode):
+def test_data_with_other_classes(refused, run, copied_data, tmp_path, mode):
     """Scores of one class must not be counted for another; predicting does not need the classes of the data."""
-    (prepared / "labels.labels.txt").write_text("tap\nfall\nrise\nslow_wave\nfast_wave\nstall\n")
-    flags = [f"--mode={mode}", f"--workdir={run}", f"--dataset={prepared}"]
+    (copied_data / "labels.labels.txt").write_text("tap\nfall\nrise\nslow_wave\nfast_wave\nstall\n")
+    flags = [f"--mode={mode}", f"--workdir={run}", f"--dataset={copied_data}"]
     if mode == "predict":
         with tiny.silence():
             assert main([*flags, f"--output={tmp_path / 'out.json'}"]) == 0
@@ -631,12 +631,12 @@ def test_disk_full_when_training(run, tmp_path):
 
 
 def test_interrupted_command_says_how_to_go_on(capsys, monkeypatch):
-    from a2net_tf import modes
+    from a2net_tf.modes import command
 
     def interrupt(config, given):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(modes._MODES, "profile", interrupt)
+    monkeypatch.setitem(command._MODES, "profile", interrupt)
     assert main(["--mode=profile"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
@@ -806,13 +806,13 @@ def test_evaluate_writes_metrics_detections_and_pictures(run):
 
 def test_evaluate_agrees_with_score(run, tmp_path):
     """The numbers that evaluate prints are those of its detections file against the same ground truth."""
-    from a2net_tf import records
+    from a2net_tf.data import prepared
 
     with tiny.silence():
         assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--max_background=1"]) == 0
-    builder = records.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
+    builder = prepared.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
     truth = {}
-    for record in records.read_records(builder, "test[:2]").as_numpy_iterator():
+    for record in prepared.read_records(builder, "test[:2]").as_numpy_iterator():
         annotations = [
             {"label": tiny.CLASSES[label], "segment": segment.tolist()}
             for segment, label in zip(record["segments"], record["labels"], strict=True)
@@ -883,7 +883,7 @@ def test_import_release_needs_its_flags(refused, tmp_path):
 
 def test_imported_release_can_be_evaluated_and_used(refused, tmp_path):
     torch = pytest.importorskip("torch", reason='needs torch (pip install "a2net-tf[release]")')
-    from tests.test_release_weights import largest_difference, random_state
+    from tests.modes.test_import_release import largest_difference, random_state
 
     state = random_state(tiny.FEATURES, num_logits=len(tiny.CLASSES) + 1)
     torch.save(
@@ -906,7 +906,7 @@ def test_imported_release_can_be_evaluated_and_used(refused, tmp_path):
     metrics = json.loads((tmp_path / "imported" / "metrics.json").read_text())
     assert set(metrics["per_class"]) == set(tiny.CLASSES)
     assert json.loads(output.read_text())["results"]["video"]
-    from a2net_tf import run_directory
+    from a2net_tf.training import run_directory
 
     network = run_directory.load_network(run_directory.load(str(tmp_path / "imported")))
     assert largest_difference(network, state, num_logits=7) < 1e-3

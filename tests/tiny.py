@@ -30,10 +30,10 @@ def folder() -> pathlib.Path:
 @functools.cache
 def data_dir() -> pathlib.Path:
     """Where toy_actions lies prepared."""
-    from a2net_tf import records
+    from a2net_tf.data import prepared
 
     with silence():
-        records.open_dataset("toy_actions", data_dir=str(folder() / "data"))
+        prepared.open_dataset("toy_actions", data_dir=str(folder() / "data"))
     return folder() / "data"
 
 

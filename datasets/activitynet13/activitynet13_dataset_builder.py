@@ -17,9 +17,10 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf import feature_files, records
+from a2net_tf import safe_files
+from a2net_tf.data import annotation_files, feature_files, prepared, schema
+from a2net_tf.data.annotation_files import Entry
 from a2net_tf.errors import UserError
-from a2net_tf.feature_files import Entry
 
 SPLITS = ("training", "validation")
 
@@ -72,7 +73,7 @@ class Settings:
     """
 
     num_features: int = 0
-    max_clip_seconds: float = feature_files.MAX_CLIP_SECONDS
+    max_clip_seconds: float = annotation_files.MAX_CLIP_SECONDS
     allow_missing: bool = False
 
 
@@ -83,7 +84,7 @@ class ActivityNetConfig(tfds.core.BuilderConfig):
     num_steps: int
 
 
-class Builder(records.FolderBuilder):
+class Builder(prepared.FolderBuilder):
     """Builds the splits training and validation."""
 
     # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
@@ -105,7 +106,7 @@ class Builder(records.FolderBuilder):
         ActivityNetConfig(name="original", description="As many steps as the feature file has.", num_steps=0),
     ]
 
-    def read_folder(self, folder: pathlib.Path) -> records.FolderContents:
+    def read_folder(self, folder: pathlib.Path) -> prepared.FolderContents:
         """Reads settings and annotations, and finds the feature files."""
         settings = check_settings(feature_files.read_settings(folder, Settings()), folder)
         entries = read_annotations(folder)
@@ -113,18 +114,18 @@ class Builder(records.FolderBuilder):
         num_features = settings.num_features or feature_files.find_num_features(list(files.values()))
         print(f"activitynet13: features of {len(files)} annotated videos, {num_features} values per step")
         names, where = [entry.name for entry in entries], str(folder / "features")
-        feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=where)
+        annotation_files.check_missing(names, files, allow_missing=settings.allow_missing, where=where)
         splits, counts = {}, {}
         for split in SPLITS:
             where = f"activitynet13 {split}"
             chosen = [entry for entry in entries if entry.subset == split and entry.name in files]
-            chosen = feature_files.clean_entries(chosen, where, settings.max_clip_seconds)
-            counts[split] = feature_files.count_actions([[a.label for a in e.actions] for e in chosen], CLASS_NAMES)
+            chosen = annotation_files.clean_entries(chosen, where, settings.max_clip_seconds)
+            counts[split] = annotation_files.count_actions([[a.label for a in e.actions] for e in chosen], CLASS_NAMES)
             print(f"{where}: {feature_files.describe_counts(counts[split])}")
             size = {"num_features": num_features, "num_steps": self.builder_config.num_steps}
             splits[split] = [functools.partial(build_records, e, files[e.name], **size) for e in chosen]
         metadata = {"also_reported": {}, "counts": counts, "settings": dataclasses.asdict(settings)}
-        return records.FolderContents(num_features, CLASS_NAMES, splits, metadata)
+        return prepared.FolderContents(num_features, CLASS_NAMES, splits, metadata)
 
 
 def check_settings(settings: Settings, folder: pathlib.Path) -> Settings:
@@ -150,15 +151,15 @@ def read_annotations(folder: pathlib.Path) -> list[Entry]:
     if (folder / "anet_anno_action.json").exists():
         file, entries = folder / "anet_anno_action.json", read_converted(folder)
     elif own:
-        file, content = own[0], feature_files.read_json(own[0])
-        entries = feature_files.read_entries(content.get("database"), f"{file}: 'database'")
+        file, content = own[0], safe_files.read_json_object(own[0])
+        entries = annotation_files.read_entries(content.get("database"), f"{file}: 'database'")
     else:
         raise UserError(
             f"manual_dir={folder}: no annotations; looked for anet_anno_action.json with video_info_new.csv, and for "
             "activity_net*.json (ActivityNet's own)"
         )
     entries = [dataclasses.replace(e, name=short_name(e.name)) for e in entries if e.subset in SPLITS]
-    feature_files.check_labels(entries, CLASS_NAMES, str(file))
+    annotation_files.check_labels(entries, CLASS_NAMES, str(file))
     for entry in entries:
         if not 0 < entry.duration_seconds < math.inf:
             raise UserError(f"{file}: video '{entry.name}' lasts {entry.duration_seconds:g} s, expected more than 0")
@@ -175,12 +176,12 @@ def read_converted(folder: pathlib.Path) -> list[Entry]:
         raise UserError(f"{info_file}: this file is missing; it says which videos are for training") from None
     except KeyError as error:
         raise UserError(f"{info_file}: no column {error}") from None
-    database = feature_files.read_json(file)
+    database = safe_files.read_json_object(file)
     for name, fields in database.items():
         if name not in subsets:
             raise UserError(f"{file}: video '{name}' has no row in {info_file}")
         database[name] = {**fields, "subset": subsets[name], "duration": fields.get("duration_second")}
-    return feature_files.read_entries(database, str(file))
+    return annotation_files.read_entries(database, str(file))
 
 
 def short_name(name: str) -> str:
@@ -210,11 +211,11 @@ def find_features(folder: pathlib.Path, entries: Iterable[Entry]) -> dict[str, p
 
 def build_records(entry: Entry, file: pathlib.Path, *, num_features: int, num_steps: int) -> list[dict]:
     """The record of one video; raises UserError if its feature file is damaged or has another size."""
-    features = records.check_features(feature_files.read_features(file), str(file), num_features)
+    features = schema.check_features(feature_files.read_features(file), str(file), num_features)
     if num_steps:
         features = feature_files.resize_linear(features, num_steps)
     return [
-        records.make_record(
+        schema.make_record(
             entry.name,
             features,
             np.array([action[:2] for action in entry.actions]),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from a2net_tf import feature_files, records
+from a2net_tf.data import annotation_files, feature_files, prepared
 from a2net_tf.datasets.activitynet13 import activitynet13_dataset_builder as activitynet
 from a2net_tf.errors import UserError
 
@@ -120,14 +120,14 @@ def raw(tmp_path):
 def open_activitynet(tmp_path):
     def open_config(manual_dir: pathlib.Path, config: str = "original"):
         name = f"activitynet13/{config}"
-        return records.open_dataset(name, data_dir=str(tmp_path / "data"), manual_dir=str(manual_dir))
+        return prepared.open_dataset(name, data_dir=str(tmp_path / "data"), manual_dir=str(manual_dir))
 
     return open_config
 
 
 def read(builder: tfds.core.DatasetBuilder, split: str = "training+validation") -> dict[str, dict]:
     """Records by id, as numpy."""
-    return {record["id"].decode(): record for record in tfds.as_numpy(records.read_records(builder, split))}
+    return {record["id"].decode(): record for record in tfds.as_numpy(prepared.read_records(builder, split))}
 
 
 # Contents
@@ -158,14 +158,14 @@ def test_resized_to_one_window(raw, open_activitynet):
 
 def test_two_stream_csv_of_100_rows(tmp_path, open_activitynet):
     builder = open_activitynet(write_two_stream(tmp_path / "raw"))
-    assert records.num_features(builder) == 400
+    assert prepared.num_features(builder) == 400
     assert all(record["num_steps"] == 100 for record in read(builder).values())
 
 
 def test_actions(raw, open_activitynet, capsys):
     builder = open_activitynet(raw)
     found = read(builder)
-    names = records.class_names(builder)
+    names = prepared.class_names(builder)
     assert len(names) == 200
     assert names == sorted(names)
     np.testing.assert_array_equal(found["QOlSCBRmfWY"]["segments"], np.float32([[6.2, 77.7]]))
@@ -180,11 +180,11 @@ def test_actions(raw, open_activitynet, capsys):
 
 
 def test_metadata_without_the_builder(raw, open_activitynet):
-    reopened = records.open_dataset(str(open_activitynet(raw).data_path))
-    metadata = records.read_metadata(reopened)
+    reopened = prepared.open_dataset(str(open_activitynet(raw).data_path))
+    metadata = prepared.read_metadata(reopened)
     assert metadata["counts"]["training"]["per_class"]["Doing crunches"] == 2
     assert metadata["also_reported"] == {}
-    assert records.num_features(reopened) == SIZE
+    assert prepared.num_features(reopened) == SIZE
 
 
 def test_missing_features_may_be_allowed(raw, open_activitynet, capsys):
@@ -391,9 +391,9 @@ def test_all_files_transposed(raw, open_activitynet):
 )
 def test_real_annotations(split, videos, actions, changes, capsys):
     entries = [entry for entry in activitynet.read_annotations(REAL_ANNOTATIONS) if entry.subset == split]
-    entries = feature_files.clean_entries(entries, split)
+    entries = annotation_files.clean_entries(entries, split)
     assert capsys.readouterr().out == f"{split}: actions {changes}\n"
     labels = [[action.label for action in entry.actions] for entry in entries]
-    counts = feature_files.count_actions(labels, activitynet.CLASS_NAMES)
+    counts = annotation_files.count_actions(labels, activitynet.CLASS_NAMES)
     assert (counts["videos"], counts["actions"], counts["classes"]) == (videos, actions, 200)
     assert all(len(entry.name) == 11 for entry in entries)

@@ -15,9 +15,10 @@ import pathlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf import augmentation, feature_files, records
-from a2net_tf.errors import UserError
-from a2net_tf.feature_files import Entry
+from a2net_tf import safe_files
+from a2net_tf.data import annotation_files, augment, feature_files, prepared, schema
+from a2net_tf.data.annotation_files import Entry
+from a2net_tf.errors import UserError, list_some
 
 TIME_KEYS = ("fps", "feature_stride_frames", "feature_stride_seconds", "first_step_seconds")
 
@@ -34,7 +35,7 @@ class Settings:
         feature_stride_seconds: the same in seconds. Without either, the vectors share the video's duration equally.
         first_step_seconds: where the stretch of the first vector begins.
         classes: in the order of their ids; by default all labels, sorted.
-        signal: how a vector is made of samples, as ``a2net_tf.augmentation.SignalLayout``; empty: it is not.
+        signal: how a vector is made of samples, as ``a2net_tf.augment.SignalLayout``; empty: it is not.
         receptive_field_seconds: that a vector saw; so much may be left over at the end of a video.
         num_features: D; 0: as many as the first feature file has.
         annotations: name of the annotations' JSON, if there are others beside it.
@@ -51,11 +52,11 @@ class Settings:
     receptive_field_seconds: float = 1.0
     num_features: int = 0
     annotations: str = ""
-    max_clip_seconds: float = feature_files.MAX_CLIP_SECONDS
+    max_clip_seconds: float = annotation_files.MAX_CLIP_SECONDS
     allow_missing: bool = False
 
 
-class Builder(records.FolderBuilder):
+class Builder(prepared.FolderBuilder):
     """Builds one split per subset that the JSON names."""
 
     # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
@@ -69,21 +70,19 @@ class Builder(records.FolderBuilder):
         '{"database": {NAME: {"subset", "duration", "annotations": [{"segment", "label"}]}}}.'
     )
 
-    def read_folder(self, folder: pathlib.Path) -> records.FolderContents:
+    def read_folder(self, folder: pathlib.Path) -> prepared.FolderContents:
         """Reads settings and annotations, and finds the feature files."""
         file, content, settings = read_inputs(folder)
-        entries = feature_files.read_entries(content["database"], f"{file}: 'database'")
+        entries = annotation_files.read_entries(content["database"], f"{file}: 'database'")
         check_subsets(entries, file)
         class_names = settings.classes or tuple(sorted({action.label for e in entries for action in e.actions}))
         check_classes(entries, class_names, file)
         files = find_features(folder, entries)
         names = [entry.name for entry in entries]
-        feature_files.check_missing(names, files, allow_missing=settings.allow_missing, where=str(folder))
+        annotation_files.check_missing(names, files, allow_missing=settings.allow_missing, where=str(folder))
         entries, counts = choose_entries(entries, files, class_names, settings=settings)
         num_features = settings.num_features or feature_files.find_num_features([files[e.name] for e in entries])
-        augmentation.read_layout(
-            settings.signal, num_features, f"{folder / feature_files.SETTINGS_FILE} or {file.name}"
-        )
+        augment.read_layout(settings.signal, num_features, f"{folder / feature_files.SETTINGS_FILE} or {file.name}")
         print(f"feature_folder: {len(files)} feature files, {num_features} values per step, {len(class_names)} classes")
         build = functools.partial(build_records, class_names=class_names, num_features=num_features, settings=settings)
         splits = {split: [] for split in counts}
@@ -95,7 +94,7 @@ class Builder(records.FolderBuilder):
             "settings": dataclasses.asdict(settings),
             "signal": settings.signal,
         }
-        return records.FolderContents(num_features, class_names, splits, metadata)
+        return prepared.FolderContents(num_features, class_names, splits, metadata)
 
 
 # Settings and annotations
@@ -105,9 +104,9 @@ def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, dict, Settings]:
     """The annotations' JSON, its content, and the settings that it and settings.json give together."""
     settings = feature_files.read_settings(folder, Settings())
     file = find_annotations(folder, settings.annotations)
-    content = feature_files.read_json(file)
+    content = safe_files.read_json_object(file)
     if "database" not in content:
-        raise UserError(f"{file}: no key 'database', found {feature_files.list_some(content) or 'none'}")
+        raise UserError(f"{file}: no key 'database', found {list_some(content) or 'none'}")
     given = {key: content[key] for key in (*TIME_KEYS, "classes", "signal") if key in content}
     settings = feature_files.read_settings(folder, feature_files.with_values(Settings(), given, str(file)))
     for field in dataclasses.fields(settings):
@@ -121,11 +120,11 @@ def find_annotations(folder: pathlib.Path, name: str) -> pathlib.Path:
     """The JSON file ``name`` of ``folder``, or the only one; raises UserError if there is none or a choice."""
     if name:
         return folder / name
-    found = sorted(path for path in folder.glob("*.json") if path.name != feature_files.SETTINGS_FILE)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = feature_files.list_some(path.name for path in found)
+    candidates = sorted(path for path in folder.glob("*.json") if path.name != feature_files.SETTINGS_FILE)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = list_some(path.name for path in candidates)
         raise UserError(f'{folder}: several JSON files ({names}); name one with "annotations" in settings.json')
     raise UserError(f'{folder}: no annotations; looked for a .json file with {{"database": {{...}}}}')
 
@@ -148,7 +147,7 @@ def check_classes(entries: list[Entry], class_names: tuple[str, ...], file: path
         raise UserError(f"{file}: no annotations at all, so no classes")
     if len(set(class_names)) < len(class_names) or "" in class_names:
         raise UserError(f"{file} or {feature_files.SETTINGS_FILE}: 'classes' has a name twice or an empty one")
-    feature_files.check_labels(entries, class_names, str(file))
+    annotation_files.check_labels(entries, class_names, str(file))
 
 
 def choose_entries(
@@ -159,8 +158,8 @@ def choose_entries(
     for split in sorted({entry.subset for entry in entries}):
         where = f"feature_folder {split}"
         kept = [entry for entry in entries if entry.subset == split and entry.name in files]
-        kept = feature_files.clean_entries(kept, where, settings.max_clip_seconds)
-        counts[split] = feature_files.count_actions([[a.label for a in e.actions] for e in kept], class_names)
+        kept = annotation_files.clean_entries(kept, where, settings.max_clip_seconds)
+        counts[split] = annotation_files.count_actions([[a.label for a in e.actions] for e in kept], class_names)
         print(f"{where}: {feature_files.describe_counts(counts[split])}")
         chosen += kept
     return chosen, counts
@@ -188,7 +187,7 @@ def build_records(
     Raises:
         UserError: its feature file is damaged, has another size, or contradicts the duration.
     """
-    features = records.check_features(feature_files.read_features(file), str(file), num_features)
+    features = schema.check_features(feature_files.read_features(file), str(file), num_features)
     settings = feature_files.with_values(settings, own_times(entry), f"video '{entry.name}'")
     stride = find_stride(entry, len(features), settings)
     end = settings.first_step_seconds + len(features) * stride
@@ -196,9 +195,9 @@ def build_records(
     check_length(f"{file}: {len(features)} vectors, one every {stride:g} s,", end, duration, settings, stride=stride)
     # Once more: without a duration in the JSON, only now it is known.
     entry = dataclasses.replace(entry, duration_seconds=duration)
-    [entry] = feature_files.clean_entries([entry], "feature_folder", settings.max_clip_seconds)
+    [entry] = annotation_files.clean_entries([entry], "feature_folder", settings.max_clip_seconds)
     return [
-        records.make_record(
+        schema.make_record(
             entry.name,
             features,
             np.array([action[:2] for action in entry.actions]),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from a2net_tf import records
+from a2net_tf.data import prepared
 from a2net_tf.datasets.feature_folder import feature_folder_dataset_builder as own
 from a2net_tf.errors import UserError
 
@@ -94,14 +94,14 @@ def raw(tmp_path):
 @pytest.fixture
 def open_own(tmp_path):
     def open_folder(manual_dir: pathlib.Path, data_dir: str = "data"):
-        return records.open_dataset("feature_folder", data_dir=str(tmp_path / data_dir), manual_dir=str(manual_dir))
+        return prepared.open_dataset("feature_folder", data_dir=str(tmp_path / data_dir), manual_dir=str(manual_dir))
 
     return open_folder
 
 
 def read(builder: tfds.core.DatasetBuilder, split: str = "train+held_out") -> dict[str, dict]:
     """Records by id, as numpy."""
-    return {record["id"].decode(): record for record in tfds.as_numpy(records.read_records(builder, split))}
+    return {record["id"].decode(): record for record in tfds.as_numpy(prepared.read_records(builder, split))}
 
 
 # Contents
@@ -110,7 +110,7 @@ def read(builder: tfds.core.DatasetBuilder, split: str = "train+held_out") -> di
 def test_records(raw, open_own, capsys):
     builder = open_own(raw)
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 2, "held_out": 1}
-    assert records.class_names(builder) == ["save", "shot"]
+    assert prepared.class_names(builder) == ["save", "shot"]
     found = read(builder)
     for name, record in found.items():
         np.testing.assert_array_equal(record["features"], make_features(name))
@@ -126,10 +126,10 @@ def test_records(raw, open_own, capsys):
 
 
 def test_reopened_without_the_builder(raw, open_own):
-    reopened = records.open_dataset(str(open_own(raw).data_path))
-    assert records.class_names(reopened) == ["save", "shot"]
-    assert records.num_features(reopened) == SIZE
-    assert records.read_metadata(reopened)["counts"]["held_out"]["per_class"] == {"save": 1, "shot": 0}
+    reopened = prepared.open_dataset(str(open_own(raw).data_path))
+    assert prepared.class_names(reopened) == ["save", "shot"]
+    assert prepared.num_features(reopened) == SIZE
+    assert prepared.read_metadata(reopened)["counts"]["held_out"]["per_class"] == {"save": 1, "shot": 0}
     assert len(read(reopened)) == 3
 
 
@@ -137,8 +137,8 @@ def test_reopened_by_name_alone(raw, open_own, tmp_path):
     """The files need not be there any more."""
     open_own(raw)
     shutil.rmtree(raw)
-    for again in (open_own(raw), records.open_dataset("feature_folder", data_dir=str(tmp_path / "data"))):
-        assert records.class_names(again) == ["save", "shot"]
+    for again in (open_own(raw), prepared.open_dataset("feature_folder", data_dir=str(tmp_path / "data"))):
+        assert prepared.class_names(again) == ["save", "shot"]
         assert len(read(again)) == 3
 
 
@@ -160,12 +160,12 @@ def test_changed_files_are_noticed(raw, open_own):
     content = make_content()
     content["classes"] = ["shot", "corner", "save"]
     write_content(raw, content)
-    assert records.class_names(open_own(raw)) == ["shot", "corner", "save"]
+    assert prepared.class_names(open_own(raw)) == ["shot", "corner", "save"]
 
 
 def test_prepared_inside_the_folder(raw):
     for _ in range(2):
-        builder = records.open_dataset("feature_folder", data_dir=str(raw / "prepared"), manual_dir=str(raw))
+        builder = prepared.open_dataset("feature_folder", data_dir=str(raw / "prepared"), manual_dir=str(raw))
         assert len(read(builder)) == 3
 
 
@@ -204,12 +204,12 @@ SIGNAL = {"samples_per_step": 5, "samples_between_steps": 2, "channels": 1}
 
 @pytest.mark.parametrize("where", ["settings", "annotations"])
 def test_a_signal_is_declared(raw, open_own, where):
-    assert records.read_metadata(open_own(raw))["signal"] == {}
+    assert prepared.read_metadata(open_own(raw))["signal"] == {}
     if where == "settings":
         write_settings(raw, signal=SIGNAL)
     else:
         write_content(raw, {**make_content(), "signal": SIGNAL})
-    assert records.read_metadata(open_own(raw, data_dir="again"))["signal"] == SIGNAL
+    assert prepared.read_metadata(open_own(raw, data_dir="again"))["signal"] == SIGNAL
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf import records
+from a2net_tf.data import prepared, schema
 from a2net_tf.errors import UserError
 
 SAMPLES_PER_SECOND = 50
@@ -69,7 +69,7 @@ class HaptConfig(tfds.core.BuilderConfig):
 
     @property
     def signal(self) -> dict:
-        """How a feature vector is made of samples: the fields of ``a2net_tf.augmentation.SignalLayout``."""
+        """How a feature vector is made of samples: the fields of ``a2net_tf.augment.SignalLayout``."""
         axes = [[first, first + 1, first + 2] for first in range(0, self.channels, 3)]
         return {
             "samples_per_step": self.window_samples,
@@ -108,7 +108,7 @@ class LabelRow:
         return (self.first - 1) / SAMPLES_PER_SECOND, self.last / SAMPLES_PER_SECOND
 
 
-class Builder(records.RecordBuilder):
+class Builder(prepared.RecordBuilder):
     """Builds one split per user, ``user01`` to ``user30``."""
 
     # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
@@ -143,7 +143,7 @@ class Builder(records.RecordBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=records.record_features(self.builder_config.num_features, CLASS_NAMES, self.stored_features),
+            features=schema.record_features(self.builder_config.num_features, CLASS_NAMES, self.stored_features),
             homepage="https://archive.ics.uci.edu/dataset/341",
             metadata=tfds.core.MetadataDict(signal=self.builder_config.signal),
         )
@@ -201,13 +201,13 @@ def candidate_folders(manual_dir: pathlib.Path) -> Iterator[RawFolder]:
 
 def check_class_names(file: RawFolder) -> None:
     """Raises UserError unless ``file`` (activity_labels.txt) lists the 12 classes in the known order."""
-    found = [line.split() for line in read_lines(file)]
+    rows = [line.split() for line in read_lines(file)]
     for number, name in enumerate(CLASS_NAMES, start=1):
-        row = found[number - 1] if number <= len(found) else []
+        row = rows[number - 1] if number <= len(rows) else []
         if row != [str(number), name]:
             raise UserError(f"{file}, line {number}: expected '{number} {name}', found '{' '.join(row)}'")
-    if len(found) > len(CLASS_NAMES):
-        raise UserError(f"{file}: expected {len(CLASS_NAMES)} classes, found {len(found)}")
+    if len(rows) > len(CLASS_NAMES):
+        raise UserError(f"{file}: expected {len(CLASS_NAMES)} classes, found {len(rows)}")
 
 
 def find_recordings(raw_data: RawFolder, *, channels: int) -> list[Recording]:
@@ -216,15 +216,15 @@ def find_recordings(raw_data: RawFolder, *, channels: int) -> list[Recording]:
     Raises:
         UserError: a recording lacks the file of a sensor that ``channels`` (3 or 6) needs.
     """
-    found = {"acc": set(), "gyro": set()}
+    files = {"acc": set(), "gyro": set()}
     for path in raw_data.iterdir():
         match = re.fullmatch(r"(acc|gyro)_exp(\d\d)_user(\d\d)\.txt", path.name)
         if match:
-            found[match[1]].add(Recording(int(match[2]), int(match[3])))
-    recordings = sorted(found["acc"] | found["gyro"])
+            files[match[1]].add(Recording(int(match[2]), int(match[3])))
+    recordings = sorted(files["acc"] | files["gyro"])
     for recording in recordings:
         for sensor, other in (("acc", "gyro"), ("gyro", "acc"))[: channels // 3]:
-            if recording not in found[sensor]:
+            if recording not in files[sensor]:
                 raise UserError(
                     f"{raw_data}: {other}_{recording.name}.txt has no partner {sensor}_{recording.name}.txt; "
                     "unpacked or copied only in part?"
@@ -276,7 +276,7 @@ def build_record(folder: RawFolder, recording: Recording, rows: list[LabelRow], 
                 f"{folder / 'RawData' / 'labels.txt'}, line {row.line}: last sample {row.last}, but {recording.name} "
                 f"has only {len(samples)} samples"
             )
-    return records.make_record(
+    return schema.make_record(
         recording.name,
         cut_windows(samples, config.window_samples, config.stride_samples),
         np.array([row.segment for row in rows]),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from a2net_tf import augmentation, records
-from a2net_tf.augmentation import SignalLayout
+from a2net_tf.data import augment, prepared
+from a2net_tf.data.augment import SignalLayout
 from a2net_tf.datasets.hapt import hapt_dataset_builder as hapt
 from a2net_tf.errors import UserError
 
@@ -81,14 +81,14 @@ def raw(tmp_path):
 @pytest.fixture
 def open_hapt(tmp_path):
     def open_config(manual_dir: pathlib.Path, config: str = "accelerometer", data_dir: str = "prepared"):
-        return records.open_dataset(f"hapt/{config}", data_dir=str(tmp_path / data_dir), manual_dir=str(manual_dir))
+        return prepared.open_dataset(f"hapt/{config}", data_dir=str(tmp_path / data_dir), manual_dir=str(manual_dir))
 
     return open_config
 
 
 def read(builder: tfds.core.DatasetBuilder, split: str = "user01+user02") -> dict[str, dict]:
     """Records by id, as numpy."""
-    return {record["id"].decode(): record for record in tfds.as_numpy(records.read_records(builder, split))}
+    return {record["id"].decode(): record for record in tfds.as_numpy(prepared.read_records(builder, split))}
 
 
 # Contents
@@ -129,15 +129,15 @@ def test_windows_by_hand():
 )
 def test_the_declared_signal_is_that_of_the_vectors(raw, open_hapt, config, layout):
     builder = open_hapt(raw, config)
-    again = records.open_dataset(str(builder.data_path))
+    again = prepared.open_dataset(str(builder.data_path))
     for opened in (builder, again):
-        declared = records.read_metadata(opened)["signal"]
-        assert augmentation.read_layout(declared, records.num_features(opened), "hapt") == layout
+        declared = prepared.read_metadata(opened)["signal"]
+        assert augment.read_layout(declared, prepared.num_features(opened), "hapt") == layout
     record = read(builder)["exp01_user01"]
     num_steps = len(record["features"])
     num_samples = layout.num_samples(num_steps)
     source = {"features": record["features"][None], "first": np.int32([0]), "recorded_steps": np.int32([num_steps])}
-    (signal,) = augmentation.cut_signal(
+    (signal,) = augment.cut_signal(
         source, np.int32([0]), np.float32([1]), layout=layout, num_samples=num_samples
     ).numpy()
     samples = [np.loadtxt(raw / "RawData" / f"{sensor}_exp01_user01.txt") for sensor in ("acc", "gyro")]
@@ -371,7 +371,7 @@ def test_failed_preparation_leaves_nothing_that_looks_prepared(raw, open_hapt, t
 @pytest.fixture(scope="module", params=["accelerometer", "all_sensors"])
 def real(request, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("hapt")
-    return records.open_dataset(f"hapt/{request.param}", data_dir=str(data_dir), manual_dir=str(REAL_DATA))
+    return prepared.open_dataset(f"hapt/{request.param}", data_dir=str(data_dir), manual_dir=str(REAL_DATA))
 
 
 @needs_real_data
@@ -381,7 +381,7 @@ def test_real_recordings(real):
     assert list(real.info.splits) == [f"user{user:02d}" for user in range(1, 31)]
     labels = np.concatenate([record["labels"] for record in found.values()])
     assert np.bincount(labels).tolist() == [127, 183, 186, 120, 120, 120, 60, 62, 60, 60, 58, 58]
-    assert all(record["features"].shape[1] == records.num_features(real) for record in found.values())
+    assert all(record["features"].shape[1] == prepared.num_features(real) for record in found.values())
 
 
 @needs_real_data

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf import feature_files, records
-from a2net_tf.errors import UserError
+from a2net_tf.data import annotation_files, feature_files, prepared, schema
+from a2net_tf.errors import UserError, list_some
 
 # In the order of detclasslist.txt, with the challenge's numbers.
 CLASS_NUMBERS = {
@@ -173,7 +173,7 @@ class Window(NamedTuple):
         return self.start + len(self.features)
 
 
-class Builder(records.FolderBuilder):
+class Builder(prepared.FolderBuilder):
     """Builds the splits validation (200 videos, trained on) and test (213)."""
 
     # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
@@ -193,7 +193,7 @@ class Builder(records.FolderBuilder):
         Thumos14Config(name="flow", description="Flow only: 1024 values.", streams=("flow",)),
     ]
 
-    def read_folder(self, folder: pathlib.Path) -> records.FolderContents:
+    def read_folder(self, folder: pathlib.Path) -> prepared.FolderContents:
         """Reads settings and annotations, and finds the feature files."""
         settings = check_settings(feature_files.read_settings(folder, Settings()), folder)
         streams = self.builder_config.streams
@@ -204,7 +204,7 @@ class Builder(records.FolderBuilder):
         }
         names = [video.name for videos in chosen.values() for video in videos]
         allow, where = settings.allow_missing, str(folder / "features")
-        feature_files.check_missing(names, files, allow_missing=allow, where=where)
+        annotation_files.check_missing(names, files, allow_missing=allow, where=where)
         splits, counts = {}, {}
         for split in SUBSETS:
             videos = [video for video in chosen[split] if video.name in files]
@@ -218,7 +218,7 @@ class Builder(records.FolderBuilder):
             ]
         metadata = {"also_reported": ALSO_REPORTED, "counts": counts, "settings": dataclasses.asdict(settings)}
         size = settings.values_per_stream * len(streams)
-        return records.FolderContents(size, CLASS_NAMES, splits, {**metadata, "layout": layout})
+        return prepared.FolderContents(size, CLASS_NAMES, splits, {**metadata, "layout": layout})
 
 
 def check_settings(settings: Settings, folder: pathlib.Path) -> Settings:
@@ -252,14 +252,16 @@ def read_videos(folder: pathlib.Path, split: str, settings: Settings) -> list[Vi
     info = read_video_info(info_file)
     videos = []
     for name in sorted(rows.keys() | info.keys()):
-        found = sorted(rows.get(name, []))  # CliffDiving comes before Diving: where both fit, training takes the first
-        actions = tuple(row for row in found if row.label != AMBIGUOUS)
+        annotated = sorted(
+            rows.get(name, [])
+        )  # CliffDiving comes before Diving: where both fit, training takes the first
+        actions = tuple(row for row in annotated if row.label != AMBIGUOUS)
         if actions and name not in info:
             raise UserError(f"{actions[0].where}: {name} has no row in {info_file}")
         fps, num_frames = info.get(name, (USUAL_FPS, 0.0))
         if settings.fps:
             fps, num_frames = settings.fps, num_frames / fps * settings.fps
-        videos.append(Video(name, fps, num_frames, actions, tuple(row for row in found if row.label == AMBIGUOUS)))
+        videos.append(Video(name, fps, num_frames, actions, tuple(row for row in annotated if row.label == AMBIGUOUS)))
     check_ends(videos, split)
     return videos
 
@@ -281,9 +283,9 @@ def read_annotations(folder: pathlib.Path, subset: str) -> dict[str, list[Row]]:
 def check_class_list(file: pathlib.Path) -> None:
     """Raises UserError unless ``file`` (detclasslist.txt) lists the 20 classes in the known order."""
     expected = [f"{number} {name}" for name, number in CLASS_NUMBERS.items()]
-    found = [" ".join(line.split()) for line in read_lines(file)]
-    for line in range(max(len(expected), len(found))):
-        pair = [lines[line] if line < len(lines) else "nothing" for lines in (expected, found)]
+    listed = [" ".join(line.split()) for line in read_lines(file)]
+    for line in range(max(len(expected), len(listed))):
+        pair = [lines[line] if line < len(lines) else "nothing" for lines in (expected, listed)]
         if pair[0] != pair[1]:
             raise UserError(f"{file}, line {line + 1}: expected {pair[0]}, found {pair[1]}")
 
@@ -367,7 +369,7 @@ def choose_videos(videos: list[Video], available: Mapping, *, settings: Settings
 
 def report_counts(videos: list[Video], split: str) -> dict:
     """Prints and returns the counts of a split."""
-    counts = feature_files.count_actions([video.labels for video in videos], CLASS_NAMES)
+    counts = annotation_files.count_actions([video.labels for video in videos], CLASS_NAMES)
     counts["ambiguous"] = sum(len(video.ambiguous) for video in videos)
     print(f"thumos14 {split}: {feature_files.describe_counts(counts)}; {counts['ambiguous']} ambiguous stretches")
     return counts
@@ -382,13 +384,13 @@ def find_features(folder: pathlib.Path, layout: str) -> tuple[str, dict[str, Vid
     Raises:
         UserError: none fits, or several do and ``layout`` is "auto".
     """
-    found: dict[str, dict[str, VideoFiles]] = {name: {} for name in LAYOUTS}
+    files: dict[str, dict[str, VideoFiles]] = {name: {} for name in LAYOUTS}
     for file in feature_files.list_files(folder, (".npy", ".npz")):
         kind = classify_file(file.relative_to(folder))
         if kind:
             name, video, stream = kind
-            found[name].setdefault(video, {}).setdefault(stream, []).append(file)
-    fitting = [name for name in LAYOUTS if found[name] and layout in ("auto", name)]
+            files[name].setdefault(video, {}).setdefault(stream, []).append(file)
+    fitting = [name for name in LAYOUTS if files[name] and layout in ("auto", name)]
     if not fitting:
         looked_for = [f"({name}) {text}" for name, text in LAYOUTS.items() if layout in ("auto", name)]
         raise UserError(
@@ -401,8 +403,8 @@ def find_features(folder: pathlib.Path, layout: str) -> tuple[str, dict[str, Vid
             f"{feature_files.SETTINGS_FILE}"
         )
     layout = fitting[0]
-    print(f"thumos14: features of {len(found[layout])} videos in the layout '{layout}': {LAYOUTS[layout]}")
-    return layout, found[layout]
+    print(f"thumos14: features of {len(files[layout])} videos in the layout '{layout}': {LAYOUTS[layout]}")
+    return layout, files[layout]
 
 
 def classify_file(file: pathlib.PurePath) -> tuple[str, str, str] | None:
@@ -436,7 +438,7 @@ def check_partners(
             alone = [name for name in files if lacking[0] not in files[name]]
             raise UserError(
                 f"{present}: its partner with the {lacking[0]} features is missing ({len(alone)} such videos: "
-                f"{feature_files.list_some(alone)}); copied only in part? The configs rgb and flow need one stream"
+                f"{list_some(alone)}); copied only in part? The configs rgb and flow need one stream"
             )
 
 
@@ -465,7 +467,7 @@ def make_record(name: str, piece: Piece, video: Video, settings: Settings) -> di
     end = start + len(piece.features) * stride
     whole = name == video.name
     actions = [row for row in video.actions if whole or (row.start_seconds < end and row.end_seconds > start)]
-    return records.make_record(
+    return schema.make_record(
         name,
         piece.features,
         np.array([row[:2] for row in actions]),
@@ -495,7 +497,7 @@ def read_stream(file: pathlib.Path, settings: Settings) -> np.ndarray:
     """f32[T, values_per_stream] of a .npy file, or of one or all crops of a .npz file."""
     features = feature_files.read_features(file, key="feature")
     if file.suffix == ".npz" and features.ndim == 3 and len(features):
-        records.check_shape(features.shape[1:], features.dtype, str(file), settings.values_per_stream)
+        schema.check_shape(features.shape[1:], features.dtype, str(file), settings.values_per_stream)
         features = features[0] if settings.crop == "first" else features.mean(axis=0, dtype=np.float32)
     return check(features, str(file), settings.values_per_stream)
 
@@ -509,7 +511,7 @@ def read_whole(files: VideoFiles, streams: tuple[str, ...], settings: Settings) 
 
 def check(features: np.ndarray, where: str, num_features: int) -> np.ndarray:
     """``records.check_features``, as f32."""
-    return records.check_features(features, where, num_features).astype(np.float32, copy=False)
+    return schema.check_features(features, where, num_features).astype(np.float32, copy=False)
 
 
 def check_length(num_steps: int, video: Video, settings: Settings, *, where: str) -> None:
@@ -551,10 +553,10 @@ def stitch_windows(
         previous = window if previous is None or window.end > previous.end else previous
     num_steps = math.ceil(video.num_frames / settings.feature_stride_frames) or windows[-1].end
     # The release fills windows beyond the end of a video by repeating the last vector.
-    found = [Piece(start, np.concatenate(parts)[: max(num_steps - start, 0)]) for start, parts in pieces]
+    joined = [Piece(start, np.concatenate(parts)[: max(num_steps - start, 0)]) for start, parts in pieces]
     if not may_split(video, settings):
-        check_length(len(found[0].features), video, settings, where=str(windows[-1].file))
-    return found
+        check_length(len(joined[0].features), video, settings, where=str(windows[-1].file))
+    return joined
 
 
 def may_split(video: Video, settings: Settings) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from a2net_tf import records
+from a2net_tf.data import prepared
 from a2net_tf.datasets.thumos14 import thumos14_dataset_builder as thumos
 from a2net_tf.errors import UserError
 
@@ -145,14 +145,14 @@ def raw(tmp_path):
 @pytest.fixture
 def open_thumos(tmp_path):
     def open_config(manual_dir: pathlib.Path, config: str = "two_stream"):
-        return records.open_dataset(f"thumos14/{config}", data_dir=str(tmp_path / "data"), manual_dir=str(manual_dir))
+        return prepared.open_dataset(f"thumos14/{config}", data_dir=str(tmp_path / "data"), manual_dir=str(manual_dir))
 
     return open_config
 
 
 def read(builder: tfds.core.DatasetBuilder, split: str = "validation+test") -> dict[str, dict]:
     """Records by id, as numpy."""
-    return {record["id"].decode(): record for record in tfds.as_numpy(records.read_records(builder, split))}
+    return {record["id"].decode(): record for record in tfds.as_numpy(prepared.read_records(builder, split))}
 
 
 # Contents
@@ -198,17 +198,17 @@ def test_metadata_without_the_builder(raw, open_thumos, capsys):
     assert "CliffDiving 2," in printed
     assert "test: 2 videos, 2 actions of 1 classes" in printed
     assert f"test: left out, no actions of the 20 classes and no features: {BAD}" in printed
-    reopened = records.open_dataset(str(path))
-    metadata = records.read_metadata(reopened)
+    reopened = prepared.open_dataset(str(path))
+    metadata = prepared.read_metadata(reopened)
     assert metadata["also_reported"] == {"CliffDiving": "Diving"}
     assert metadata["counts"]["validation"]["per_class"]["Diving"] == 3
     assert metadata["counts"]["test"] == {**metadata["counts"]["test"], "videos": 2, "actions": 2, "ambiguous": 0}
     assert metadata["layout"] == "whole"
-    assert records.class_names(reopened) == list(thumos.CLASS_NAMES)
-    assert records.num_features(reopened) == 2 * SIZE
+    assert prepared.class_names(reopened) == list(thumos.CLASS_NAMES)
+    assert prepared.num_features(reopened) == 2 * SIZE
     again = open_thumos(raw)  # by its builder, and not prepared again
-    assert records.read_metadata(again) == metadata
-    assert records.num_features(again) == 2 * SIZE
+    assert prepared.read_metadata(again) == metadata
+    assert prepared.num_features(again) == 2 * SIZE
 
 
 def test_video_with_only_ambiguous_rows(raw, open_thumos):
@@ -275,7 +275,7 @@ def test_smaller_vectors(raw, open_thumos):
     for name in FRAMES:
         np.save(raw / "features" / f"{name}.npy", np.concatenate([v[:, :3] for v in make_streams(name).values()], 1))
     builder = open_thumos(raw, "flow")
-    assert records.num_features(builder) == 3
+    assert prepared.num_features(builder) == 3
     np.testing.assert_array_equal(read(builder)[FIRST]["features"], make_streams(FIRST)["flow"][:, :3])
 
 
@@ -409,7 +409,7 @@ def test_several_layouts_fit(raw, open_thumos):
     with pytest.raises(UserError, match=r'features in several layouts \(streams, whole\); choose one with "layout"'):
         open_thumos(raw)
     write_settings(raw, layout="streams")
-    assert records.read_metadata(open_thumos(raw))["layout"] == "streams"
+    assert prepared.read_metadata(open_thumos(raw))["layout"] == "streams"
 
 
 @pytest.mark.parametrize(("layout", "lost"), [("crops", "i3d_flow/{}-flow.npz"), ("streams", "flow/{}.npy")])
@@ -671,7 +671,7 @@ def test_real_annotations(tmp_path, open_thumos, capsys):
             save(np.save, folder / "features" / f"{video.name}.npy", np.zeros((steps, 2), np.float32))
     found = {split: read(open_thumos(folder), split) for split in thumos.SUBSETS}
     assert {split: len(videos) for split, videos in found.items()} == {"validation": 200, "test": 213}
-    counts = records.read_metadata(open_thumos(folder))["counts"]
+    counts = prepared.read_metadata(open_thumos(folder))["counts"]
     assert (counts["validation"]["actions"], counts["test"]["actions"]) == (3007, 3358)
     assert (counts["validation"]["ambiguous"], counts["test"]["ambiguous"]) == (89, 99)
     for split in thumos.SUBSETS:

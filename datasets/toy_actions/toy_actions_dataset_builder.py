@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf import records
+from a2net_tf.data import prepared, schema
 
 NUM_SEQUENCES = {"train": 60, "validation": 12, "test": 16}
 
@@ -109,7 +109,7 @@ class Action(NamedTuple):
     label: int
 
 
-class Builder(records.RecordBuilder):
+class Builder(prepared.RecordBuilder):
     """Builds the splits train, validation and test."""
 
     # TFDS would guess both below a2net_tf/, but in a checkout datasets/ lies beside it.
@@ -120,7 +120,7 @@ class Builder(records.RecordBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = records.record_features(NUM_FEATURES, CLASS_NAMES, self.stored_features)
+        features = schema.record_features(NUM_FEATURES, CLASS_NAMES, self.stored_features)
         return self.dataset_info_from_configs(features=features)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -137,7 +137,7 @@ def make_sequence(split: str, index: int) -> dict:
     num_steps = int(rng.uniform(*SEQUENCE_SECONDS) / STEP_SECONDS)
     actions = draw_actions(rng, num_steps * STEP_SECONDS)
     features = render_actions(actions, num_steps) + draw_background(rng, num_steps)
-    return records.make_record(
+    return schema.make_record(
         f"{split}_{index:03d}",
         features.astype(np.float32),
         np.array([[action.start, action.end] for action in actions]),

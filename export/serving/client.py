@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from a2net_tf.errors import UserError
-from a2net_tf.main import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs
 
 with quiet_native_logs():
     import numpy as np
@@ -30,8 +30,10 @@ with quiet_native_logs():
     from google.protobuf import json_format
     from tensorflow.core.protobuf import meta_graph_pb2
 
-    from a2net_tf import inference, results
-    from a2net_tf.evaluation import Detections
+    from a2net_tf import safe_files
+    from a2net_tf.evaluation import results_files
+    from a2net_tf.evaluation.instances import Detections
+    from a2net_tf.inference import localization
 
 _MAX_MESSAGE_BYTES = 2**31 - 2**20  # a protocol buffer ends at 2 GiB; the rest of a request is far below 1 MiB
 _PRINTED_DETECTIONS = 10
@@ -106,9 +108,9 @@ class GrpcServer:
         request = metadata.GetModelMetadataRequest(metadata_field=["signature_def"])
         request.model_spec.name = self._model
         reply = self._call(self._stub.GetModelMetadata, request)
-        found = metadata.SignatureDefMap()
-        reply.metadata["signature_def"].Unpack(found)
-        return found.signature_def["serving_default"]
+        described = metadata.SignatureDefMap()
+        reply.metadata["signature_def"].Unpack(described)
+        return described.signature_def["serving_default"]
 
     def encode(self, features: np.ndarray, seconds_per_step: float) -> Any:
         """See ``Server``."""
@@ -121,8 +123,8 @@ class GrpcServer:
     def send(self, request: Any) -> dict[str, np.ndarray]:
         """See ``Server``."""
         reply = self._call(self._stub.Predict, request)
-        found = {name: tf.make_ndarray(value) for name, value in reply.outputs.items()}
-        return {**found, "labels": np.char.decode(found["labels"].astype(bytes), "utf-8")}
+        outputs = {name: tf.make_ndarray(value) for name, value in reply.outputs.items()}
+        return {**outputs, "labels": np.char.decode(outputs["labels"].astype(bytes), "utf-8")}
 
     def _call(self, method: Callable, request: Any) -> Any:
         try:
@@ -150,10 +152,10 @@ class RestServer:
 
     def signature(self) -> meta_graph_pb2.SignatureDef:
         """See ``Server``."""
-        found = self._call("/metadata", None)
+        described = self._call("/metadata", None)
         for key in ("metadata", "signature_def", "signature_def", "serving_default"):
-            found = found.get(key, {})
-        return json_format.ParseDict(found, meta_graph_pb2.SignatureDef(), ignore_unknown_fields=True)
+            described = described.get(key, {})
+        return json_format.ParseDict(described, meta_graph_pb2.SignatureDef(), ignore_unknown_fields=True)
 
     def encode(self, features: np.ndarray, seconds_per_step: float) -> bytes:
         """See ``Server``."""
@@ -162,8 +164,11 @@ class RestServer:
 
     def send(self, request: bytes) -> dict[str, np.ndarray]:
         """See ``Server``."""
-        found = {name: np.array(value) for name, value in self._call(":predict", request)["outputs"].items()}
-        return {**found, "segments": found["segments"].reshape(1, -1, 2)}  # an empty list has lost its last dimension
+        outputs = {name: np.array(value) for name, value in self._call(":predict", request)["outputs"].items()}
+        return {
+            **outputs,
+            "segments": outputs["segments"].reshape(1, -1, 2),
+        }  # an empty list has lost its last dimension
 
     def _call(self, path: str, body: bytes | None) -> dict:
         request = urllib.request.Request(self._url + path, data=body, headers={"Content-Type": "application/json"})
@@ -229,11 +234,11 @@ def ask(server: Server, video: str, features: np.ndarray, seconds_per_step: floa
         )
     request = server.encode(features, seconds_per_step)
     started = time.perf_counter()
-    found = server.send(request)
+    outputs = server.send(request)
     latency = time.perf_counter() - started
-    count = int(found["num_detections"][0])
-    segments, scores = (found[name][0, :count].astype(np.float64) for name in ("segments", "scores"))
-    return Answer(video, segments, scores, found["labels"][0, :count].tolist(), latency)
+    count = int(outputs["num_detections"][0])
+    segments, scores = (outputs[name][0, :count].astype(np.float64) for name in ("segments", "scores"))
+    return Answer(video, segments, scores, outputs["labels"][0, :count].tolist(), latency)
 
 
 def at_once(function: Callable[[Any], Any], items: Iterable, concurrency: int) -> Iterator:
@@ -295,20 +300,20 @@ def _num_features(signature: meta_graph_pb2.SignatureDef, options: argparse.Name
 def run(options: argparse.Namespace) -> None:
     """Asks for every recording, prints detections and latencies, writes ``options.output``."""
     if options.output:
-        results.check_writable(options.output)
+        safe_files.check_writable(options.output)
     if options.rest:
         server: Server = RestServer(options.rest, options.model, options.timeout_seconds)
     else:
         server = GrpcServer(options.address, options.model, options.timeout_seconds)
     signature = server.signature()
     seconds_per_step = _time_base(signature, options)
-    sources = inference.read_feature_files(
+    sources = localization.read_feature_files(
         options.features,
         num_features=_num_features(signature, options),
         seconds_per_step=seconds_per_step,
         first_step_seconds=0.0,  # the model adds its own
     )
-    recordings = (whole for source in sources for whole in inference.stitched(source))
+    recordings = (whole for source in sources for whole in localization.stitched(source))
     if options.requests > len(sources):  # these are then kept in memory
         recordings = itertools.islice(itertools.cycle(recordings), options.requests)
 
@@ -353,8 +358,8 @@ def _report(answers: list[Answer], output: str | None) -> None:
             Detections([a.video] * len(a.scores), a.segments, [class_names.index(n) for n in a.labels], a.scores)
             for a in answers
         ]
-        results.keep_previous(output)
-        results.write_activitynet(
+        safe_files.keep_previous(output)
+        results_files.write_activitynet(
             output, Detections.concatenate(tables), class_names, videos=[answer.video for answer in answers]
         )
         print(f"written: {output}")

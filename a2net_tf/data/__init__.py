@@ -1,0 +1,1 @@
+"""From files to windows: feature files, annotations, prepared datasets, augmentation, the input pipeline."""

@@ -1,0 +1,144 @@
+"""Annotations of action instances: reading, cleaning and counting them."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from a2net_tf.data.feature_files import SETTINGS_FILE
+from a2net_tf.errors import MAX_LISTED, UserError, list_some
+
+MAX_CLIP_SECONDS = 1.0  # an action may exceed its recording by this much: rounding, or another decoder's frame count
+
+
+# Annotations
+
+
+class LabelledSegment(NamedTuple):
+    """One annotated action."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A video of an ActivityNet-format JSON."""
+
+    name: str
+    subset: str
+    duration_seconds: float  # 0 if not given
+    actions: tuple[LabelledSegment, ...]
+    fields: dict  # everything that the file says about the video
+
+
+def read_entries(database: dict[str, dict], where: str, *, duration_key: str = "duration") -> list[Entry]:
+    """The videos of ``{video: {"subset", "duration", "annotations": [{"segment", "label"}]}}``, sorted by name.
+
+    Raises:
+        UserError: names the video and what is missing or has a wrong type.
+    """
+    if not isinstance(database, dict):
+        raise UserError(f"{where}: expected an object {{video: ...}}, found a {type(database).__name__}")
+    entries = []
+    for name, fields in sorted(database.items()):
+        try:
+            actions = [LabelledSegment(*map(float, a["segment"]), str(a["label"])) for a in fields["annotations"]]
+            duration = float(fields.get(duration_key) or 0.0)
+            entries.append(Entry(name, str(fields["subset"]), duration, tuple(actions), fields))
+        except KeyError as error:
+            raise UserError(f"{where}: video '{name}' has no {error}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{where}: video '{name}' is not as in ActivityNet's JSON ({error})") from None
+    return entries
+
+
+def clean_actions(
+    actions: Iterable[LabelledSegment],
+    duration_seconds: float,
+    *,
+    where: str,
+    max_clip_seconds: float = MAX_CLIP_SECONDS,
+) -> tuple[list[LabelledSegment], collections.Counter]:
+    """Drops actions of no length and clips those that exceed [0, duration] by at most ``max_clip_seconds``.
+
+    Returns:
+        What is left, and how many were "of no length, dropped", "clipped to the recording" or "repeated, kept".
+
+    Raises:
+        UserError: an action is reversed, not finite, or further outside.
+    """
+    kept, counts = [], collections.Counter()
+    for action in actions:
+        start, end, label = action
+        told = f"{where}: '{label}' from {start:g} to {end:g} s"
+        if start == end:
+            counts["of no length, dropped"] += 1
+            continue
+        if not (math.isfinite(start) and math.isfinite(end) and start < end):
+            raise UserError(f"{told} does not end after its start (reversed?)")
+        if start < -max_clip_seconds or end > duration_seconds + max_clip_seconds or start >= duration_seconds:
+            raise UserError(f"{told} lies outside the recording of {duration_seconds:g} s; wrong unit or wrong video?")
+        counts["clipped to the recording"] += start < 0 or end > duration_seconds
+        counts["repeated, kept"] += action in kept
+        kept.append(LabelledSegment(max(start, 0.0), min(end, duration_seconds), label))
+    return kept, +counts
+
+
+def clean_entries(entries: Iterable[Entry], where: str, max_clip_seconds: float = MAX_CLIP_SECONDS) -> list[Entry]:
+    """``clean_actions`` for every video; prints what was changed. Without a duration only lengths are looked at."""
+    total, cleaned = collections.Counter(), []
+    for entry in entries:
+        told, duration = f"{where}, video '{entry.name}'", entry.duration_seconds or math.inf
+        actions, counts = clean_actions(entry.actions, duration, where=told, max_clip_seconds=max_clip_seconds)
+        total += counts
+        cleaned.append(dataclasses.replace(entry, actions=tuple(actions)))
+    if total:
+        print(f"{where}: actions {'; '.join(f'{what}: {number}' for what, number in sorted(total.items()))}")
+    return cleaned
+
+
+def check_labels(entries: Iterable[Entry], class_names: Collection[str], where: str) -> None:
+    """Raises UserError for the first label that is not in ``class_names``."""
+    for entry in entries:
+        for action in entry.actions:
+            if action.label not in class_names:
+                raise UserError(
+                    f"{where}: video '{entry.name}' has the label '{action.label}', which is none of the "
+                    f"{len(class_names)} classes ({list_some(class_names, 5)})"
+                )
+
+
+def check_missing(names: Sequence[str], available: Collection[str], *, allow_missing: bool, where: str) -> None:
+    """Raises UserError for annotated videos ``names`` without features, unless they are allowed; prints them all."""
+    missing = [name for name in names if name not in available]
+    if not missing:
+        return
+    told = f"{where}: {len(missing)} of {len(names)} annotated videos have no features: {list_some(missing)}"
+    if len(missing) > MAX_LISTED:
+        print(f"{where}: the {len(missing)} annotated videos without features: {', '.join(missing)}")
+        told += " (all are printed above)"
+    if not allow_missing:
+        raise UserError(f'{told}; complete the folder, or allow it with "allow_missing": true in {SETTINGS_FILE}')
+    print(f"{told}; left out")
+
+
+def count_actions(labels: Sequence[Sequence[str]], class_names: Sequence[str]) -> dict:
+    """Counts of a split, given the labels of each of its videos: videos, actions, classes and actions per class."""
+    per_class = collections.Counter(label for of_video in labels for label in of_video)
+    return {
+        "videos": len(labels),
+        "actions": sum(per_class.values()),
+        "classes": len(per_class),
+        "per_class": {name: per_class[name] for name in class_names},
+    }
+
+
+def describe_counts(counts: dict, *, max_classes: int = 40) -> str:
+    """One line of text for ``count_actions``; classes are listed if there are not too many."""
+    text = f"{counts['videos']} videos, {counts['actions']} actions of {counts['classes']} classes"
+    if len(counts["per_class"]) > max_classes:
+        return text
+    return f"{text}: {', '.join(f'{name} {number}' for name, number in counts['per_class'].items())}"

@@ -1,0 +1,254 @@
+"""Files that users bring along: feature arrays, annotations, settings of a folder. Pure (numpy only).
+
+Shared by the dataset folders whose features cannot be downloaded (``thumos14``, ``activitynet13``, ``feature_folder``).
+"""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from a2net_tf import safe_files
+from a2net_tf.errors import UserError, list_some
+
+SETTINGS_FILE = "settings.json"
+FEATURE_SUFFIXES = (".npy", ".npz", ".csv")
+READ_SUFFIXES = (*FEATURE_SUFFIXES, ".json", ".txt")  # of everything that a builder may read
+
+Settings = TypeVar("Settings")
+
+
+# Settings
+
+
+def read_settings(folder: pathlib.Path, defaults: Settings) -> Settings:
+    """``defaults`` (a frozen dataclass) with the values of ``folder``/settings.json in their place, if there is one."""
+    file = folder / SETTINGS_FILE
+    return with_values(defaults, safe_files.read_json_object(file), str(file)) if file.exists() else defaults
+
+
+def with_values(settings: Settings, values: dict[str, Any], where: str) -> Settings:
+    """``settings`` (a frozen dataclass) with ``values`` of a JSON file.
+
+    Raises:
+        UserError: names ``where`` and the key that is unknown or has a value of another type.
+    """
+    known = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'; known are {', '.join(known)}")
+    typed = {key: _as_type_of(known[key], value, f"{where}: '{key}'") for key, value in values.items()}
+    return dataclasses.replace(settings, **typed)
+
+
+def _as_type_of(default: Any, value: Any, where: str) -> Any:
+    """``value`` of a JSON file with the type of ``default``; whole numbers may stand for others, lists for tuples."""
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    if type(value) is type(default):
+        return value
+    names = {
+        tuple: "a list of texts",
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "a text",
+        dict: "an object",
+    }
+    raise UserError(f"{where} must be {names[type(default)]}, found {json.dumps(value)}")
+
+
+def check_choice(value: str, choices: Sequence[str], where: str) -> None:
+    """Raises UserError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise UserError(f"{where} must be one of {', '.join(choices)}, found '{value}'")
+
+
+# Reading
+
+
+def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
+    """The array of a .npy file, of a .npz file (``key``, or its only array) or of a .csv file, as it is stored.
+
+    A .npy file is mapped, not loaded: its parts come into memory when they are looked at.
+
+    Raises:
+        UserError: damaged, or a .npz file with several arrays none of which is named ``key``.
+    """
+    if file.suffix == ".csv":
+        return read_csv(file)
+    if file.suffix == ".npz":
+        return next(iter(read_arrays(file, [key], only_one=True).values()))
+    with contextlib.suppress(ValueError, OSError, EOFError):  # np.load says better what is wrong
+        return np.lib.format.open_memmap(file, mode="r")
+    try:
+        with file.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: not a readable .npy array ({explain(error)})") from None
+    if not isinstance(loaded, np.ndarray):
+        raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
+    return loaded
+
+
+def read_arrays(file: pathlib.Path, keys: Sequence[str], *, only_one: bool = False) -> dict[str, np.ndarray]:
+    """The arrays named ``keys`` of a .npz file; with ``only_one``, a file's only array may have any name."""
+    try:
+        with file.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is a single .npy array: save it with np.savez")
+            members = archive.files
+            keys = members if only_one and len(members) == 1 else keys
+            arrays = {key: archive[key] for key in keys if key in members}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: not a readable .npz file ({explain(error)})") from None
+    for key in keys:
+        if key not in arrays:
+            raise UserError(f"{file}: no array named '{key}', found {', '.join(members) or 'none'}")
+    return arrays
+
+
+def explain(error: Exception) -> str:
+    """What numpy said; of pickled objects it would advise to load them in spite of the danger."""
+    if "pickle" not in str(error):
+        return str(error)
+    return "it holds Python objects, and allow_pickle is off because loading those can run any code: save numbers only"
+
+
+def read_csv(file: pathlib.Path) -> np.ndarray:
+    """f32[rows, columns] of comma-separated numbers, with or without a header row."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a readable text file ({error})") from None
+    header = bool(lines) and not _is_number(lines[0].split(",")[0])
+    if len(lines) <= header:
+        raise UserError(f"{file}: no rows of numbers")
+    try:
+        return np.loadtxt(lines[header:], delimiter=",", ndmin=2, dtype=np.float32)
+    except ValueError as error:
+        raise UserError(f"{file}: not comma-separated numbers ({error})") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def find_num_features(files: Sequence[pathlib.Path]) -> int:
+    """D: the columns of the first of ``files``, which the second must share (the others are checked when stored).
+
+    It is 0 if there are no files.
+
+    Raises:
+        UserError: not matrices, or they differ.
+    """
+    shapes = [read_features(file).shape for file in files[:2]]
+    for file, shape in zip(files, shapes, strict=False):
+        if len(shape) != 2:
+            raise UserError(f"{file}: expected a matrix [steps, features], found shape {list(shape)}")
+    if len({columns for _, columns in shapes}) > 1:
+        (rows, columns), (other_rows, other_columns) = shapes
+        transposed = rows in (other_rows, other_columns) or columns == other_rows  # both of them, or one
+        raise UserError(
+            f"{files[1]}: {other_columns} values per step, but {files[0].name} has {columns}"
+            + ("; are the matrices transposed? They must be [steps, features]" if transposed else "")
+        )
+    return shapes[0][1] if shapes else 0
+
+
+def find_feature_files(folder: pathlib.Path, suffixes: Sequence[str] = FEATURE_SUFFIXES) -> dict[str, pathlib.Path]:
+    """Feature files in ``folder`` and the folders in it, by their names without suffix.
+
+    Raises:
+        UserError: two files have the same name.
+    """
+    by_name = {}
+    for file in list_files(folder, suffixes):
+        if file.stem in by_name:
+            raise UserError(f"{file}: {by_name[file.stem]} is there as well; which of them are the features?")
+        by_name[file.stem] = file
+    return by_name
+
+
+def describe_files(folder: pathlib.Path) -> str:
+    """For messages: how many files of which kinds ``list_files`` finds in ``folder``, with an example of each."""
+    if not folder.is_dir():
+        return "no such folder"
+    by_suffix = collections.defaultdict(list)
+    for file in list_files(folder):
+        by_suffix[file.suffix].append(file.relative_to(folder).as_posix())
+    kinds = [f"{len(names)} {suffix or 'without a suffix'} (such as {names[0]})" for suffix, names in by_suffix.items()]
+    return list_some(kinds, 5) or "an empty folder"
+
+
+def list_files(folder: pathlib.Path, suffixes: Collection[str] | None = None) -> list[pathlib.Path]:
+    """Files in ``folder`` and the folders in it, sorted; hidden ones are left out, linked folders are entered.
+
+    Without ``suffixes``, files of any.
+    """
+    files = []
+    for path, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [pathlib.Path(path, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in files if suffixes is None or file.suffix in suffixes)
+
+
+def fingerprint(folder: pathlib.Path) -> dict:
+    """Number, total size and a digest of names, sizes and times of change of the files that a builder may read.
+
+    Prepared datasets inside ``folder`` are not counted.
+    """
+    digest, sizes = hashlib.sha256(), []
+    for file in list_files(folder, READ_SUFFIXES):
+        if (file.parent / "dataset_info.json").exists():
+            continue
+        status = file.stat()
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        sizes.append(status.st_size)
+    return {"files": len(sizes), "bytes": sum(sizes), "digest": digest.hexdigest()[:16]}
+
+
+# Features
+
+
+def resize_linear(features: np.ndarray, num_steps: int) -> np.ndarray:
+    """Resamples a sequence to ``num_steps`` vectors that share the same time, by linear interpolation.
+
+    A vector stands for a *stretch* of time, its value for the middle: new step i, whose middle is at (i + 0.5) / N of
+    the sequence, is read between the middles of the old steps. (Image libraries call this half-pixel centres, or
+    ``align_corners=False``. Their other convention makes the first and last vectors fall together and so shifts
+    everything between by up to half a step.) Before the first and after the last middle the vector there is repeated.
+    There is no smoothing when the sequence gets shorter.
+
+    Args:
+        features: f[T, D], T >= 1.
+        num_steps: N >= 1.
+
+    Returns:
+        f32[N, D].
+    """
+    if num_steps < 1 or len(features) < 1:
+        raise ValueError(f"cannot resize {len(features)} steps to {num_steps}")
+    features = np.asarray(features, np.float32)
+    position = (np.arange(num_steps) + 0.5) * len(features) / num_steps - 0.5
+    position = np.clip(position, 0, len(features) - 1)
+    before = np.floor(position).astype(np.int64)
+    after = np.minimum(before + 1, len(features) - 1)
+    share = (position - before).astype(np.float32)[:, None]
+    return features[before] * (1 - share) + features[after] * share

@@ -1,0 +1,274 @@
+"""Datasets of records, prepared by TFDS: builders, opening and reading."""
+
+import abc
+import importlib
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from a2net_tf.data import feature_files
+from a2net_tf.data.schema import convert_features, record_features, split_into_chunks
+from a2net_tf.errors import UserError
+from a2net_tf.settings import Config
+
+
+class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder of records. Its features can be stored in any of ``STORED_FEATURES``.
+
+    A subclass describes its records with ``record_features(D, class_names, self.stored_features)`` and writes them with
+    ``yield from self.store(record)``.
+
+    Args:
+        stored_features: type of the features; empty: as the prepared directory has them, float32 if there is none yet.
+        **kwargs: as TFDS takes them: ``data_dir``, ``config``, ...
+
+    Raises:
+        UserError: the prepared directory has features of another type.
+    """
+
+    def __init__(self, *, stored_features: str = "", **kwargs):
+        self.stored_features = stored_features or "float32"
+        super().__init__(**kwargs)
+        self._original_state["stored_features"] = stored_features  # from which TFDS makes copies for other processes
+        if (self.data_path / "dataset_info.json").exists():
+            # TFDS would take the schema from the code, and read what was stored in another type as noise.
+            self.info._features = tfds.features.FeaturesDict.from_config(str(self.data_path))
+            check_stored_type(self, stored_features)
+            self.stored_features = stored_type(self)
+
+    def store(self, record: dict) -> Iterator[tuple[str, dict]]:
+        """Yields (key, record) as TFDS writes them: in chunks if it is long, features in the type to be stored."""
+        where = record["source"] or record["id"]
+        for key, chunk in split_into_chunks(record):
+            start = chunk["chunk_start_step"]
+            features = convert_features(chunk["features"], self.stored_features, where, first_step=start)
+            yield key, {**chunk, "features": features}
+
+
+class FolderContents(NamedTuple):
+    """What a ``FolderBuilder`` found in its folder.
+
+    Attributes:
+        num_features: D.
+        class_names: the C classes in the order of their ids.
+        splits: for each split one function per video, which reads the video's features and returns its records.
+        metadata: for JSON; ``also_reported`` ({class: a class that each of its detections also has}), ``counts``, and
+            ``signal`` if vectors are pieces of a sampled signal (the fields of ``augment.SignalLayout``).
+    """
+
+    num_features: int
+    class_names: Sequence[str]
+    splits: Mapping[str, Sequence[Callable[[], Iterable[dict]]]]
+    metadata: dict
+
+
+class FolderBuilder(RecordBuilder, skip_registration=True):
+    """A builder whose feature size, classes and splits depend on the files that the user puts into manual_dir.
+
+    TFDS asks for the schema when a builder is made, but says where the files are only when it prepares. So the schema
+    is left open at first, completed just before records are written, and from then on read from the prepared directory.
+    A fingerprint of the files is stored with it: the directory is not reused in silence when they have changed.
+    """
+
+    HOMEPAGE = ""
+
+    @abc.abstractmethod
+    def read_folder(self, folder: pathlib.Path) -> FolderContents:
+        """Looks at everything in ``folder`` but the features themselves; raises UserError."""
+
+    def check_unchanged(self, folder: pathlib.Path) -> None:
+        """Raises UserError if this builder's prepared directory was written from other files than ``folder`` holds."""
+        then, now = read_metadata(self).get("fingerprint"), feature_files.fingerprint(folder)
+        if then != now:
+            told = [f"{f['files']} files of {f['bytes'] / 1e6:.1f} MB" if f else "unknown" for f in (then, now)]
+            raise UserError(
+                f"manual_dir={folder}: its files have changed since {self.data_path} was written (then {told[0]}, now "
+                f"{told[1]}); delete that directory to prepare it again, or use it as it is with --dataset="
+                f"{self.data_path}"
+            )
+
+    def download_and_prepare(self, *, download_config: tfds.download.DownloadConfig | None = None, **kwargs) -> None:
+        """As in TFDS, but does not reuse a directory that was written from other files."""
+        manual_dir = download_config.manual_dir if download_config else None
+        reuse = download_config and not download_config.download_mode.overwrite_dataset
+        if manual_dir and reuse and (self.data_path / "dataset_info.json").exists():
+            self.check_unchanged(pathlib.Path(manual_dir))
+        super().download_and_prepare(download_config=download_config, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=None, homepage=self.HOMEPAGE, metadata=tfds.core.MetadataDict())
+
+    def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager, *args, **kwargs) -> None:
+        folder = pathlib.Path(dl_manager.manual_dir)
+        self._contents = self.read_folder(folder)
+        if not any(self._contents.splits.values()):
+            raise UserError(f"manual_dir={folder}: no video is left that could be prepared")
+        # TFDS has no public way to complete a schema; it does the same when it opens a directory without its builder.
+        size, class_names = self._contents.num_features, self._contents.class_names
+        self.info._features = record_features(size, class_names, self.stored_features)
+        self.info.metadata.update(self._contents.metadata, fingerprint=feature_files.fingerprint(folder))
+        super()._download_and_prepare(dl_manager, *args, **kwargs)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        # TFDS cannot write an empty split.
+        return {split: self._generate_examples(videos) for split, videos in self._contents.splits.items() if videos}
+
+    def _generate_examples(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Iterator[tuple[str, dict]]:
+        for read_video in videos:
+            for record in read_video():
+                yield from self.store(record)
+
+
+def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
+    """What a prepared dataset says beside its records (see ``FolderContents.metadata``); {} if nothing."""
+    return {} if builder.info.metadata is None else dict(builder.info.metadata.items())
+
+
+def open_dataset(
+    dataset: str, data_dir: str = "", manual_dir: str = "", stored_features: str = ""
+) -> tfds.core.DatasetBuilder:
+    """Opens a prepared dataset, preparing it first if need be.
+
+    Args:
+        dataset: ``NAME`` or ``NAME/CONFIG`` of a folder under ``datasets/``, or the path of a prepared TFDS directory.
+        data_dir: where prepared datasets live; TFDS's own default if empty.
+        manual_dir: where files that the user downloaded by hand are.
+        stored_features: type in which features are stored, one of ``STORED_FEATURES``; empty: whatever a prepared
+            directory has, float32 if it is prepared now.
+
+    Raises:
+        UserError: unknown dataset, its raw files are missing or bad, or they are not those that it was prepared from,
+            or its features are stored in another type.
+    """
+    if tf.io.gfile.exists(f"{dataset}/dataset_info.json"):
+        builder = tfds.builder_from_directory(dataset)
+        check_stored_type(builder, stored_features)
+        return builder
+    builder_class = find_builder_class(dataset)
+    config = dataset.partition("/")[2]
+    configs = [c.name for c in builder_class.BUILDER_CONFIGS]
+    if config and config not in configs:
+        raise UserError(f"--dataset={dataset}: no config '{config}'; have {', '.join(configs) or 'none'}")
+    if not issubclass(builder_class, RecordBuilder):
+        raise UserError(f"--dataset={dataset}: its Builder must be a records.RecordBuilder (docs/own_data.md)")
+    builder = builder_class(data_dir=data_dir or None, config=config or None, stored_features=stored_features)
+    if not (builder.data_path / "dataset_info.json").exists():
+        prepare(builder, manual_dir)
+    elif isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
+        builder.check_unchanged(pathlib.Path(manual_dir))
+    return builder
+
+
+def open_dataset_of(config: Config) -> tfds.core.DatasetBuilder:
+    """``open_dataset`` of ``config.dataset``, from where the settings say its files are."""
+    return open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
+
+
+def stored_type(builder: tfds.core.DatasetBuilder) -> str:
+    """In which of ``STORED_FEATURES`` the features of a prepared dataset are stored."""
+    return np.dtype(builder.info.features["features"].np_dtype).name
+
+
+def check_stored_type(builder: tfds.core.DatasetBuilder, stored_features: str) -> None:
+    """Raises UserError if a prepared dataset has features of another type than ``stored_features`` (empty: any)."""
+    if stored_features and stored_features != stored_type(builder):
+        raise UserError(
+            f"{builder.data_path}: its features are stored as {stored_type(builder)}, not {stored_features} "
+            "(--stored_features); drop that setting to use them as they are, or delete the directory (or give another "
+            "--data_dir) to prepare them again"
+        )
+
+
+def find_builder_class(dataset: str) -> type[tfds.core.DatasetBuilder]:
+    """The ``Builder`` of ``NAME`` or ``NAME/CONFIG``; raises UserError if there is no such folder."""
+    name = dataset.partition("/")[0]
+    module = f"a2net_tf.datasets.{name}.{name}_dataset_builder"
+    try:
+        return importlib.import_module(module).Builder
+    except ModuleNotFoundError as error:
+        if name.isidentifier() and (error.name is None or not module.startswith(error.name)):
+            raise  # the folder is there, and something that it needs is not installed
+        raise UserError(
+            f"--dataset={dataset}: no such dataset; have {', '.join(dataset_names())}, or the path of a prepared "
+            "directory (one that holds dataset_info.json)"
+        ) from None
+
+
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "") -> None:
+    """Writes the records of ``builder``; after an error there is no directory that looks prepared.
+
+    Raises:
+        UserError: the raw files are missing or bad, or the directory to write exists but is not complete.
+    """
+    if builder.data_path.exists():  # TFDS would take it for a prepared one
+        raise UserError(f"{builder.data_path}: exists but holds no dataset_info.json; copied in part? Delete it first")
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        # The same default as TFDS, whose own error for a missing folder is no UserError.
+        folder = tfds.core.Path(manual_dir or builder.data_dir_root / "downloads" / "manual")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            raise UserError(f"manual_dir={folder}: not a folder, or an empty one. {instructions}")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
+
+
+def dataset_names() -> list[str]:
+    """Names of the dataset folders that come with the package."""
+    folders = [pathlib.Path(p) for p in importlib.import_module("a2net_tf.datasets").__path__]
+    return sorted(f.parent.name for folder in folders for f in folder.glob("*/*_dataset_builder.py"))
+
+
+def class_names(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """The C class names of a prepared dataset, in the order of their ids."""
+    return list(builder.info.features["labels"].feature.names)
+
+
+def num_features(builder: tfds.core.DatasetBuilder) -> int:
+    """D of a prepared dataset."""
+    return int(builder.info.features["features"].shape[-1])
+
+
+def read_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+    """Records of ``split`` (TFDS syntax, e.g. ``user01+user03`` or ``train[:80%]``) in a fixed order.
+
+    Raises:
+        UserError: unknown or empty split.
+    """
+    # TFDS would read 16 files at once and many records ahead, and keep small splits: gigabytes of long recordings.
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and the end of its thread can take half a second
+    reading = tfds.ReadConfig(
+        options=options,
+        try_autocache=False,
+        interleave_cycle_length=1,
+        interleave_block_length=1,
+        num_parallel_calls_for_interleave_files=1,
+        num_parallel_calls_for_decode=2,
+        skip_prefetch=True,
+    )
+    try:
+        if builder.info.splits[split].num_examples == 0:
+            raise UserError(f"split '{split}' of {builder.info.full_name} is empty")
+        return builder.as_dataset(split=split, shuffle_files=False, read_config=reading)
+    except (ValueError, KeyError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"split '{split}' is not in {builder.info.full_name}; it has {', '.join(builder.info.splits)}"
+        ) from None
+
+
+def find_damaged_file(builder: tfds.core.DatasetBuilder, split: str) -> str | None:
+    """The first record file of ``split`` that is missing, cannot be read to its end or has too few records, or None."""
+    for instruction in builder.info.splits[split].file_instructions:
+        path = str(instruction.filename)
+        try:
+            count = sum(1 for _ in tf.data.TFRecordDataset(path))
+        except tf.errors.OpError:
+            return path
+        if count != instruction.examples_in_shard:  # cut off exactly between two records
+            return path
+    return None

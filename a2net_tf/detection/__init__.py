@@ -1,0 +1,1 @@
+"""The method itself: geometry, targets, losses, network and suppression; knows no files."""

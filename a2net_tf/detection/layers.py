@@ -1,0 +1,221 @@
+"""Layers of the network: convolution, group normalisation of joined levels, dropout that repeats, a learned scale."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from a2net_tf.detection import draws
+
+_NORM_EPSILON = 1e-5
+
+
+class Convolution(keras.layers.Layer):
+    """A convolution over steps, padded by (kernel - 1) / 2 on both sides whatever the stride ("same" pads 0 + 1 at 2).
+
+    Args:
+        filters: output channels.
+        size: steps of the kernel: 1, or an odd number.
+        stride: 1; or 2, for kernels of three steps and an even number of steps.
+        activation: after the bias, or None.
+        as_product: compute kernels of one step, and strides of two, as one matrix product. The arithmetic is the same;
+            on CPUs the operator for convolutions is up to ten times slower there, above all backwards.
+        joined: lengths of the levels that the input holds one after the other, a step of zeros after each. The output
+            gets zeros there too: the padding that the next convolution would see if each level came alone.
+        initial_bias: of the first output channels; repeated for the others. Empty: zeros.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        size: int,
+        stride: int,
+        *,
+        activation: str | None,
+        as_product: bool,
+        joined: Sequence[int] = (),
+        initial_bias: Sequence[float] = (),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters, self.size, self.stride = filters, size, stride
+        self.initial_bias = list(initial_bias) or [0.0]
+        self.activation = keras.activations.get(activation)
+        self.as_product = as_product and (size == 1 or stride == 2)
+        self.joined = list(joined)
+
+    def build(self, input_shape):
+        """Creates kernel [size, in, filters] with the release's initial weights, and bias [filters]."""
+        self.kernel = self.add_weight((self.size, input_shape[-1], self.filters), "he_uniform", name="kernel")
+        self.bias = self.add_weight((self.filters,), self._first_bias, name="bias")
+
+    def _first_bias(self, shape, dtype=None):
+        return tf.cast(tf.tile(self.initial_bias, [shape[0] // len(self.initial_bias)]), dtype)
+
+    def call(self, inputs):
+        """[B, T, in] -> [B, T / stride, filters]."""
+        steps = inputs.shape[1] // self.stride
+        # Bias and activation directly after the operator, so that TensorFlow computes all three as one.
+        x = self._product(inputs) if self.as_product else self._convolve(inputs)
+        x = self.activation(tf.nn.bias_add(x, self.bias))
+        x = tf.reshape(x, (-1, steps, self.filters))
+        if self.joined:
+            x *= tf.constant([[inside] for length in self.joined for inside in (1,) * length + (0,)], x.dtype)
+        return x
+
+    def _convolve(self, inputs):
+        if self.stride == 1:
+            return tf.nn.conv2d(tf.expand_dims(inputs, 1), tf.expand_dims(self.kernel, 0), 1, "SAME")
+        padded = _pad(inputs, self.size // 2)
+        return tf.nn.conv2d(tf.expand_dims(padded, 1), tf.expand_dims(self.kernel, 0), [1, self.stride], "VALID")
+
+    def _product(self, inputs):
+        rows = inputs if self.size == 1 else _triples(inputs)
+        return tf.matmul(
+            tf.reshape(rows, (-1, rows.shape[-1])), tf.reshape(self.kernel, (rows.shape[-1], self.filters))
+        )
+
+    def compute_output_shape(self, input_shape):
+        """[B, T / stride, filters]."""
+        return (input_shape[0], input_shape[1] // self.stride, self.filters)
+
+
+def _pad(inputs, steps: int):
+    return tf.pad(inputs, [[0, 0], [steps, steps], [0, 0]])
+
+
+def _triples(inputs):
+    """The steps 2j - 1, 2j and 2j + 1 side by side: [B, T, C] -> [B, T / 2, 3 C]; T is even.
+
+    Two neighbours already lie side by side in memory, so only the third has to be brought to them.
+    """
+    steps, channels = inputs.shape[1:]
+    pairs = tf.reshape(_pad(inputs, 1), (-1, steps // 2 + 1, 2 * channels))
+    # tf.slice, because the gradient of pairs[:, 1:] is many times slower.
+    first, third = tf.slice(pairs, [0, 0, 0], [-1, steps // 2, -1]), tf.slice(pairs, [0, 1, 0], [-1, -1, channels])
+    return tf.concat([first, third], axis=-1)
+
+
+class GroupNorm(keras.layers.Layer):
+    """Group normalisation (Wu and He 2018) of [B, T, channels], with an activation behind it.
+
+    Args:
+        groups: of channels, which share mean and variance.
+        per_step: mean and variance of each step by itself, instead of over all steps.
+        activation: after scale and offset, or None.
+        joined: lengths of the levels that the input holds one after the other, a gap of one step after each. Each level
+            is normalised by itself, and gaps become zeros. Empty: one level, no gap.
+    """
+
+    def __init__(self, groups: int, *, per_step: bool, activation: str | None, joined: Sequence[int] = (), **kwargs):
+        super().__init__(**kwargs)
+        self.groups, self.per_step = groups, per_step
+        self.activation = keras.activations.get(activation)
+        self.joined = list(joined)
+
+    def build(self, input_shape):
+        """Creates scale (ones) and offset (zeros) [channels]."""
+        self.gamma = self.add_weight((input_shape[-1],), "ones", name="gamma")
+        self.beta = self.add_weight((input_shape[-1],), "zeros", name="beta")
+
+    def call(self, inputs):
+        """[B, T, channels] -> [B, T, channels]."""
+        x = tf.cast(inputs, tf.float32)
+        # Not the mean of squares less the square of the mean: it is all rounding where the mean is large.
+        x = x - self._of_steps(self._of_channels(self._means(x)))
+        scale = self._of_channels(tf.math.rsqrt(self._means(tf.square(x)) + _NORM_EPSILON))
+        scale *= tf.cast(self.gamma, tf.float32)
+        offset = self._of_steps(tf.ones_like(scale) * tf.cast(self.beta, tf.float32))
+        x = self.activation(x * self._of_steps(scale) + offset)
+        return tf.cast(x, self.compute_dtype)
+
+    def _means(self, x):
+        """Over the channels of a group, and over steps as they belong together: [B, levels or T, groups]."""
+        channels = x.shape[-1]
+        if not self.per_step:
+            x = tf.matmul(self._membership(by_length=True), x) if self.joined else tf.reduce_mean(x, 1, keepdims=True)
+        return tf.reduce_mean(tf.reshape(x, (-1, x.shape[1], self.groups, channels // self.groups)), axis=-1)
+
+    def _of_channels(self, x):
+        """[B, levels or T, groups] -> [B, levels or T, channels]."""
+        each = self.gamma.shape[0] // self.groups
+        return tf.reshape(tf.tile(x[..., None], (1, 1, 1, each)), (-1, x.shape[1], self.groups * each))
+
+    def _of_steps(self, x):
+        """[B, levels or T, channels] -> [B, T or 1, channels]; 0 in gaps."""
+        if not self.joined:
+            return x
+        if self.per_step:
+            return x * tf.reduce_sum(self._membership(), axis=0)[:, None]
+        return tf.matmul(self._membership(), x, transpose_a=True)
+
+    def _membership(self, *, by_length: bool = False):
+        """f32[levels, T]: 1 (or 1 / length) where a step belongs to a level."""
+        places, rows = np.cumsum([0, *[length + 1 for length in self.joined]]), len(self.joined)
+        matrix = np.zeros((rows, places[-1]), np.float32)
+        for row, length in enumerate(self.joined):
+            matrix[row, places[row] : places[row] + length] = 1.0 / length if by_length else 1.0
+        return tf.constant(matrix)
+
+    def compute_output_shape(self, input_shape):
+        """As the input."""
+        return input_shape
+
+
+class Drop(keras.layers.Layer):
+    """Sets values to 0 at random in training, and scales the others so that the mean stays (dropout, drop path).
+
+    The draw depends on ``seed_drops`` alone: a resumed run repeats it, and devices that share a batch draw as one.
+
+    Args:
+        rate: share of what is dropped.
+        whole_windows: all values of a window or none (stochastic depth, Huang et al. 2016), instead of each by itself.
+    """
+
+    def __init__(self, rate: float, *, whole_windows: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.rate, self.whole_windows = rate, whole_windows
+        self.draw = None
+
+    def call(self, inputs, training=False):
+        """[B, T, channels] -> [B, T, channels]; as it is unless in training."""
+        if not training or self.draw is None:
+            return inputs
+        seed, part = self.draw
+        shape = tf.unstack(tf.shape(inputs))
+        drawn = draws.uniform([shape[0], 1, 1] if self.whole_windows else shape, seed, part)
+        kept = tf.cast(drawn >= self.rate, inputs.dtype)
+        return inputs * kept / (1.0 - self.rate)
+
+    def compute_output_shape(self, input_shape):
+        """As the input."""
+        return input_shape
+
+
+def seed_drops(network: keras.Model, seed: tf.Tensor, part: tuple[tf.Tensor | int, int]) -> None:
+    """Says what the network's dropouts of the next call in training are drawn from.
+
+    Args:
+        network: of ``build_model``.
+        seed: i32[2], another one for each training step.
+        part: which of how many equal parts of a batch the call is given.
+    """
+    for number, layer in enumerate(layer for layer in network.layers if isinstance(layer, Drop)):
+        # A tuple: Keras would look for layers in a list.
+        layer.draw = (tf.random.experimental.stateless_fold_in(seed, number), part)
+
+
+class LevelScale(keras.layers.Layer):
+    """Multiplies by one learned number, 1 at first."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def build(self, input_shape):
+        """Creates the number."""
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, inputs):
+        """[...] -> [...]."""
+        return inputs * self.scale

@@ -1,0 +1,406 @@
+"""From a whole sequence's features to detections in seconds. What is evaluated is what is served."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from a2net_tf.detection import geometry, pyramid, windows
+from a2net_tf.detection.postprocess import (
+    Candidates,
+    Detections,
+    anchor_based_candidates,
+    anchor_free_candidates,
+    suppress_sequences,
+)
+from a2net_tf.errors import UserError
+from a2net_tf.settings import Config
+
+BRANCHES = ("anchor_free", "anchor_based", "both")
+
+
+class Member(tf.Module):
+    """One trained network, or the average of several, with its settings, as a source of candidates.
+
+    Args:
+        networks: of ``build_model`` for windows of W = ``config.inference_steps`` steps, with outputs of the same
+            shapes; their raw outputs are averaged.
+        config: of the (first) network's run.
+    """
+
+    def __init__(self, networks: Sequence[keras.Model], config: Config):
+        super().__init__(name="member")
+        self.networks = list(networks)
+        self.config = config
+        self._anchors = pyramid.default_anchors(config.inference_steps, config.num_levels, config.anchor_ratios)
+        self._centers = pyramid.cell_centers(config.inference_steps, config.num_levels)
+        heads = [[False] * len(self._centers)] * config.anchor_free + [
+            [True] * len(self._anchors)
+        ] * config.anchor_based
+        self.is_anchor_based = np.repeat(np.concatenate(heads), config.classes_per_candidate)  # bool[P]
+
+    def candidates(self, features: tf.Tensor) -> Candidates:
+        """Candidates of windows f32[N, W, D] before suppression, in fractions of the window: [N, P, ...]."""
+        each = [network(features, training=False) for network in self.networks]
+        outputs = each[0] if len(each) == 1 else tf.nest.map_structure(lambda *same: tf.add_n(same) / len(same), *each)
+        classes = {"class_scores": self.config.class_scores, "num_best": self.config.classes_per_candidate}
+        parts = []
+        if self.config.anchor_free:
+            parts.append(
+                anchor_free_candidates(
+                    outputs["anchor_free_logits"],
+                    outputs["anchor_free_distances"],
+                    centers=self._centers,
+                    grid_units=self.config.inference_steps // pyramid.STEPS_PER_GRID_UNIT,
+                    **classes,
+                )
+            )
+        if self.config.anchor_based:
+            parts.append(
+                anchor_based_candidates(
+                    outputs["anchor_logits"],
+                    outputs["anchor_overlap"],
+                    pyramid.decode_anchors(
+                        outputs["anchor_offsets"], self._anchors, self.config.center_scale, self.config.width_scale
+                    ),
+                    overlap_score=self.config.overlap_score,
+                    max_background=self.config.max_background,
+                    **classes,
+                )
+            )
+        return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
+
+
+class Localizer(tf.Module):
+    """Cuts windows, runs the network over batches of them, merges all candidates of a sequence and suppresses.
+
+    Args:
+        network: of ``build_model``, for windows of W = ``config.inference_steps`` steps.
+        config: windows and localization settings.
+        class_names: the C classes; class id i is ``class_names[i]``.
+        first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
+        others: further networks with their settings, for the same features and classes. ``config.fusion`` says how they
+            are merged: all candidates before suppression (the "fuse" rows of Tables III and IV), or the average of the
+            networks' raw outputs, decoded with the first one's settings (late fusion, Table VII).
+        also_reported: {class: a class that each of its detections also has}; a property of the dataset (on THUMOS14
+            every CliffDiving is a Diving).
+
+    Raises:
+        UserError: ``config.classes_per_candidate`` of any network exceeds C.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        config: Config,
+        class_names: Sequence[str],
+        first_step_seconds: float = 0.0,
+        *,
+        others: Sequence[tuple[keras.Model, Config]] = (),
+        also_reported: Mapping[str, str] = MappingProxyType({}),
+    ):
+        super().__init__(name="localizer")
+        self.config = config
+        if config.fusion == "outputs":
+            self.members = [Member([network, *(other for other, _ in others)], config)]
+        else:
+            self.members = [Member([each], settings) for each, settings in [(network, config), *others]]
+        self._is_anchor_based = np.concatenate([member.is_anchor_based for member in self.members])
+        self.class_names = tuple(class_names)
+        _check_number_of_classes([member.config.classes_per_candidate for member in self.members], self.class_names)
+        self._also_reported = dict(also_reported)
+        self.first_step_seconds = float(first_step_seconds)
+        self.num_features = int(network.inputs[0].shape[-1])
+        self._labels = tf.constant(self.class_names)
+        self._also = [self.class_names.index(also_reported[n]) if n in also_reported else -1 for n in self.class_names]
+        self.sequence_candidates = tf.function(
+            self._sequence_candidates,
+            input_signature=[
+                tf.TensorSpec((None, self.num_features), tf.float32),
+                *[tf.TensorSpec((), tf.int32)] * 3,
+            ],
+        )
+        per_sequence = tf.TensorSpec((None,), tf.float32)
+        self.detect = {
+            branch: tf.function(
+                functools.partial(self._detect, branch=branch),
+                input_signature=[
+                    Candidates(
+                        tf.TensorSpec((None, None, 2), tf.float32),
+                        tf.TensorSpec((None, None), tf.float32),
+                        tf.TensorSpec((None, None), tf.int32),
+                    ),
+                    tf.TensorSpec((None,), tf.int32),
+                    per_sequence,
+                    per_sequence,
+                    tf.TensorSpec((), tf.float32),
+                ],
+            )
+            for branch in self.branches
+        }
+
+    def with_networks(self, change: Callable[[keras.Model], keras.Model]) -> "Localizer":
+        """The same localizer with ``change(network)`` in place of each network."""
+        pairs = [(change(network), member.config) for member in self.members for network in member.networks]
+        (first, _), *others = pairs
+        return Localizer(
+            first,
+            self.config,
+            self.class_names,
+            self.first_step_seconds,
+            others=others,
+            also_reported=self._also_reported,
+        )
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that can be reported: all of BRANCHES only if there are both modules."""
+        if self._is_anchor_based.all():
+            return ("anchor_based",)
+        return BRANCHES if self._is_anchor_based.any() else ("anchor_free",)
+
+    def views(self, lambdas: Sequence[float] = ()) -> dict[str, tuple[str, float]]:
+        """What can be reported of the same candidates: {name: (branch, merge weight)}, the merged result last.
+
+        Args:
+            lambdas: further merge weights to report besides the configured one.
+        """
+        weight = self.config.anchor_based_lambda
+        single = {branch: (branch, weight) for branch in self.branches[:-1]}
+        swept = {f"lambda {value:g}": ("both", value) for value in lambdas} if "both" in self.branches else {}
+        return {**single, **swept, self.branches[-1]: (self.branches[-1], weight)}
+
+    def __call__(self, features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detections of a batch of whole sequences.
+
+        Args:
+            features: f32[B, T, D], padded at the end with anything.
+            num_steps: i32[B], 1 <= num_steps <= T.
+            seconds_per_step: f32[B] > 0.
+
+        Returns:
+            ``segments`` f32[B, K, 2] in seconds, ``scores`` f32[B, K], ``class_ids`` i32[B, K], ``labels`` string[B, K]
+            and ``num_detections`` i32[B]; entries beyond it are 0 or "".
+        """
+        with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
+            # A server compares no shapes with the signature, and D = 1 would broadcast to a wrong answer.
+            features = tf.ensure_shape(features, (None, None, self.num_features))
+            candidates = self.batch_candidates(features, num_steps)
+        first = tf.fill(tf.shape(seconds_per_step), self.first_step_seconds)
+        weight = tf.constant(self.config.anchor_based_lambda)
+        detections = self._detect(candidates, num_steps, seconds_per_step, first, weight, branch=self.branches[-1])
+        return self.named(detections)
+
+    def named(self, detections: Detections) -> dict[str, tf.Tensor]:
+        """Detections with their labels, as a dict."""
+        there = tf.range(tf.shape(detections.scores)[1]) < detections.num_detections[:, None]
+        labels = tf.where(there, tf.gather(self._labels, detections.class_ids), "")
+        return {**detections._asdict(), "labels": labels}
+
+    def window_candidates(self, features: tf.Tensor) -> Candidates:
+        """Candidates of each window before suppression, in fractions of the window.
+
+        Args:
+            features: f32[N, W, D].
+
+        Returns:
+            segments f32[N, P, 2], scores f32[N, P], class_ids i32[N, P]; P = (L + A) k of each network with
+            k = ``classes_per_candidate``: anchor-free first, then by level, cell, ratio and rank of the class. Scores
+            carry no merge weight yet.
+        """
+        parts = [member.candidates(features) for member in self.members]
+        return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
+
+    def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
+        """Candidates of whole sequences f32[B, T, D], in steps: [B, N, ...], rows padded with scores of 0."""
+        starts = tf.map_fn(
+            lambda n: tf.RaggedTensor.from_tensor(self._window_starts(n)[None]),
+            num_steps,
+            fn_output_signature=tf.RaggedTensorSpec((1, None), tf.int32),
+        ).merge_dims(1, 2)
+        candidates = self._candidates_at(features, num_steps, tf.cast(starts.value_rowids(), tf.int32), starts.values)
+
+        def per_sequence(values):
+            padded = starts.with_values(values).to_tensor()  # B, windows, P, ...
+            shape = tf.shape(padded)
+            return tf.reshape(padded, tf.concat([shape[:1], [shape[1] * shape[2]], shape[3:]], axis=0))
+
+        return Candidates(*(per_sequence(values) for values in candidates))
+
+    def _window_starts(self, num_steps: tf.Tensor) -> tf.Tensor:
+        return windows.window_starts(
+            num_steps, window_steps=self.config.inference_steps, stride_steps=self.config.inference_stride_steps
+        )
+
+    def _sequence_candidates(
+        self, features: tf.Tensor, num_steps: tf.Tensor, chunk_start_step: tf.Tensor, chunk_owned_steps: tf.Tensor
+    ) -> Candidates:
+        """Candidates of one record (a whole sequence or a chunk): [1, N, ...], in steps of the whole sequence."""
+        starts = windows.owned_starts(self._window_starts(num_steps), chunk_start_step, chunk_owned_steps)
+        video = tf.zeros_like(starts)
+        steps = tf.shape(features)[:1]
+        candidates = self._candidates_at(features[None], steps, video, starts, first_step=chunk_start_step)
+        return Candidates(
+            tf.reshape(candidates.segments, (1, -1, 2)),
+            tf.reshape(candidates.scores, (1, -1)),
+            tf.reshape(candidates.class_ids, (1, -1)),
+        )
+
+    def _candidates_at(
+        self,
+        features: tf.Tensor,
+        num_steps: tf.Tensor,
+        sequence: tf.Tensor,
+        starts: tf.Tensor,
+        *,
+        first_step: tf.Tensor | int = 0,
+    ) -> Candidates:
+        """Candidates of windows given by sequence i32[N] and first step i32[N]: [N, P, ...], in steps of the sequence.
+
+        ``first_step`` i32[] says where the features begin in the sequence. It is added to the integers: added to the
+        float32 segments of a chunk it would round a second time, and they would differ from those of the whole.
+        The windows are cut and run in batches, so that memory does not grow with the sequence.
+        """
+        window_steps, batch = self.config.inference_steps, self.config.inference_batch
+        total = tf.size(starts)
+        num_batches = (total + batch - 1) // batch
+        per_window = len(self._is_anchor_based)
+        # Batches differ in length. The other dimensions are said, so that a chunk without a window of its own is legal.
+        arrays = [
+            tf.TensorArray(dtype, size=num_batches, infer_shape=False, element_shape=(None, per_window, *rest))
+            for dtype, rest in ((tf.float32, (2,)), (tf.float32, ()), (tf.int32, ()))
+        ]
+
+        def run(i, segments, scores, class_ids):
+            part = slice(i * batch, tf.minimum((i + 1) * batch, total))
+            steps = starts[part][:, None] + tf.range(window_steps)
+            steps = tf.minimum(steps, tf.gather(num_steps, sequence[part])[:, None] - 1)
+            rows = tf.broadcast_to(sequence[part][:, None], tf.shape(steps))
+            cut = tf.gather_nd(features, tf.stack([rows, steps], axis=-1))
+            # Here, a batch at a time: for the whole sequence the check would take a quarter of its memory again.
+            finite = tf.debugging.Assert(
+                tf.reduce_all(tf.math.is_finite(cut)), ["features hold NaN or infinite values"]
+            )
+            with tf.control_dependencies([finite]):  # of the network itself they would keep layers from being fused
+                cut = tf.identity(cut)
+            candidates = self.window_candidates(cut)
+            first = tf.cast(starts[part] + first_step, tf.float32)
+            in_steps = candidates.segments * float(window_steps) + first[:, None, None]
+            return (
+                i + 1,
+                segments.write(i, in_steps),
+                scores.write(i, candidates.scores),
+                class_ids.write(i, candidates.class_ids),
+            )
+
+        _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays), parallel_iterations=1)
+        return Candidates(*(array.concat() for array in arrays))
+
+    def merged_scores(
+        self, scores: tf.Tensor, segments: tf.Tensor, *, branch: str, anchor_based_lambda: tf.Tensor
+    ) -> tf.Tensor:
+        """Scores as they enter suppression: times the merge weight of their head, and 0 for empty or reversed segments.
+
+        Args:
+            scores: f32[B, N], N a multiple of P.
+            segments: f32[B, N, 2] clipped to the sequence or window.
+            branch: one of ``branches``.
+            anchor_based_lambda: f32[] merge weight; matters to the branch "both" only.
+        """
+        weights = self._merge_weights(branch, anchor_based_lambda)
+        by_window = tf.reshape(scores, (tf.shape(scores)[0], -1, len(self._is_anchor_based)))
+        weighted = tf.reshape(by_window * weights, tf.shape(scores))
+        return tf.where(segments[..., 1] > segments[..., 0], weighted, 0.0)
+
+    def _merge_weights(self, branch: str, anchor_based_lambda: tf.Tensor) -> tf.Tensor:
+        """f32[P]: what the scores of a window's candidates are multiplied with when branches are merged.
+
+        The paper multiplies by lambda and 1 - lambda. Both are divided by the larger here, which ranks the same and
+        leaves scores their range.
+        """
+        larger = tf.maximum(anchor_based_lambda, 1 - anchor_based_lambda)
+        free, based = {
+            "anchor_free": (1.0, 0.0),
+            "anchor_based": (0.0, 1.0),
+            "both": ((1 - anchor_based_lambda) / larger, anchor_based_lambda / larger),
+        }[branch]
+        return tf.where(self._is_anchor_based, based, free)
+
+    def _detect(
+        self,
+        candidates: Candidates,
+        num_steps: tf.Tensor,
+        seconds_per_step: tf.Tensor,
+        first_step_seconds: tf.Tensor,
+        anchor_based_lambda: tf.Tensor,
+        *,
+        branch: str,
+    ) -> Detections:
+        """Merges and suppresses the candidates of each sequence, and lets them vote on boundaries if that is set.
+
+        Args:
+            candidates: in steps, [B, N, ...], N a multiple of P.
+            num_steps: i32[B]; segments are clipped to the sequence.
+            seconds_per_step: f32[B].
+            first_step_seconds: f32[B].
+            anchor_based_lambda: f32[], merge weight of the branch "both".
+            branch: one of ``branches``.
+
+        Returns:
+            Detections in seconds.
+        """
+        segments = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
+        scores = self.merged_scores(candidates.scores, segments, branch=branch, anchor_based_lambda=anchor_based_lambda)
+        detections = suppress_sequences(
+            Candidates(segments, scores, candidates.class_ids),
+            **self.config.suppression,
+        )
+        if max(self._also) >= 0:
+            detections = self._report_also(detections)
+        there = tf.range(tf.shape(detections.scores)[1]) < detections.num_detections[:, None]
+        seconds = geometry.steps_to_seconds(
+            detections.segments, seconds_per_step[:, None, None], first_step_seconds[:, None, None]
+        )
+        return detections._replace(segments=tf.where(there[..., None], seconds, 0.0))
+
+    def _report_also(self, detections: Detections) -> Detections:
+        """Adds a copy of each detection whose class implies another, as that other class; the best K of all stay."""
+        other = tf.gather(tf.constant(self._also), detections.class_ids)  # B, K
+        scores = tf.concat([detections.scores, tf.where(other >= 0, detections.scores, 0.0)], axis=1)
+        scores, order = tf.math.top_k(scores, k=tf.shape(detections.scores)[1])
+        segments = tf.gather(tf.concat([detections.segments, detections.segments], axis=1), order, batch_dims=1)
+        class_ids = tf.gather(tf.concat([detections.class_ids, tf.maximum(other, 0)], axis=1), order, batch_dims=1)
+        class_ids = tf.where(scores > 0, class_ids, 0)
+        return Detections(segments, scores, class_ids, tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1))
+
+
+def _check_number_of_classes(wanted: Sequence[int], class_names: Sequence[str]) -> None:
+    """Raises UserError if a network shall give more classes of a candidate than there are."""
+    if max(wanted) > len(class_names):
+        raise UserError(
+            f"--classes_per_candidate={max(wanted)}: the model knows {len(class_names)} classes; at most "
+            f"{len(class_names)}"
+        )
+
+
+def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> list[tf.Operation]:
+    """Graph checks that answer a bad request with an error status instead of nonsense."""
+    steps = tf.shape(features)[1]
+    return [
+        tf.debugging.assert_positive(num_steps, "num_steps must be at least 1: an empty sequence has no detections"),
+        tf.debugging.assert_less_equal(num_steps, steps, "num_steps exceeds the steps of features"),
+        tf.debugging.Assert(
+            # Times the steps: an end beyond the largest float32 would be answered as infinite.
+            tf.reduce_all((seconds_per_step > 0) & tf.math.is_finite(seconds_per_step * tf.cast(steps, tf.float32))),
+            ["seconds_per_step must be > 0 and finite, got", seconds_per_step],
+        ),
+        tf.debugging.assert_equal(
+            tf.shape(num_steps)[0], tf.shape(features)[0], "num_steps needs one value per sequence"
+        ),
+        tf.debugging.assert_equal(
+            tf.shape(seconds_per_step)[0], tf.shape(features)[0], "seconds_per_step needs one value per sequence"
+        ),
+    ]

@@ -1,0 +1,204 @@
+"""The five losses of A2Net and their weighted sum (Section III-E, Eqs. 4 to 10). Pure.
+
+Each mean is over what it says; the mean over nothing is 0 (with a gradient of 0), never NaN. Until ``means`` they are
+kept as sum and count: where several devices share a batch, counts have to be added up before the division.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from a2net_tf.detection import geometry
+from a2net_tf.detection.targets import AnchorMatches, CellTargets
+
+
+class Sum(NamedTuple):
+    """A mean before the division."""
+
+    total: tf.Tensor  # f32[]
+    count: tf.Tensor  # f32[]
+
+
+def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> Sum:
+    """Sum of ``values`` where ``mask`` (bool, same shape) holds, and at how many places it does."""
+    # Unchosen values may be inf or NaN and 0 * inf is NaN, so they are replaced, not multiplied away.
+    return Sum(tf.reduce_sum(tf.where(mask, values, 0.0)), tf.reduce_sum(tf.cast(mask, values.dtype)))
+
+
+def means(sums: dict[str, Sum], add_up: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> dict[str, tf.Tensor]:
+    """Divides each total by its count; 0 where the count is 0.
+
+    Args:
+        sums: by name, of the windows at hand.
+        add_up: sums the counts, f32[N] in the order of ``sums``, over the devices that share a batch. What is returned
+            is then this device's share: added up over the devices, the shares are the means of the whole batch.
+    """
+    counts = tf.maximum(add_up(tf.stack([part.count for part in sums.values()])), 1.0)
+    return {name: part.total / count for (name, part), count in zip(sums.items(), tf.unstack(counts), strict=True)}
+
+
+def smooth_l1(difference: tf.Tensor) -> tf.Tensor:
+    """0.5 x**2 below |x| = 1 and |x| - 0.5 above, element by element."""
+    size = tf.abs(difference)
+    return tf.where(size < 1.0, 0.5 * tf.square(difference), size - 0.5)
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Softmax cross-entropy of f32[..., C+1] logits with i32[...] labels: f32[...]."""
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+class Focal(NamedTuple):
+    """Classification of each class by itself, with the focus on what is hard (Lin et al. 2017).
+
+    Attributes:
+        classes: f32[B, N, C] of ``targets.classes_of``.
+        gamma: how much; 0 is plain cross-entropy.
+        alpha: weight of the positives, 1 - alpha of the others; -1: both 1.
+    """
+
+    classes: tf.Tensor
+    gamma: float
+    alpha: float
+
+
+def focal_cross_entropy(logits: tf.Tensor, focal: Focal) -> tf.Tensor:
+    """Sum over classes of (1 - p)**gamma * -log p, p being the probability of the truth: f32[..., C] -> f32[...]."""
+    truth = focal.classes
+    surprise = tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=logits)  # -log p
+    if focal.gamma:
+        probability = tf.sigmoid(logits)
+        missing = truth + probability * (1.0 - 2.0 * truth)  # 1 - p
+        surprise *= tf.square(missing) if focal.gamma == 2 else tf.pow(tf.maximum(missing, 1e-8), focal.gamma)
+    if focal.alpha >= 0:
+        surprise *= focal.alpha * truth + (1.0 - focal.alpha) * (1.0 - truth)
+    return tf.reduce_sum(surprise, axis=-1)
+
+
+def iou_loss(predicted: tf.Tensor, target: tf.Tensor, kind: str) -> tf.Tensor:
+    """1 - tIoU plus what still pulls where nothing overlaps, in [0, 2].
+
+    Args:
+        predicted: f32[..., 2] start and end; may be reversed.
+        target: f32[..., 2] in the same unit; where it is empty the loss means nothing but is finite.
+        kind: ``diou``: plus the squared distance of the centres (Zheng et al. 2020); ``giou``: plus the gap between
+            both (Rezatofighi et al. 2019); relative to what encloses both.
+    """
+    start, end = tf.unstack(predicted, axis=-1)
+    target_start, target_end = tf.unstack(target, axis=-1)
+    ends = tf.concat([predicted, target], axis=-1)
+    enclosing = tf.maximum(tf.reduce_max(ends, axis=-1) - tf.reduce_min(ends, axis=-1), 1e-6)
+    if kind == "diou":
+        penalty = tf.square((start + end - target_start - target_end) / (2.0 * enclosing))
+    else:
+        gap = tf.maximum(tf.maximum(start, target_start) - tf.minimum(end, target_end), 0.0)
+        penalty = gap / enclosing
+    return 1.0 - geometry.tiou(predicted, target) + penalty
+
+
+def anchor_free_losses(
+    logits: tf.Tensor,
+    distances: tf.Tensor,
+    targets: CellTargets,
+    *,
+    regression: str = "smooth_l1",
+    focal: Focal | None = None,
+) -> dict[str, Sum]:
+    """Classification over all cells (Eq. 6) and regression of both distances over foreground cells (Eq. 7).
+
+    Args:
+        logits: f32[B, L, C+1], or f32[B, L, C] with ``focal``.
+        distances: f32[B, L, 2], grid units.
+        targets: of ``assign_cells``.
+        regression: ``smooth_l1``, ``diou`` or ``giou``.
+        focal: in place of softmax cross-entropy; the mean is then over foreground cells.
+    """
+    foreground = targets.labels > 0
+    if focal is not None:
+        classification = _focal_sum(logits, focal, foreground)
+    else:
+        surprise = cross_entropy(logits, targets.labels)
+        classification = Sum(tf.reduce_sum(surprise), tf.cast(tf.size(surprise), tf.float32))
+    if regression == "smooth_l1":
+        error = tf.reduce_sum(smooth_l1(distances - targets.distances), axis=-1)
+    else:  # segments relative to the cell
+        signs = tf.constant([-1.0, 1.0])
+        error = iou_loss(signs * distances, signs * targets.distances, regression)
+    return {
+        "anchor_free_classification": classification,
+        "anchor_free_regression": masked_sum(error, foreground),
+    }
+
+
+def _focal_sum(logits: tf.Tensor, focal: Focal, positive: tf.Tensor) -> Sum:
+    """Over all cells or anchors, counted by the positive ones: the many easy ones add next to nothing."""
+    return Sum(tf.reduce_sum(focal_cross_entropy(logits, focal)), tf.reduce_sum(tf.cast(positive, tf.float32)))
+
+
+def anchor_based_losses(
+    logits: tf.Tensor,
+    overlap: tf.Tensor,
+    *,
+    predicted: tf.Tensor,
+    regression_target: tf.Tensor,
+    matches: AnchorMatches,
+    negatives: tf.Tensor,
+    overlap_loss: str,
+    regression: str = "smooth_l1",
+    focal: Focal | None = None,
+) -> dict[str, Sum]:
+    """Classification (Eq. 8), overlap (Eq. 9) and regression (Eq. 10) of the anchors.
+
+    Args:
+        logits: f32[B, A, C+1], or f32[B, A, C] with ``focal``.
+        overlap: f32[B, A], predicted tIoU.
+        predicted: f32[B, A, 2], what is regressed: decoded boundaries (release) or offsets (paper).
+        regression_target: f32[B, A, 2] of the same kind.
+        matches: of ``match_anchors``.
+        negatives: bool[B, A] of ``choose_negatives``.
+        overlap_loss: ``smooth_l1`` over positives and negatives (release) or ``mse`` over positives (paper).
+        regression: ``smooth_l1``, or ``diou`` or ``giou`` of boundaries.
+        focal: in place of softmax cross-entropy; over all anchors then, and the mean is over the positive ones.
+    """
+    chosen = matches.positive | negatives
+    difference = overlap - matches.overlap
+    if overlap_loss == "mse":
+        overlap_part = masked_sum(tf.square(difference), matches.positive)
+    else:
+        overlap_part = masked_sum(smooth_l1(difference), chosen)
+    # Targets of unmatched anchors can be log(0): they must not reach the subtraction, nor its gradient.
+    target = tf.where(matches.positive[..., None], regression_target, tf.stop_gradient(predicted))
+    if regression == "smooth_l1":
+        error = tf.reduce_sum(smooth_l1(predicted - target), axis=-1)
+    else:
+        error = iou_loss(predicted, target, regression)
+    if focal is not None:
+        classification = _focal_sum(logits, focal, matches.positive)
+    else:
+        classification = masked_sum(cross_entropy(logits, matches.labels), chosen)
+    return {
+        "anchor_based_classification": classification,
+        "anchor_based_overlap": overlap_part,
+        "anchor_based_regression": masked_sum(error, matches.positive),
+    }
+
+
+def total_loss(
+    parts: dict[str, tf.Tensor],
+    *,
+    anchor_based_weight: float = 1.0,
+    anchor_free_classification_weight: float = 30.0,
+    anchor_free_regression_weight: float = 1.0,
+    overlap_weight: float = 10.0,
+    anchor_regression_weight: float = 10.0,
+) -> tf.Tensor:
+    """L = Laf_reg + g_af Laf_cls + g (Lab_cls + g_ab1 Lab_o + g_ab2 Lab_reg), of the parts there are (Eqs. 4, 5)."""
+    weights = {
+        "anchor_free_regression": anchor_free_regression_weight,
+        "anchor_free_classification": anchor_free_classification_weight,
+        "anchor_based_classification": anchor_based_weight,
+        "anchor_based_overlap": anchor_based_weight * overlap_weight,
+        "anchor_based_regression": anchor_based_weight * anchor_regression_weight,
+    }
+    return tf.add_n([weights[name] * value for name, value in parts.items()])

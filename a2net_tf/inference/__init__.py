@@ -1,0 +1,1 @@
+"""Trained and exported models at work on whole sequences."""

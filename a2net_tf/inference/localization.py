@@ -1,0 +1,226 @@
+"""Running a localizer, or an exported model, over sequences that come as records or as .npy files."""
+
+import math
+import pathlib
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from a2net_tf.data import schema
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.detection.postprocess import Candidates
+from a2net_tf.errors import UserError
+from a2net_tf.evaluation.instances import Detections
+
+
+class SequenceDetections(NamedTuple):
+    """Detections of one sequence."""
+
+    video: str
+    duration_seconds: float
+    detections: dict[str, Detections]  # by view: branches, and merge weights if several are asked for
+    record: dict  # without features; with the ground truth if there is any
+
+    @property
+    def merged(self) -> Detections:
+        """Of all branches together: the last reported one."""
+        return list(self.detections.values())[-1]
+
+
+def read_feature_files(
+    path: str, *, num_features: int, seconds_per_step: float, first_step_seconds: float
+) -> list[Iterator[dict]]:
+    """One iterable of records per .npy file of ``path`` (a file, or a folder of them).
+
+    All headers are checked before anything is returned; the values are checked chunk by chunk when they are read.
+
+    Raises:
+        UserError: nothing there, not a matrix, another feature size, no steps.
+    """
+    source = pathlib.Path(path)
+    files = sorted(source.glob("*.npy")) if source.is_dir() else [source]
+    if not files or not files[0].exists():
+        raise UserError(f"--features={path}: {'no .npy file in this folder' if source.is_dir() else 'no such file'}")
+    for file in files:
+        features = _open(file)
+        schema.check_shape(features.shape, features.dtype, str(file), num_features)
+    return [_file_records(file, num_features, seconds_per_step, first_step_seconds) for file in files]
+
+
+def _open(file: pathlib.Path) -> np.ndarray:
+    """Maps the file: sequences of many hours need not fit in memory."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).split(". ")[0]  # numpy goes on to advise unpickling
+        raise UserError(f"{file}: not a readable .npy array ({reason})") from None
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
+    return array
+
+
+def _file_records(file: pathlib.Path, num_features: int, stride: float, first: float) -> Iterator[dict]:
+    num_steps = len(_open(file))
+    whole = {
+        "id": file.stem,
+        "features": range(num_steps),
+        "num_steps": num_steps,
+        "chunk_start_step": 0,
+        "chunk_owned_steps": num_steps,
+        "feature_stride_seconds": stride,
+        "first_step_seconds": first,
+        "duration_seconds": first + num_steps * stride,
+        "source": str(file),
+    }
+    for _, chunk in schema.split_into_chunks(whole):
+        steps = chunk["features"]
+        # Mapped anew each time: what was read of a mapping counts as memory of the process until it is closed.
+        part = np.array(_open(file)[steps.start : steps.stop])
+        features = schema.check_features(part, str(file), num_features, first_step=steps.start)
+        yield {**chunk, "features": features}
+
+
+def localize(
+    localizer: Localizer, records: Iterable[dict], views: Mapping[str, tuple[str, float]] | None = None
+) -> Iterator[SequenceDetections]:
+    """Detections of every sequence of ``records`` (numpy; chunks in any order), as soon as it is complete.
+
+    Args:
+        localizer: runs in this process.
+        records: whole sequences or chunks.
+        views: what to report, of ``Localizer.views``; by default the merged result alone.
+    """
+    views = views or dict(list(localizer.views().items())[-1:])
+    located = ((record, _candidates(localizer, record)) for record in records)
+    for record, candidates in _by_sequence(located):
+        merged = Candidates(*(tf.concat(values, axis=1) for values in zip(*candidates, strict=True)))
+        yield _detect(localizer, merged, record, views)
+
+
+def _candidates(localizer: Localizer, record: dict) -> Candidates:
+    _check_windows_fit(record, localizer.config.inference_steps)
+    numbers = (np.int32(record[name]) for name in ("num_steps", "chunk_start_step", "chunk_owned_steps"))
+    return localizer.sequence_candidates(np.asarray(record["features"], np.float32), *numbers)
+
+
+def _check_windows_fit(record: dict, window_steps: int) -> None:
+    """Raises UserError if windows that a chunk owns reach beyond it."""
+    owned, shared = int(record["chunk_owned_steps"]), len(record["features"]) - int(record["chunk_owned_steps"])
+    is_last = int(record["chunk_start_step"]) + owned == int(record["num_steps"])
+    if window_steps > shared and not is_last:
+        raise UserError(
+            f"windows of {window_steps} steps (--inference_window_steps, --window_steps): sequence "
+            f"{_text(record['id'])} is so long that it comes in chunks, which share {shared} steps; at most {shared}"
+        )
+
+
+def _by_sequence(chunks: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, list]]:
+    """Collects what belongs to the chunks of each sequence, in their order, as soon as a sequence is complete.
+
+    Args:
+        chunks: (record, anything) of each chunk, in any order.
+
+    Yields:
+        The first chunk's record without its features (they can be huge), and the list of anythings.
+    """
+    waiting: dict[str, list] = {}
+    for record, value in chunks:
+        video = _text(record["id"])
+        description = {name: entry for name, entry in record.items() if name != "features"}
+        parts = waiting.setdefault(video, [])
+        parts.append((int(record["chunk_start_step"]), description, value))
+        if sum(int(part["chunk_owned_steps"]) for _, part, _ in parts) == int(record["num_steps"]):
+            parts = sorted(waiting.pop(video), key=lambda part: part[0])
+            yield parts[0][1], [value for _, _, value in parts]
+    if waiting:
+        raise UserError(f"sequence {next(iter(waiting))}: chunks are missing; prepare the dataset again")
+
+
+def _detect(
+    localizer: Localizer, candidates: Candidates, record: dict, views: Mapping[str, tuple[str, float]]
+) -> SequenceDetections:
+    arguments = (
+        candidates,
+        tf.constant([record["num_steps"]], tf.int32),
+        tf.constant([record["feature_stride_seconds"]], tf.float32),
+        tf.constant([record["first_step_seconds"]], tf.float32),
+    )
+    video = _text(record["id"])
+    detections = {
+        name: _table(
+            video,
+            {k: v[0] for k, v in localizer.detect[branch](*arguments, tf.constant(weight))._asdict().items()},
+        )
+        for name, (branch, weight) in views.items()
+    }
+    return SequenceDetections(video, float(record["duration_seconds"]), detections, record)
+
+
+def localize_exported(model: tf.Module, records: Iterable[dict]) -> Iterator[SequenceDetections]:
+    """Detections of an exported model (``tf.saved_model.load``) for every sequence of ``records``.
+
+    Of the features, many GB for a recording of hours, there is one copy at a time.
+    """
+    serve = model.signatures["serving_default"]
+    for whole in stitched(records):
+        # Taken out of the dict: nobody holds the features when the next sequence is put together.
+        reply = serve(
+            features=_share(whole.pop("features")),
+            num_steps=tf.constant([whole["num_steps"]], tf.int32),
+            seconds_per_step=tf.constant([whole["feature_stride_seconds"]], tf.float32),
+        )
+        video = _text(whole["id"])
+        table = _table(video, {name: value[0] for name, value in reply.items()})
+        yield SequenceDetections(video, float(whole["duration_seconds"]), {"both": table}, whole)
+
+
+def _share(features: np.ndarray) -> tf.Tensor:
+    """f32[1, T, D] in the memory of ``features`` of ``stitched``; ``tf.constant`` would copy."""
+    return tf.experimental.dlpack.from_dlpack(features.reshape(1, *features.shape).__dlpack__())
+
+
+def stitched(records: Iterable[dict]) -> Iterator[dict]:
+    """Whole sequences from chunks (in any order), with features f32[T, D]: an exported model takes the whole."""
+    wholes: dict[str, np.ndarray] = {}
+
+    def place(record: dict) -> None:
+        video, part = _text(record["id"]), record["features"]
+        if video not in wholes:
+            wholes[video] = _aligned_array(int(record["num_steps"]), part.shape[1])
+        start, owned = int(record["chunk_start_step"]), int(record["chunk_owned_steps"])
+        wholes[video][start : start + owned] = part[:owned]
+
+    for record, _ in _by_sequence((record, place(record)) for record in records):
+        yield {**record, "features": wholes.pop(_text(record["id"]))}
+
+
+def _aligned_array(*shape: int) -> np.ndarray:
+    """f32[*shape] with any content, where TensorFlow can use it in place: at a multiple of 64 bytes."""
+    num_bytes = 4 * math.prod(shape)
+    memory = np.empty(num_bytes + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + num_bytes].view(np.float32).reshape(shape)
+
+
+def collect(sequences: Iterable[SequenceDetections]) -> list[SequenceDetections]:
+    """All of ``sequences``, with a progress bar on a terminal."""
+    return list(tqdm.tqdm(sequences, unit="sequence", leave=False, disable=None))
+
+
+def _table(video: str, detections: dict[str, tf.Tensor]) -> Detections:
+    """The first ``num_detections`` rows as a table."""
+    count = int(detections["num_detections"])
+    return Detections(
+        videos=np.full(count, video),
+        segments=detections["segments"].numpy()[:count].astype(np.float64),
+        labels=detections["class_ids"].numpy()[:count].astype(np.int64),
+        scores=detections["scores"].numpy()[:count].astype(np.float64),
+    )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

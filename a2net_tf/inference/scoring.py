@@ -1,0 +1,59 @@
+"""Scores what a localizer finds in a split of a dataset."""
+
+from typing import Any
+
+import numpy as np
+
+from a2net_tf.data import prepared
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.evaluation import proposals, protocols
+from a2net_tf.evaluation.instances import Detections, GroundTruth
+from a2net_tf.inference import localization
+from a2net_tf.inference.localization import SequenceDetections
+from a2net_tf.inference.trained import check_same_kind
+from a2net_tf.training.run_directory import Run
+
+
+def localize_split(current: Run, localizer: Localizer) -> tuple[str, list[SequenceDetections]]:
+    """The dataset's full name, and what every view of the localizer finds in ``--eval_split``."""
+    config = current.config
+    builder = prepared.open_dataset_of(config)
+    check_same_kind(builder, current)
+    records = prepared.read_records(builder, config.eval_split)
+    views = localizer.views(config.lambda_sweep)
+    sequences = localization.collect(localization.localize(localizer, records.as_numpy_iterator(), views))
+    return builder.info.full_name, sequences
+
+
+def _ground_truth(sequences: list[SequenceDetections]) -> GroundTruth:
+    def column(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.concatenate([np.reshape(f.record[name], shape) for f in sequences])
+
+    def videos(name: str) -> np.ndarray:
+        return np.concatenate([np.full(len(f.record[name]), f.video) for f in sequences])
+
+    return GroundTruth(
+        videos=videos("segments"),
+        segments=column("segments", (-1, 2)).astype(np.float64),
+        labels=column("labels", (-1,)).astype(np.int64),
+        ambiguous_videos=videos("ambiguous_segments"),
+        ambiguous_segments=column("ambiguous_segments", (-1, 2)).astype(np.float64),
+    )
+
+
+def metrics_by_branch(sequences: list[SequenceDetections], current: Run) -> dict[str, dict[str, Any]]:
+    """Metrics by branch; ``proposals`` is the recall of its detections, whatever their class (Section IV-C)."""
+    truth, config = _ground_truth(sequences), current.config
+    by_branch = {}
+    for branch in sequences[0].detections:
+        detections = Detections.concatenate([f.detections[branch] for f in sequences])
+        metrics = protocols.evaluate(
+            truth,
+            detections,
+            protocol=config.protocol,
+            tiou_thresholds=config.tiou_thresholds,
+            class_names=current.class_names,
+            duration_edges=config.duration_edges,
+        )
+        by_branch[branch] = {**metrics, "proposals": proposals.average_recall(truth, detections)}
+    return by_branch

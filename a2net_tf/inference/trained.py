@@ -1,0 +1,92 @@
+"""Loading trained runs for inference."""
+
+import dataclasses
+
+import keras
+import tensorflow_datasets as tfds
+
+from a2net_tf import settings
+from a2net_tf.data import prepared
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.errors import UserError
+from a2net_tf.settings import Config
+from a2net_tf.training import run_directory
+from a2net_tf.training.run_directory import Run
+
+
+def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]:
+    """The run in the working directory with its localizer; settings given now win where they may.
+
+    Several working directories: the first one's settings, and the candidates of all.
+    """
+    first, *others = config.workdir.split(",")
+    current, network = _load(first, config, given)
+    loaded = [_load(workdir, config, given) for workdir in others]
+    for other, _ in loaded:
+        _check_mergeable(current, other)
+    for other, other_network in loaded if current.config.fusion == "outputs" else []:
+        _check_averageable(current, network, other, other_network)
+    others = [(other_network, other.config) for other, other_network in loaded]
+    localizer = Localizer(
+        network,
+        current.config,
+        current.class_names,
+        current.first_step_seconds,
+        others=others,
+        also_reported=current.also_reported,
+    )
+    return current, localizer
+
+
+def _load(workdir: str, config: Config, given: frozenset[str]) -> tuple[Run, keras.Model]:
+    current = run_directory.load(workdir)
+    requested = dataclasses.replace(config, workdir=workdir)
+    current = current._replace(config=settings.merge(current.config, requested, given))
+    return current, run_directory.load_network(current)
+
+
+def _check_mergeable(first: Run, other: Run) -> None:
+    """Merged runs must see the same features, in windows of the same length, and know the same classes."""
+    for name, a, b in (
+        ("features per step", first.num_features, other.num_features),
+        ("classes", first.class_names, other.class_names),
+        ("--window_steps", first.config.window_steps, other.config.window_steps),
+        ("--inference_window_steps", first.config.inference_steps, other.config.inference_steps),
+    ):
+        if a != b:
+            raise UserError(
+                f"--workdir: {first.config.workdir} and {other.config.workdir} differ in {name}: {a} and {b}"
+            )
+
+
+def _check_averageable(first: Run, network: keras.Model, other: Run, other_network: keras.Model) -> None:
+    """Averaged outputs must mean the same: the same cells and anchors, decoded in the same way."""
+    pairs = {
+        "outputs": [{name: tuple(out.shape) for name, out in n.output.items()} for n in (network, other_network)],
+        **{
+            f"--{name}": [getattr(run.config, name) for run in (first, other)]
+            for name in ("anchor_ratios", "center_scale", "width_scale")
+        },
+    }
+    for name, (a, b) in pairs.items():
+        if a != b:
+            raise UserError(
+                f"--fusion=outputs: {first.config.workdir} and {other.config.workdir} differ in {name}: {a} and {b}; "
+                "their outputs cannot be averaged (--fusion=candidates merges what they find)"
+            )
+
+
+def check_same_kind(builder: tfds.core.DatasetBuilder, current: Run) -> None:
+    """A model only fits data with its feature size and its classes."""
+    size = prepared.num_features(builder)
+    if size != current.num_features:
+        raise UserError(
+            f"{builder.info.full_name} has {size} values per step but the model in {current.config.workdir} takes "
+            f"{current.num_features}"
+        )
+    names = prepared.class_names(builder)
+    if names != current.class_names:
+        raise UserError(
+            f"{builder.info.full_name} has the classes {', '.join(names)}, but the model in {current.config.workdir} "
+            f"was trained on {', '.join(current.class_names)}"
+        )

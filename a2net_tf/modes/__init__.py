@@ -1,0 +1,1 @@
+"""One file per --mode, named as the mode: what it does, from settings to files."""

@@ -1,0 +1,104 @@
+"""From settings to the mode that they ask for."""
+
+import re
+
+import tensorflow as tf
+
+from a2net_tf import settings
+from a2net_tf.data import prepared
+from a2net_tf.errors import UserError
+from a2net_tf.modes import (
+    ablate,
+    check,
+    cross_validate,
+    evaluate,
+    export,
+    import_release,
+    predict,
+    profile,
+    score,
+    train,
+)
+from a2net_tf.settings import Config
+from a2net_tf.training import run_directory
+
+tf.config.list_physical_devices()  # starts CUDA now, whose complaints about a missing GPU main.py holds back
+
+
+def run(config: Config, given: frozenset[str]) -> None:
+    """Runs ``config.mode``.
+
+    Args:
+        config: all settings.
+        given: names of the settings that the user gave; the others follow the trained model where there is one.
+
+    Raises:
+        UserError: anything that the user can mend.
+    """
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    try:
+        _MODES[config.mode](config, given)
+    except tf.errors.OpError as error:
+        raise _explained(error, config, given) from error
+    except OSError as error:  # the disk, permissions: nothing that a traceback would explain better
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def _explained(error: tf.errors.OpError, config: Config, given: frozenset[str]) -> Exception:
+    """Turns what TensorFlow says about bad data or a full disk into one line; a defect of ours stays as it is."""
+    # A file that ends between two records shows as a wrong number of them: a failed precondition.
+    if isinstance(error, (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError)):
+        damaged = _damaged_file(config, given)
+        if damaged:
+            return UserError(
+                f"{damaged}: missing, truncated or damaged record file; delete the prepared dataset and prepare it "
+                "again"
+            )
+    if "no space left" in str(error).lower():
+        return UserError(f"the disk is full: {_first_line(error)}")
+    if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
+        return UserError(f"cannot write: {_first_line(error)}")
+    failed_assertion = re.search(r"assertion failed: (\[.*\])", str(error))
+    if failed_assertion:
+        return UserError(re.sub(r"[\[\]']+ ?", " ", failed_assertion.group(1)).strip())
+    return error
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return str(error.message).splitlines()[0][:300]
+
+
+def _damaged_file(config: Config, given: frozenset[str]) -> str | None:
+    """The record file that cannot be read, of the dataset of this command or of the trained run that it uses."""
+    workdir = config.workdir.split(",")[0]
+    if run_directory.exists(workdir):
+        config = settings.merge(run_directory.load(workdir).config, config, given)
+    if not config.dataset:
+        return None
+    builder = prepared.open_dataset_of(config)
+    used = (config.train_split, config.validation_split, config.eval_split)
+    for split in builder.info.splits if config.mode == "cross_validate" else filter(None, used):
+        if path := prepared.find_damaged_file(builder, split):
+            return path
+    return None
+
+
+def _train_and_evaluate(config: Config, given: frozenset[str]) -> None:
+    train.train(config)
+    evaluate.evaluate(config, given)
+
+
+_MODES = {
+    "train": lambda config, given: train.train(config),
+    "evaluate": evaluate.evaluate,
+    "train_and_evaluate": _train_and_evaluate,
+    "ablate": lambda config, given: ablate.ablate(config),
+    "cross_validate": cross_validate.cross_validate,
+    "check": lambda config, given: check.check(config),
+    "predict": predict.predict,
+    "export": export.export,
+    "score": score.score,
+    "profile": lambda config, given: profile.profile(config),
+    "import_release": import_release.import_release,
+}

@@ -1,0 +1,79 @@
+"""``--mode=evaluate``: from a trained run to metrics, detections and time lines of a split."""
+
+import importlib.util
+import pathlib
+
+from a2net_tf import safe_files, settings
+from a2net_tf.evaluation import results_files
+from a2net_tf.evaluation.instances import Detections
+from a2net_tf.inference.localization import SequenceDetections
+from a2net_tf.inference.scoring import localize_split, metrics_by_branch
+from a2net_tf.inference.trained import load_trained
+from a2net_tf.report import plots, text_tables
+from a2net_tf.safe_files import file_name
+from a2net_tf.settings import Config
+from a2net_tf.training import run_directory
+from a2net_tf.training.run_directory import Run
+
+_NUM_TIMELINES = 3
+
+
+def evaluate(config: Config, given: frozenset[str]) -> None:
+    """Scores ``config.eval_split`` with the model in ``config.workdir``; prints tables and writes the results there.
+
+    Args:
+        config: settings of this command.
+        given: names of those that win over the trained run's.
+    """
+    settings.require(config, "workdir")
+    folder = config.workdir
+    if "," in config.workdir:
+        settings.require(config, "output")
+        folder = config.output
+    safe_files.check_writable(pathlib.Path(folder) / "metrics.json")
+    current, localizer = load_trained(config, given)
+    dataset, sequences = localize_split(current, localizer)
+    by_branch = metrics_by_branch(sequences, current)
+    _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
+    print(text_tables.format_table(by_branch))
+    print(text_tables.format_classes(by_branch[localizer.branches[-1]]))
+    print(text_tables.format_durations(by_branch))
+    print(text_tables.format_proposals({branch: metrics["proposals"] for branch, metrics in by_branch.items()}))
+    print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
+
+
+def _write_evaluation(
+    sequences: list[SequenceDetections], by_branch: dict[str, dict], current: Run, dataset: str, folder: pathlib.Path
+) -> None:
+    config = current.config
+    merged = by_branch[list(by_branch)[-1]]
+    origin = {
+        "dataset": dataset,
+        "split": config.eval_split,
+        "checkpoint": config.checkpoint,
+        "seed": config.seed,
+        "settings": settings.to_dict(config),
+        "versions": run_directory.versions(),
+    }
+    safe_files.keep_previous(folder / "metrics.json", folder / "detections.json")
+    videos = [f.video for f in sequences]
+    detections = Detections.concatenate([f.merged for f in sequences])
+    results_files.write_activitynet(folder / "detections.json", detections, current.class_names, videos=videos)
+    safe_files.write_json(folder / "metrics.json", {**merged, "branches": by_branch, **origin})
+    if config.plots:
+        _plot_timelines(sequences[:_NUM_TIMELINES], current, folder / "timelines")
+
+
+def _plot_timelines(sequences: list[SequenceDetections], current: Run, folder: pathlib.Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        print('no time lines drawn: matplotlib is missing (pip install "a2net-tf[plots]", or --noplots)')
+        return
+    for item in sequences:
+        actions = zip(item.record["segments"], item.record["labels"], strict=True)
+        tracks = {"ground truth": [(float(s), float(e), int(label), None) for (s, e), label in actions]}
+        for branch, table in item.detections.items():
+            rows = zip(table.segments, table.labels, table.scores, strict=True)
+            best = [(s, e, int(label), float(score)) for (s, e), label, score in rows]
+            tracks[branch] = [row for row in best if row[3] >= current.config.subtitle_score]
+        path = folder / f"{file_name(item.video)}.png"
+        plots.plot_timeline(path, item.video, tracks, current.class_names, duration_seconds=item.duration_seconds)

@@ -1,0 +1,28 @@
+"""``--mode=profile``: counts parameters and multiply-adds of the network that the settings describe, and times it."""
+
+from a2net_tf import safe_files
+from a2net_tf.data import prepared
+from a2net_tf.detection import profiler
+from a2net_tf.detection.model import build_model
+from a2net_tf.errors import UserError
+from a2net_tf.settings import Config
+
+
+def profile(config: Config) -> None:
+    """Prints the costs of the network, and writes them to ``config.metrics`` if that is given.
+
+    Raises:
+        UserError: neither its sizes nor a dataset are given.
+    """
+    if config.metrics:
+        safe_files.check_writable(config.metrics)
+    num_features, num_classes = config.num_features, config.num_classes
+    if not (num_features and num_classes):
+        if not config.dataset:
+            raise UserError("--mode=profile needs --num_features and --num_classes, or a --dataset")
+        builder = prepared.open_dataset_of(config)
+        num_features, num_classes = prepared.num_features(builder), len(prepared.class_names(builder))
+    network = build_model(config, num_features, num_classes)
+    costs = {**profiler.profile(network), "window_milliseconds": profiler.window_milliseconds(network)}
+    print(profiler.format_profile(costs))
+    safe_files.write_metrics(config.metrics, costs)

@@ -1,0 +1,100 @@
+"""``--mode=score``: judges a file of detections without a model."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from a2net_tf import safe_files, settings
+from a2net_tf.errors import UserError
+from a2net_tf.evaluation import proposals, protocols, results_files
+from a2net_tf.report import text_tables
+from a2net_tf.settings import Config
+
+
+def score(config: Config, given: frozenset[str]) -> None:
+    """Judges ``config.detections`` against ``config.ground_truth``; prints tables and writes ``config.metrics``.
+
+    Args:
+        config: settings of this command.
+        given: names of those that the user gave.
+    """
+    settings.require(config, "detections", "ground_truth")
+    if config.metrics:
+        safe_files.check_writable(config.metrics)
+    thresholds = config.tiou_thresholds
+    if config.protocol == "proposals" and "tiou_thresholds" not in given:
+        thresholds = proposals.PROPOSAL_THRESHOLDS  # the default of the setting is that of mAP
+    metrics = score_file(
+        config.detections,
+        config.ground_truth,
+        protocol=config.protocol,
+        subset=config.subset or None,
+        tiou_thresholds=thresholds,
+        duration_edges=config.duration_edges,
+    )
+    name = pathlib.Path(config.detections).name
+    if config.protocol == "proposals":
+        print(text_tables.format_proposals({name: metrics}))
+    else:
+        print(text_tables.format_table({name: metrics}))
+        print(text_tables.format_classes(metrics))
+        print(text_tables.format_durations({name: metrics}))
+    safe_files.write_metrics(config.metrics, metrics)
+
+
+def score_file(
+    detections_path: str | pathlib.Path,
+    ground_truth_path: str | pathlib.Path,
+    *,
+    protocol: str,
+    tiou_thresholds: Sequence[float],
+    subset: str | None = None,
+    duration_edges: Sequence[float] = (),
+) -> dict:
+    """Scores a file of detections against annotations, both in the formats of one challenge.
+
+    Args:
+        detections_path: THUMOS14 text or ActivityNet JSON.
+        ground_truth_path: THUMOS14 folder or ActivityNet JSON.
+        protocol: "thumos14" or "activitynet", which say the formats too; or "proposals": THUMOS14's formats if the
+            ground truth is a folder, else ActivityNet's, where proposals need no label.
+        tiou_thresholds: see ``protocols.evaluate`` and ``proposals.average_recall``.
+        subset: "test" by default for THUMOS14's formats, "validation" for ActivityNet's.
+        duration_edges: see ``protocols.evaluate``.
+
+    Returns:
+        what ``protocols.evaluate`` returns, or ``proposals.average_recall`` for proposals.
+
+    Raises:
+        UserError: a bad file, or what they refuse. A label that the annotations have nowhere is refused; one
+            that only other subsets have is left out, with a warning.
+    """
+    class_agnostic = protocol == "proposals"
+    if protocol == "thumos14" or (class_agnostic and pathlib.Path(ground_truth_path).is_dir()):
+        ground_truth, class_names, class_ids = results_files.read_thumos14_ground_truth(
+            ground_truth_path, subset or "test"
+        )
+        detections = results_files.read_thumos14_detections(detections_path, class_ids)
+    elif protocol == "activitynet" or class_agnostic:
+        database = results_files.read_database(ground_truth_path)
+        ground_truth, class_names = results_files.select_subset(database, subset or "validation", ground_truth_path)
+        others = {entry["subset"] for entry in database.values()}
+        elsewhere = results_files.labels_of(database, others, ground_truth_path) - set(class_names)
+        known = None if class_agnostic else class_names
+        detections = results_files.read_activitynet_detections(detections_path, known, dropped_labels=elsewhere)
+    else:
+        raise UserError(f"protocol: expected {', '.join(protocols.PROTOCOLS)} or proposals, got '{protocol}'")
+    if len(detections) and not np.isin(detections.videos, ground_truth.videos).any():
+        logging.warning("%s: no video of it has ground truth in %s", detections_path, ground_truth_path)
+    if class_agnostic:
+        return proposals.average_recall(ground_truth, detections, tiou_thresholds=tiou_thresholds)
+    return protocols.evaluate(
+        ground_truth,
+        detections,
+        protocol=protocol,
+        tiou_thresholds=tiou_thresholds,
+        class_names=class_names,
+        duration_edges=duration_edges,
+    )

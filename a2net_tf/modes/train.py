@@ -1,0 +1,130 @@
+"""``--mode=train``: from settings to a trained run in its working directory."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import keras
+import tensorflow_datasets as tfds
+
+from a2net_tf import safe_files, settings
+from a2net_tf.data import augment, input_pipeline, prepared
+from a2net_tf.data.augment import SignalLayout
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.errors import UserError
+from a2net_tf.inference import localization, scoring
+from a2net_tf.settings import Config
+from a2net_tf.training import run_directory, trainer
+from a2net_tf.training.run_directory import Run
+
+
+def train(config: Config) -> None:
+    """Trains on ``config.train_split``, or goes on with the run in ``config.workdir``.
+
+    Raises:
+        UserError: missing settings, unusable data, a batch that the devices cannot share, or a run with other settings
+            in the working directory.
+    """
+    settings.require(config, "workdir", "dataset")
+    strategy = trainer.choose_strategy(config)
+    safe_files.check_writable(pathlib.Path(config.workdir) / "run.json")
+    input_pipeline.check_window_fits_chunks(config)
+    builder = prepared.open_dataset_of(config)
+    layout = signal_layout(config, builder)
+    current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
+    validate = _validator(current, builder) if config.validation_split else None
+    trainer.train(
+        current, prepared.read_records(builder, config.train_split), validate, strategy=strategy, layout=layout
+    )
+
+
+def signal_layout(config: Config, builder: tfds.core.DatasetBuilder) -> SignalLayout:
+    """How the dataset's feature vectors are made of a signal.
+
+    Raises:
+        UserError: its declaration is wrong, or augmentation is asked for that needs one.
+    """
+    name, declared = builder.info.full_name, prepared.read_metadata(builder).get("signal")
+    layout = augment.read_layout(declared, prepared.num_features(builder), name)
+    if config.signal_noise and not declared:
+        raise UserError(
+            f"--signal_noise={config.signal_noise:g}: {name} does not declare how its feature vectors are made of a "
+            "signal ('signal' in its metadata, docs/data.md); --feature_noise needs no declaration"
+        )
+    if config.axis_rotation and not layout.axes:
+        raise UserError(
+            f"--axis_rotation={config.axis_rotation:g}: {name} does not declare which channels of its signal are the "
+            "axes of a sensor ('axes' of 'signal' in its metadata, docs/data.md)"
+        )
+    return layout
+
+
+def _continue_run(config: Config) -> Run:
+    """The run in the working directory, if it was started with the same settings."""
+    saved = run_directory.load(config.workdir)
+    settings.refuse_changes(saved.config, config, settings.TRAINING_GROUPS)
+    if config.schedule == "cosine" and config.epochs != saved.config.epochs:
+        raise UserError(
+            f"--epochs={config.epochs} (was {saved.config.epochs}): the learning rate of --schedule=cosine ends at 0 "
+            "with the last epoch, so the run cannot be made longer or shorter; use another --workdir"
+        )
+    current = saved._replace(config=config)
+    if current.config != saved.config:  # more epochs, say
+        run_directory.save(current)
+    return current
+
+
+def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
+    """Looks at the training data once and writes the run's description."""
+    num_features, class_names = prepared.num_features(builder), prepared.class_names(builder)
+    for name, size in (("num_features", num_features), ("num_classes", len(class_names))):
+        if getattr(config, name) not in (0, size):
+            raise UserError(f"--{name}={getattr(config, name)}, but {builder.info.full_name} has {size}")
+    for split in filter(None, (config.validation_split, config.eval_split if "evaluate" in config.mode else "")):
+        prepared.read_records(builder, split)  # a wrong name should not wait until training is over
+    print(f"{builder.info.full_name}: reading {config.train_split} once for its statistics")
+    scan = input_pipeline.scan(prepared.read_records(builder, config.train_split), config)
+    print(
+        f"{scan.num_windows} training windows, {scan.num_actions} actions, {num_features} features, "
+        f"{len(class_names)} classes"
+    )
+    if scan.num_too_long:
+        print(
+            f"warning: {scan.num_too_long} actions are too long for any window of {config.window_steps} steps "
+            "(--window_steps)"
+        )
+    new = Run(
+        config=config,
+        class_names=class_names,
+        num_features=num_features,
+        statistics=(scan.mean, scan.variance) if config.normalize else None,
+        num_windows=scan.num_windows,
+        seconds_per_step=scan.seconds_per_step,
+        first_step_seconds=scan.first_step_seconds,
+        # With a score of its own for each class the network learns from both annotations.
+        also_reported=prepared.read_metadata(builder).get("also_reported", {})
+        if config.class_scores == "softmax"
+        else {},
+    )
+    run_directory.save(new)
+    return new
+
+
+def _validator(current: Run, builder: tfds.core.DatasetBuilder) -> Callable[[keras.Model], float]:
+    """network -> average mAP on the validation split. The localizer is traced once, not every epoch."""
+    same_windows = current.config.inference_steps == current.config.window_steps
+
+    @functools.cache
+    def prepare(network: keras.Model) -> tuple[keras.Model, Localizer]:
+        used = network if same_windows else run_directory.build_inference_network(current)
+        return used, Localizer(used, current.config, current.class_names, also_reported=current.also_reported)
+
+    def validate(network: keras.Model) -> float:
+        used, localizer = prepare(network)
+        if used is not network:
+            used.set_weights(network.get_weights())
+        records = prepared.read_records(builder, current.config.validation_split)
+        sequences = list(localization.localize(localizer, records.as_numpy_iterator()))
+        return scoring.metrics_by_branch(sequences, current)[localizer.branches[-1]]["average_mAP"]
+
+    return validate

@@ -1,0 +1,1 @@
+"""Training a network, and the directory that a run leaves."""

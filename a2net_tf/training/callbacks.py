@@ -1,0 +1,170 @@
+"""What happens at the end of steps and epochs: validating, saving, resuming, stopping, logging."""
+
+import csv
+import io
+import pathlib
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from a2net_tf import safe_files
+from a2net_tf.errors import UserError
+from a2net_tf.training import run_directory
+from a2net_tf.training.run_directory import Run
+
+
+class EpochEnd(keras.callbacks.Callback):
+    """Validates, writes weights for use, then the state for resuming. A kill at any point loses at most one epoch.
+
+    Args:
+        run: whose directory is written.
+        validate: network -> mAP, or None without a validation split.
+    """
+
+    def __init__(self, run: Run, validate: Callable[[keras.Model], float] | None):
+        super().__init__()
+        self.run = run
+        self.validate = validate
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        self.best = tf.Variable(-1.0, dtype=tf.float64)
+        self.averages = None
+
+    def set_model(self, model):
+        """Sets up what is saved once Keras says which model it is."""
+        super().set_model(model)
+        state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
+        self.manager = tf.train.CheckpointManager(
+            state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=2
+        )
+        if self.run.config.ema_momentum > 0:
+            self.averages = keras.callbacks.SwapEMAWeights()
+            self.averages.set_model(model)
+
+    def resume(self) -> int:
+        """Restores the newest state, if any; returns the first epoch to run.
+
+        Raises:
+            UserError: the state cannot be read or belongs to another architecture.
+        """
+        newest = self.manager.latest_checkpoint
+        if newest is None:
+            weights = run_directory.weights_path(self.run, "last")
+            if weights.exists():
+                raise UserError(
+                    f"{self.manager.directory}: no readable state to resume from, although {weights} is there; use "
+                    "another --workdir, or delete this one to start over"
+                )
+            return 0
+        try:
+            self.manager.checkpoint.restore(newest).assert_consumed()
+        except (ValueError, AssertionError, IndexError, tf.errors.OpError) as error:
+            detail = " ".join(str(error).split())[:300]
+            raise UserError(f"{newest}: damaged, or of another architecture than run.json says: {detail}") from None
+        return int(self.epoch.numpy())
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Validates and saves; adds what is logged but not shown to ``logs``."""
+        logs.update(self.model.epoch_means())
+        self._swap_averages("on_test_begin")
+        run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "last"))
+        if self.validate is not None and self._validates(epoch):
+            score = self.validate(self.model.network)
+            logs["validation_mAP"] = score
+            if score > self.best.numpy():
+                self.best.assign(score)
+                run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "best"))
+        self._swap_averages("on_test_end")
+        self.epoch.assign(epoch + 1)
+        self.manager.save(checkpoint_number=epoch + 1)
+
+    def _validates(self, epoch: int) -> bool:
+        return (epoch + 1) % self.run.config.validate_every == 0 or epoch + 1 == self.run.config.epochs
+
+    def _swap_averages(self, event: str) -> None:
+        # Averages are 0 until the first step that float16 does not overflow.
+        if self.averages is not None and self.model.optimizer.iterations.numpy() > 0:
+            getattr(self.averages, event)()
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Ends training at the first step whose loss is NaN or infinite. Nothing of that epoch is saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the epoch for the message."""
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the loss."""
+        if np.isfinite(logs["loss"]):
+            return
+        broken = [name for name, value in self.model.epoch_means().items() if not np.isfinite(value)]
+        raise UserError(
+            f"the loss is no longer finite at epoch {self.epoch + 1}, step {batch + 1} ({', '.join(broken)}); the last "
+            "finished epoch is kept. A lower --learning_rate or --clip_norm=1 usually helps"
+        )
+
+
+class History(keras.callbacks.Callback):
+    """One row of numbers per finished epoch in a CSV file; resuming drops the rows of epochs that are run again."""
+
+    def __init__(self, path: pathlib.Path, first_epoch: int):
+        super().__init__()
+        self.path = path
+        self.rows = []
+        if first_epoch and path.exists():
+            with open(path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= first_epoch]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the file anew, whole: it is small."""
+        self.rows.append({"epoch": epoch + 1, **logs})
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        safe_files.write_text(self.path, text.getvalue())
+
+    def on_train_end(self, logs=None):
+        """Prints the time of all epochs, those before a resume included."""
+        seconds = run_directory.training_seconds(str(self.path.parent))
+        if seconds is not None:
+            print(f"trained {len(self.rows)} epochs in {seconds:.1f} s", flush=True)
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar over the steps of an epoch on a terminal, and one line per finished epoch everywhere.
+
+    It also measures: ``logs["seconds"]``, of an epoch's training, validation and saving, is for callbacks that follow.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the bar."""
+        self.started = time.monotonic()
+        self.bar = tqdm.tqdm(
+            total=self.params["steps"],
+            desc=f"epoch {epoch + 1}/{self.params['epochs']}",
+            unit="step",
+            leave=False,
+            disable=None,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar."""
+        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Prints the epoch's line; adds its ``seconds`` to ``logs``."""
+        seconds = logs["seconds"] = round(time.monotonic() - self.started, 3)
+        self.bar.close()
+        score = f"  validation mAP {logs['validation_mAP']:.4f}" if "validation_mAP" in logs else ""
+        print(f"epoch {epoch + 1}/{self.params['epochs']}  loss {logs['loss']:.4f}{score}  {seconds:.1f} s", flush=True)

@@ -1,0 +1,199 @@
+"""What a training run leaves in its working directory, and how later commands read it.
+
+flags.txt             resolved settings, usable with --flagfile
+run.json              settings, classes, time base, versions, commit
+statistics.npz        mean and variance of the training features
+last.npz              network weights after the last finished epoch (averaged if --ema_momentum), by name
+best.npz              ... of the epoch with the best validation mAP, if there is a --validation_split
+state/                everything that resuming needs
+history.csv, logs/    per-epoch numbers, seconds among them, and the same for TensorBoard
+"""
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from a2net_tf import __version__, settings
+from a2net_tf.detection.model import build_model, inference_copy
+from a2net_tf.errors import UserError
+from a2net_tf.safe_files import replace_file, write_json, write_text
+from a2net_tf.settings import Config
+
+
+class Run(NamedTuple):
+    """A training run as its directory describes it."""
+
+    config: Config
+    class_names: list[str]
+    num_features: int
+    statistics: tuple[np.ndarray, np.ndarray] | None
+    num_windows: int
+    seconds_per_step: float
+    first_step_seconds: float
+    also_reported: Mapping[str, str] = MappingProxyType({})  # {class: a class that each of its detections also has}
+
+
+def exists(workdir: str) -> bool:
+    """Whether ``workdir`` holds a run."""
+    return pathlib.Path(workdir, "run.json").exists()
+
+
+def save(run: Run) -> None:
+    """Writes flags.txt, statistics.npz and, last, run.json (its presence marks the others as complete)."""
+    folder = pathlib.Path(run.config.workdir)
+    write_text(folder / "flags.txt", settings.to_flagfile(run.config))
+    if run.statistics is not None:
+        _save_arrays(folder / "statistics.npz", {"mean": run.statistics[0], "variance": run.statistics[1]})
+    description = run._asdict()
+    description.pop("statistics")
+    description["also_reported"] = dict(run.also_reported)
+    description.update(config=settings.to_dict(run.config), versions=versions(), commit=commit())
+    write_json(folder / "run.json", description)
+
+
+def load(workdir: str) -> Run:
+    """Reads a run.
+
+    Raises:
+        UserError: there is none, or its files are damaged.
+    """
+    path = pathlib.Path(workdir, "run.json")
+    if not path.exists():
+        raise UserError(f"--workdir={workdir}: no trained model here (run.json is missing)")
+    try:
+        description = json.loads(path.read_text())
+        config = settings.from_dict(description["config"])
+        values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    statistics = _load_statistics(path.parent / "statistics.npz", values["num_features"]) if config.normalize else None
+    return Run(config=config, statistics=statistics, **values)
+
+
+def _load_statistics(path: pathlib.Path, num_features: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = _load_arrays(path)
+    for name in ("mean", "variance"):
+        shape = arrays[name].shape if name in arrays else "nothing"
+        if shape != (num_features,):
+            raise UserError(f"{path}: damaged; expected {name} of shape {(num_features,)}, found {shape}")
+    return arrays["mean"], arrays["variance"]
+
+
+def _load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        reason = str(error).split(". ")[0]  # numpy goes on to advise unpickling
+        raise UserError(f"{path}: damaged ({reason})") from None
+
+
+def random_features(run: Run, *shape: int) -> np.ndarray:
+    """f32[*shape, D] that resemble the training features; the same in every call."""
+    mean, variance = run.statistics or (0.0, 1.0)
+    return np.random.default_rng(0).normal(mean, np.sqrt(variance), (*shape, run.num_features)).astype(np.float32)
+
+
+def training_seconds(workdir: str) -> float | None:
+    """Wall time of all epochs in history.csv; None if that of an epoch is not in it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = pathlib.Path(workdir, "history.csv")
+    if not path.exists():
+        return None
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        epochs = [int(row["epoch"]) for row in rows]
+        seconds = [float(row["seconds"]) for row in rows if row.get("seconds")]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    return sum(seconds) if seconds and len(seconds) == epochs[-1] else None
+
+
+def build_network(run: Run) -> keras.Model:
+    """The run's network for training windows, with fresh weights."""
+    return build_model(run.config, run.num_features, len(run.class_names), statistics=run.statistics)
+
+
+def build_inference_network(run: Run) -> keras.Model:
+    """The same for inference: its windows' length changes no weight, nor the name of one; weights in the precision."""
+    config = dataclasses.replace(run.config, window_steps=run.config.inference_steps)
+    return inference_copy(build_network(run._replace(config=config)))
+
+
+def load_network(run: Run) -> keras.Model:
+    """The run's network for inference windows, with the weights of ``run.config.checkpoint``.
+
+    Raises:
+        UserError: no such checkpoint, or one of another architecture.
+    """
+    path = weights_path(run, run.config.checkpoint)
+    if not path.exists():
+        hint = (
+            "best is kept only with --validation_split" if run.config.checkpoint == "best" else "no epoch has finished"
+        )
+        raise UserError(f"{path}: no such checkpoint ({hint})")
+    network = build_inference_network(run)
+    arrays = _load_arrays(path)
+    expected = {weight.path: tuple(weight.shape) for weight in network.weights}
+    stored = {name: array.shape for name, array in arrays.items()}
+    wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
+    if wrong:
+        first = f"{wrong[0]}: expected {expected.get(wrong[0], 'nothing')}, found {stored.get(wrong[0], 'nothing')}"
+        raise UserError(
+            f"{path}: damaged, or of another architecture than run.json says: {len(wrong)} weights differ ({first})"
+        )
+    for weight in network.weights:
+        weight.assign(arrays[weight.path])
+    return network
+
+
+def weights_path(run: Run, checkpoint: str) -> pathlib.Path:
+    """Where the network's weights of a checkpoint (last or best) are."""
+    return pathlib.Path(run.config.workdir, f"{checkpoint}.npz")
+
+
+def save_weights(network: keras.Model, path: pathlib.Path) -> None:
+    """Writes all weights by their names; a killed run leaves the old file or the new one, never half of one.
+
+    Not Keras's HDF5 format: its library brings the process down when the disk is full, and loading it takes the weights
+    of another architecture as far as names agree.
+    """
+    _save_arrays(path, {weight.path: np.asarray(weight) for weight in network.weights})
+
+
+def _save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    with replace_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("tensorflow", "keras", "numpy", "tfds-nightly")
+    installed = {name: importlib.metadata.version(name) for name in names}
+    return {"a2net-tf": __version__, "python": platform.python_version(), **installed}
+
+
+def commit() -> str | None:
+    """Commit of the checkout that the package runs from, or None."""
+    folder = pathlib.Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None

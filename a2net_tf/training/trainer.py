@@ -1,0 +1,213 @@
+"""Training: a keras.Model with a custom train step, and the callbacks that validate, save, resume and stop.
+
+With several devices (``--distribute=mirrored``) each runs ``train_step`` on its part of the batch. They meet twice per
+step: counts are summed before losses are divided by them, and gradients (and what is logged) before they are clipped
+and applied. So every device makes the same update, which is that of one device on the whole batch, to rounding.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from a2net_tf.data import input_pipeline
+from a2net_tf.data.augment import SignalLayout
+from a2net_tf.detection.layers import seed_drops
+from a2net_tf.detection.objective import Objective
+from a2net_tf.errors import UserError
+from a2net_tf.settings import Config
+from a2net_tf.training import run_directory
+from a2net_tf.training.callbacks import EpochEnd, History, Progress, StopOnNonFiniteLoss
+from a2net_tf.training.optimizers import make_optimizer
+from a2net_tf.training.run_directory import Run
+
+
+def choose_strategy(config: Config) -> tf.distribute.Strategy:
+    """The devices to train on; TensorFlow's default strategy where that is one.
+
+    Raises:
+        UserError: the batch cannot be divided among the devices.
+    """
+    if config.distribute == "none":
+        return tf.distribute.get_strategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    if config.batch_size % len(devices):
+        raise UserError(
+            f"--batch_size={config.batch_size}: with --distribute={config.distribute} it must be a multiple of "
+            f"{len(devices)}, the number of visible {devices[0].device_type}s"
+        )
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """One per process: two would number their reductions alike, and TensorFlow refuses a number with another shape."""
+    return tf.distribute.MirroredStrategy(devices)
+
+
+class Trainer(keras.Model):
+    """Joins network, targets and losses in one step. To be made, and compiled, in the scope of its strategy.
+
+    Args:
+        network: of ``build_model``.
+        config: losses and geometry.
+    """
+
+    def __init__(self, network: keras.Model, config: Config):
+        super().__init__(name="trainer")
+        self.network = network
+        self.config = config
+        self.objective = Objective(config)
+        self._forward = network
+        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "gradient_norm", *self.objective.names)}
+        self.built = True  # there is nothing to build but the network
+
+    def compile(self, optimizer: keras.optimizers.Optimizer, *, jit_compile: bool = False, **kwargs):
+        """As Keras's, and ready for several devices."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # Keras would clip, and look for overflow, on each device's own gradients, and sum them afterwards.
+            # train_step hands them over summed.
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner._all_reduce_sum_gradients = list
+            if jit_compile:  # XLA compiles for one device; the losses, where the devices meet, are left out
+                self._forward = tf.function(self.network, jit_compile=True)
+                jit_compile = False
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras's own reads a batch with several devices, to build layers; here, everything is built."""
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Epoch means of the losses and of positives per window and level."""
+        return list(self._means.values())
+
+    def call(self, features):
+        """Raw outputs of the network."""
+        return self.network(features)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One update on a batch of ``input_pipeline.training_batches``, or on this device's part of it."""
+        # A draw that depends on the step alone: a resumed run repeats it.
+        seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        weights = self.network.trainable_variables
+        seed_drops(self.network, seed, _part())
+        with tf.GradientTape() as tape:
+            outputs = self._forward(batch["features"], training=True)
+            parts, positives = self.objective(outputs, batch, seed, part=_part(), add_up=_add_up)
+            scaled = self.optimizer.scale_loss(parts["loss"])
+        logged = {**parts, **positives}
+        gradients = tape.gradient(scaled, [w.value for w in weights])
+        *gradients, values = _add_up([*gradients, tf.stack(list(logged.values()))])
+        # A step that overflows float16 is skipped by the optimizer; it has no norm to log.
+        norm = tf.linalg.global_norm(gradients) / self.optimizer.scale_loss(1.0)
+        usable = tf.math.is_finite(norm)
+        self._means["gradient_norm"].update_state(
+            tf.where(usable, norm, 0.0), sample_weight=tf.cast(usable, tf.float32)
+        )
+        self.optimizer.apply(gradients, weights)
+        for name, value in zip(logged, tf.unstack(values), strict=True):
+            self._means[name].update_state(value)
+        return {"loss": self._means["loss"].result()}
+
+    def epoch_means(self) -> dict[str, float]:
+        """Everything that is logged, averaged over the epoch so far."""
+        return {name: float(mean.result()) for name, mean in self._means.items()}
+
+
+def _part() -> tuple[tf.Tensor | int, int]:
+    """Which of how many equal parts of a batch this device has."""
+    replica = tf.distribute.get_replica_context()
+    return replica.replica_id_in_sync_group, replica.num_replicas_in_sync
+
+
+def _add_up(values: tf.Tensor | list[tf.Tensor]) -> tf.Tensor | list[tf.Tensor]:
+    """Sums a tensor, or each of a list, over the devices that share a batch."""
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return values
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def train(
+    run: Run,
+    records: tf.data.Dataset,
+    validate: Callable[[keras.Model], float] | None = None,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    layout: SignalLayout | None = None,
+) -> None:
+    """Trains, or goes on where an earlier call was stopped.
+
+    Args:
+        run: of ``run_directory``; its directory must exist.
+        records: training records.
+        validate: network -> mAP on the validation split.
+        strategy: of ``choose_strategy``; None: one device.
+        layout: how feature vectors are made of a signal, for augmentation; None: they are no signal.
+    """
+    # Here, not when the command starts: preparing a dataset draws numbers too. Not 0: for tf.data that is no seed.
+    keras.utils.set_random_seed(run.config.seed + 1)
+    steps_per_epoch = -(-run.num_windows // run.config.batch_size)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        trainer = _compiled(run, steps_per_epoch)
+        epoch_end = EpochEnd(run, validate)
+        epoch_end.set_model(trainer)
+        _fit(trainer, epoch_end, records, steps_per_epoch, layout=layout)
+
+
+def _compiled(run: Run, steps_per_epoch: int) -> Trainer:
+    """A trainer with fresh weights, ready for ``fit``."""
+    trainer = Trainer(run_directory.build_network(run), run.config)
+    optimizer = make_optimizer(run.config, steps_per_epoch)
+    trainer.compile(optimizer, jit_compile=run.config.jit_compile, auto_scale_loss=False)
+    # else the first step creates its variables and is traced twice
+    optimizer.build(trainer.network.trainable_variables)
+    return trainer
+
+
+def _fit(
+    trainer: Trainer,
+    epoch_end: EpochEnd,
+    records: tf.data.Dataset,
+    steps_per_epoch: int,
+    *,
+    layout: SignalLayout | None,
+) -> None:
+    config, first_epoch = trainer.config, epoch_end.resume()
+    if first_epoch:
+        print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
+    if first_epoch >= config.epochs:
+        return
+    batches = input_pipeline.training_batches(
+        records,
+        config,
+        first_epoch=first_epoch,
+        steps_per_epoch=steps_per_epoch,
+        layout=layout,
+        statistics=epoch_end.run.statistics,
+    )
+    trainer.fit(
+        batches,
+        initial_epoch=first_epoch,
+        epochs=config.epochs,
+        steps_per_epoch=steps_per_epoch,
+        callbacks=_callbacks(epoch_end.run, epoch_end, first_epoch),
+        verbose=0,
+        shuffle=False,  # the pipeline has done it
+    )
+
+
+def _callbacks(run: Run, epoch_end: EpochEnd, first_epoch: int) -> list[keras.callbacks.Callback]:
+    folder = pathlib.Path(run.config.workdir)
+    return [
+        StopOnNonFiniteLoss(),
+        epoch_end,
+        Progress(),
+        keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
+        History(folder / "history.csv", first_epoch),
+    ]

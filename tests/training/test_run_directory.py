@@ -1,0 +1,203 @@
+"""What a run's directory gives back, and how it is written."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+
+import numpy as np
+import pytest
+
+from a2net_tf import settings
+from a2net_tf.errors import UserError
+from a2net_tf.training import run_directory
+from a2net_tf.training.run_directory import Run
+
+
+@pytest.fixture
+def run(tmp_path, make_config):
+    random = np.random.default_rng(0)
+    statistics = random.normal(size=5).astype(np.float32), random.uniform(0.5, 2, size=5).astype(np.float32)
+    return Run(
+        config=make_config(workdir=str(tmp_path / "run")),
+        class_names=["jump", "long jump", "Würfeln"],
+        num_features=5,
+        statistics=statistics,
+        num_windows=7,
+        seconds_per_step=0.1,  # no float32
+        first_step_seconds=-0.25,
+    )
+
+
+@pytest.fixture
+def saved(run, make_network):
+    """A run with weights in its directory, and the network that they came from."""
+    run_directory.save(run)
+    network = make_network(run.config, 5, 3, statistics=run.statistics)
+    run_directory.save_weights(network, pathlib.Path(run.config.workdir, "last.npz"))
+    return run, network
+
+
+def with_config(run, **changes):
+    return run._replace(config=dataclasses.replace(run.config, **changes))
+
+
+def test_load_is_the_inverse_of_save(run):
+    run_directory.save(run)
+    found = run_directory.load(run.config.workdir)
+    assert found._replace(statistics=None) == run._replace(statistics=None)
+    for a, b in zip(found.statistics, run.statistics, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == np.float32
+    assert sorted(os.listdir(run.config.workdir)) == ["flags.txt", "run.json", "statistics.npz"]
+
+
+def test_run_without_normalisation(run):
+    run = with_config(run, normalize=False)._replace(statistics=None)
+    run_directory.save(run)
+    assert run_directory.load(run.config.workdir) == run
+    assert sorted(os.listdir(run.config.workdir)) == ["flags.txt", "run.json"]
+
+
+def test_flags_file_gives_the_settings_back(run):
+    run = with_config(run, random_offsets=True, anchor_ratios=(0.5, 1.25), train_split="train[:80%]", decay_epochs=())
+    run_directory.save(run)
+    config, given = settings.parse([f"--flagfile={pathlib.Path(run.config.workdir, 'flags.txt')}"])
+    assert config == run.config
+    assert given == frozenset(settings.FIELDS)
+
+
+def test_exists_only_with_a_complete_description(run, tmp_path):
+    assert not run_directory.exists(run.config.workdir)
+    run_directory.save(run)
+    assert run_directory.exists(run.config.workdir)
+    assert not run_directory.exists(str(tmp_path))
+
+
+def test_description_names_versions_and_commit(run):
+    run_directory.save(run)
+    description = json.loads(pathlib.Path(run.config.workdir, "run.json").read_text())
+    assert set(description["versions"]) >= {"a2net-tf", "python", "tensorflow", "keras", "numpy", "tfds-nightly"}
+    assert all(description["versions"].values())
+    assert description["commit"] is None or len(description["commit"]) == 40
+
+
+def test_weights_come_back_in_their_places(saved):
+    run, network = saved
+    found = run_directory.load_network(run)
+    assert [w.path for w in found.weights] == [w.path for w in network.weights]
+    for a, b in zip(found.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    windows = np.random.default_rng(1).normal(size=(2, run.config.window_steps, 5)).astype(np.float32)
+    for name, value in network(windows).items():
+        np.testing.assert_allclose(found(windows)[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_statistics_normalise(saved):
+    """The network takes raw features: the statistics are its first layer."""
+    run, network = saved
+    plain = run_directory.build_network(with_config(run, normalize=False)._replace(statistics=None))
+    plain.set_weights([w.numpy() for w in network.trainable_variables])
+    windows = np.random.default_rng(1).normal(size=(2, run.config.window_steps, 5)).astype(np.float32)
+    mean, variance = run.statistics
+    for name, value in network(windows).items():
+        np.testing.assert_allclose(plain((windows - mean) / np.sqrt(variance))[name], value, rtol=1e-4, atol=1e-4)
+
+
+def test_failed_save_keeps_the_old_weights(saved):
+    run, network = saved
+    path = pathlib.Path(run.config.workdir, "last.npz")
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk
+    try:
+        with pytest.raises(UserError, match=r"last.npz: cannot be written"):
+            run_directory.save_weights(network, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(path.parent)) == ["flags.txt", "last.npz", "run.json", "statistics.npz"]
+
+
+def test_save_weights_leaves_nothing_else(saved):
+    run, _ = saved
+    assert sorted(os.listdir(run.config.workdir)) == ["flags.txt", "last.npz", "run.json", "statistics.npz"]
+
+
+def test_no_run_here(tmp_path):
+    with pytest.raises(UserError, match=r"--workdir=.*: no trained model here \(run.json is missing\)"):
+        run_directory.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "reason"), [("best", "best is kept only with --validation_split"), ("last", "no epoch has finished")]
+)
+def test_missing_checkpoint(run, checkpoint, reason):
+    run_directory.save(run)
+    with pytest.raises(UserError, match=rf"{checkpoint}.npz: no such checkpoint \({reason}\)"):
+        run_directory.load_network(with_config(run, checkpoint=checkpoint))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_channels": 9},
+        {"level_channels": (8, 7, 6, 9)},
+        {"head_channels": 9},
+        {"num_levels": 3},
+        {"anchor_free": False},
+        {"anchor_based": False},
+        {"anchor_ratios": (0.5, 1.0)},
+        {"anchor_ratios": (0.5, 1.0, 2.0, 3.0)},
+    ],
+)
+def test_weights_of_another_architecture(saved, changes):
+    run, _ = saved
+    with pytest.raises(UserError, match=r"last.npz: damaged, or of another architecture than run.json says"):
+        run_directory.load_network(with_config(run, **changes))
+
+
+def test_weights_of_a_smaller_network_do_not_pass_for_a_larger(saved, make_network):
+    """The other way round: the file lacks a level that run.json describes."""
+    run, _ = saved
+    small = with_config(run, num_levels=3)
+    network = make_network(small.config, 5, 3, statistics=run.statistics)
+    run_directory.save_weights(network, pathlib.Path(run.config.workdir, "last.npz"))
+    with pytest.raises(UserError, match=r"damaged, or of another architecture"):
+        run_directory.load_network(run)
+
+
+def test_weights_for_other_classes(saved):
+    run, _ = saved
+    with pytest.raises(UserError, match=r"damaged, or of another architecture"):
+        run_directory.load_network(run._replace(class_names=["jump", "run"]))
+
+
+# --- training time
+
+
+@pytest.mark.parametrize(
+    ("history", "seconds"),
+    [
+        ("epoch,loss,seconds\n1,9.5,2.25\n2,8.5,1.5\n", 3.75),
+        ("epoch,loss\n1,9.5\n", None),  # of an older version
+        ("epoch,loss,seconds\n1,9.5,\n2,8.5,1.5\n", None),  # ... that this one went on with
+        ("epoch,loss,seconds\n2,8.5,1.5\n", None),  # killed between saving and writing the row
+        ("epoch,seconds\n", None),
+    ],
+)
+def test_training_seconds(tmp_path, history, seconds):
+    (tmp_path / "history.csv").write_text(history)
+    assert run_directory.training_seconds(str(tmp_path)) == seconds
+
+
+def test_no_training_seconds_without_a_history(tmp_path):
+    assert run_directory.training_seconds(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("text", ["epoch,seconds\none,2.0\n", "seconds\n2.0\n", "epoch,seconds\n1,fast\n"])
+def test_damaged_history(tmp_path, text):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(UserError, match=r"history\.csv: damaged"):
+        run_directory.training_seconds(str(tmp_path))
