@@ -32,6 +32,11 @@ class GroundTruth:
         _make_rows(self, "videos", segments=(float, (2,)), labels=(np.int64, ()))
         _make_rows(self, "ambiguous_videos", ambiguous_segments=(float, (2,)))
 
+    def select(self, rows: np.ndarray) -> "GroundTruth":
+        """The given actions, bool[M], with all Ambiguous intervals."""
+        actions = {name: getattr(self, name)[rows] for name in ("videos", "segments", "labels")}
+        return dataclasses.replace(self, **actions)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detections:

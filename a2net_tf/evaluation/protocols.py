@@ -10,7 +10,12 @@ protocol's name.
 | it counts if | tIoU > threshold | tIoU >= threshold |
 | unmatched detections | wrong, unless they overlap an Ambiguous interval: then left out | wrong |
 | average precision | sum of the precision at each true positive / ground truths | area under the interpolated curve |
-| equal scores | true positives first | the order in which the detections are given |
+| equal scores | videos in order of their names, within a video as given | as given |
+| by duration | of the action, of any class, that a detection overlaps best | its own |
+
+Of equal scores the kit that A2Net and most published THUMOS14 numbers were made with (that of the S-CNN lineage) keeps
+each video's detections together. The first kit of the challenge put true positives first, which flatters detectors
+whose scores are rounded.
 
 The third protocol, ``proposals``, looks at no class: which share of the actions does some proposal cover, as a function
 of the average number of proposals per video (AR@AN)? See ``average_recall``.
@@ -87,6 +92,9 @@ def match_activitynet(tious: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 _MATCHERS = {"thumos14": match_thumos14, "activitynet": match_activitynet}
 PROTOCOLS = tuple(_MATCHERS)
+DURATION_RULES = {"thumos14": "nearest_action", "activitynet": "own_duration"}
+DURATION_EDGES = (1.5, 2.5, 4.2, 6.9)  # seconds; of Table I
+_FIFTHS = (0.2, 0.4, 0.6, 0.8)
 
 
 def precision_and_recall(
@@ -155,7 +163,7 @@ def evaluate(
     protocol: str,
     tiou_thresholds: Sequence[float],
     class_names: Sequence[str],
-    duration_edges: Sequence[float] = (),
+    duration_edges: Sequence[float] | None = (),
 ) -> dict:
     """Scores detections; all numbers are fractions, not percent.
 
@@ -163,7 +171,9 @@ def evaluate(
     detections has AP 0. Detections that are reversed, empty or hold a number that is not finite overlap nothing: they
     are false positives, and counted in ``num_reversed_detections``.
 
-    By duration, all ground truths take part in the matching; then the AP of a bucket sees its own ground truths, the
+    By duration, two rules. thumos14, that of Table I of the paper: a detection belongs to the bucket of the action, of
+    any class, of its video with the highest tIoU, and to none if it overlaps none; each bucket is judged by itself.
+    activitynet: all ground truths take part in the matching; then the AP of a bucket sees its own ground truths, the
     detections matched to them, and the unmatched detections whose own duration (end - start) lies in the bucket.
 
     Args:
@@ -173,12 +183,15 @@ def evaluate(
         tiou_thresholds: R numbers in (0, 1].
         class_names: C names; labels are positions in it.
         duration_edges: rising, in seconds: (1.5, 2.5) makes the buckets [0, 1.5), [1.5, 2.5) and [2.5, no limit).
+            Empty: no buckets. None: the protocol's own: ``DURATION_EDGES`` for activitynet, and for thumos14 the
+            fifths of the actions by duration, as in Table I of the paper (1.5, 2.5, 4.2 and 6.9 s part those).
 
     Returns:
         A dict that can be written as JSON: protocol; tiou_thresholds; mAP, mAP_normalized (R numbers each);
         average_mAP, average_mAP_normalized; per_class {name: {AP, AP_normalized, num_ground_truths, num_detections}};
-        by_duration [{from_seconds, to_seconds, num_ground_truths, mAP, average_mAP}] with to_seconds None for no limit
-        and None for the mAP of an empty bucket; num_ground_truths, num_detections, num_reversed_detections; num_videos,
+        duration_rule, ``nearest_action`` or ``own_duration``; by_duration [{from_seconds, to_seconds,
+        num_ground_truths, mAP, average_mAP}] with to_seconds None for no limit and None for the mAP of an empty bucket;
+        num_ground_truths, num_detections, num_reversed_detections; num_videos,
         those with an annotation (Ambiguous ones too).
 
     Raises:
@@ -205,7 +218,12 @@ def evaluate(
             }
             for i, name in enumerate(class_names)
         },
-        "by_duration": [_score_bucket(classes, protocol, bucket) for bucket in _buckets(duration_edges)],
+        "duration_rule": DURATION_RULES[protocol],
+        "by_duration": (
+            _score_nearest_actions(ground_truth, detections, thresholds, duration_edges, num_classes=len(class_names))
+            if protocol == "thumos14"
+            else _score_own_durations(classes, DURATION_EDGES if duration_edges is None else duration_edges)
+        ),
         "num_ground_truths": len(ground_truth.videos),
         "num_detections": len(detections),
         "num_reversed_detections": int((~is_proper(detections)).sum()),
@@ -213,12 +231,14 @@ def evaluate(
     }
 
 
-def _check_settings(protocol: str, tiou_thresholds: Sequence[float], duration_edges: Sequence[float]) -> np.ndarray:
+def _check_settings(
+    protocol: str, tiou_thresholds: Sequence[float], duration_edges: Sequence[float] | None
+) -> np.ndarray:
     """Returns the thresholds as f64[R]."""
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol: expected {' or '.join(PROTOCOLS)}, got '{protocol}'")
     thresholds = check_thresholds(tiou_thresholds)
-    edges = np.asarray(duration_edges, float).reshape(-1)
+    edges = np.asarray(() if duration_edges is None else duration_edges, float).reshape(-1)
     if not (np.isfinite(edges).all() and (np.diff(edges, prepend=0.0) > 0).all()):
         raise UserError(f"duration_edges: expected rising numbers of seconds above 0, got {edges.tolist()}")
     return thresholds
@@ -238,7 +258,7 @@ def _match_classes(
     ground_truth: GroundTruth, detections: Detections, protocol: str, thresholds: np.ndarray, *, num_classes: int
 ) -> list[_ClassMatches]:
     """Matches every class on its own."""
-    detections = detections.select(np.argsort(-detections.scores, kind="stable"))  # NaN goes last
+    detections = detections.select(_ranking(detections, protocol))
     segments = np.where(is_proper(detections)[:, None], detections.segments, 0.0)  # empty: overlaps nothing
     truth_videos, detection_videos, ambiguous_videos = number_videos(
         ground_truth.videos, detections.videos, ground_truth.ambiguous_videos
@@ -268,6 +288,14 @@ def _match_classes(
     return classes
 
 
+def _ranking(detections: Detections, protocol: str) -> np.ndarray:
+    """i64[N], the rows by descending score, NaN last; equal scores as the protocol has them."""
+    if protocol == "activitynet":
+        return np.argsort(-detections.scores, kind="stable")
+    _, place_of_video = np.unique(detections.videos, return_inverse=True)  # in order of their names
+    return np.lexsort((place_of_video, -detections.scores))
+
+
 def _durations(segments: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return segments[:, 1] - segments[:, 0]
@@ -288,15 +316,11 @@ def _average_precisions(
     num_ground_truths = int(truth_counts.sum())
     if num_ground_truths == 0:
         return None
-    is_thumos = protocol == "thumos14"
-    average_precision = average_precision_thumos14 if is_thumos else average_precision_activitynet
+    average_precision = average_precision_thumos14 if protocol == "thumos14" else average_precision_activitynet
     result = []
     for matched in matches.matched:
         kept = np.where(matched >= 0, truth_counts[matched], detection_counts)
-        is_true, scores = matched[kept] >= 0, matches.scores[kept]
-        if is_thumos:  # the challenge's kit lists all true positives before the false ones, then sorts by score
-            is_true = is_true[np.lexsort((~is_true, -scores))]
-        result.append(average_precision(is_true, num_ground_truths, instances_per_class))
+        result.append(average_precision(matched[kept] >= 0, num_ground_truths, instances_per_class))
     return result
 
 
@@ -311,17 +335,92 @@ def _buckets(duration_edges: Sequence[float]) -> list[tuple[float, float]]:
     return list(zip(edges, edges[1:], strict=False))
 
 
-def _score_bucket(classes: list[_ClassMatches], protocol: str, bucket: tuple[float, float]) -> dict:
+def _score_own_durations(classes: list[_ClassMatches], duration_edges: Sequence[float]) -> list[dict]:
+    """``by_duration`` where unmatched detections belong to the bucket of their own duration."""
+    return [
+        _describe_bucket(
+            bucket,
+            sum(int(_is_inside(c.truth_seconds, bucket).sum()) for c in classes),
+            [_average_precisions(c, "activitynet", bucket=bucket) for c in classes],
+            num_thresholds=len(classes[0].matched),
+        )
+        for bucket in _buckets(duration_edges)
+    ]
+
+
+def _score_nearest_actions(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    thresholds: np.ndarray,
+    duration_edges: Sequence[float] | None,
+    *,
+    num_classes: int,
+) -> list[dict]:
+    """``by_duration`` where a detection belongs to the bucket of the action that it overlaps best."""
+    bounds, of_action = _fifths(ground_truth) if duration_edges is None else _between(ground_truth, duration_edges)
+    nearest, rows = _nearest_actions(ground_truth, detections), []
+    of_detection = np.where(nearest >= 0, of_action[nearest], -1)
+    for number, bucket in enumerate(bounds):
+        inside, taken = ground_truth.select(of_action == number), detections.select(of_detection == number)
+        matches = _match_classes(inside, taken, "thumos14", thresholds, num_classes=num_classes)
+        precisions = [_average_precisions(c, "thumos14") for c in matches]
+        rows.append(_describe_bucket(bucket, len(inside.videos), precisions, num_thresholds=len(thresholds)))
+    return rows
+
+
+def _between(
+    ground_truth: GroundTruth, duration_edges: Sequence[float]
+) -> tuple[list[tuple[float, float]], np.ndarray]:
+    """The buckets [from, to) of the edges, and i64[M], which of them each action is in."""
+    return _buckets(duration_edges), np.searchsorted(duration_edges, _durations(ground_truth.segments), side="right")
+
+
+def _fifths(ground_truth: GroundTruth) -> tuple[list[tuple[float, float]], np.ndarray]:
+    """The same for buckets of equally many actions, as far as there are actions enough.
+
+    Equal durations, which a fifth may part, are ordered by the first class of their video, its name, and the start: the
+    order of the challenge's files, in whatever order the ground truth is given.
+    """
+    seconds, starts = _durations(ground_truth.segments), ground_truth.segments[:, 0]
+    _, videos = np.unique(ground_truth.videos, return_inverse=True)
+    first_labels = np.full(videos.max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first_labels, videos, ground_truth.labels)
+    ranked = np.lexsort((ground_truth.labels, starts, videos, first_labels[videos], seconds))
+    parts = [part for part in np.split(ranked, [int(f * len(ranked)) for f in _FIFTHS]) if len(part)]
+    of_action = np.empty(len(ranked), np.int64)
+    for number, part in enumerate(parts):
+        of_action[part] = number
+    edges = [0.0, *(float(seconds[part[0]]) for part in parts[1:]), float("inf")]
+    return list(zip(edges, edges[1:], strict=False)), of_action
+
+
+def _nearest_actions(ground_truth: GroundTruth, detections: Detections) -> np.ndarray:
+    """i64[N]: the row of the action, of any class, that each detection overlaps best; -1: it overlaps none.
+
+    Of several that it overlaps equally the shortest counts.
+    """
+    nearest = np.full(len(detections), -1)
+    segments = np.where(is_proper(detections)[:, None], detections.segments, 0.0)
+    for t, d in shared_groups(*number_videos(ground_truth.videos, detections.videos)):
+        t = t[np.argsort(_durations(ground_truth.segments[t]), kind="stable")]
+        tious = tiou_matrix(ground_truth.segments[t], segments[d])
+        nearest[d] = np.where(tious.max(axis=0) > 0, t[tious.argmax(axis=0)], -1)
+    return nearest
+
+
+def _describe_bucket(
+    bucket: tuple[float, float],
+    num_ground_truths: int,
+    per_class: list[list[float] | None],
+    *,
+    num_thresholds: int,
+) -> dict:
     """One entry of ``by_duration``."""
     return {
         "from_seconds": bucket[0],
         "to_seconds": bucket[1] if np.isfinite(bucket[1]) else None,
-        "num_ground_truths": int(sum(_is_inside(c.truth_seconds, bucket).sum() for c in classes)),
-        **_means(
-            "mAP",
-            [_average_precisions(c, protocol, bucket=bucket) for c in classes],
-            num_thresholds=len(classes[0].matched),
-        ),
+        "num_ground_truths": num_ground_truths,
+        **_means("mAP", per_class, num_thresholds=num_thresholds),
     }
 
 

@@ -53,7 +53,7 @@ def metrics_by_branch(sequences: list[SequenceDetections], current: Run) -> dict
             protocol=config.protocol,
             tiou_thresholds=config.tiou_thresholds,
             class_names=current.class_names,
-            duration_edges=config.duration_edges,
+            duration_edges=config.duration_edges or None,
         )
         by_branch[branch] = {**metrics, "proposals": proposals.average_recall(truth, detections)}
     return by_branch

@@ -32,7 +32,7 @@ def score(config: Config, given: frozenset[str]) -> None:
         protocol=config.protocol,
         subset=config.subset or None,
         tiou_thresholds=thresholds,
-        duration_edges=config.duration_edges,
+        duration_edges=config.duration_edges or None,
     )
     name = pathlib.Path(config.detections).name
     if config.protocol == "proposals":
@@ -51,7 +51,7 @@ def score_file(
     protocol: str,
     tiou_thresholds: Sequence[float],
     subset: str | None = None,
-    duration_edges: Sequence[float] = (),
+    duration_edges: Sequence[float] | None = (),
 ) -> dict:
     """Scores a file of detections against annotations, both in the formats of one challenge.
 

@@ -299,7 +299,10 @@ class Config:
         (0.3, 0.4, 0.5, 0.6, 0.7), "Of mAP (proposals: 0.5:0.05:0.95 unless given).", "evaluation"
     )
     duration_edges: tuple[float, ...] = _setting(
-        (1.5, 2.5, 4.2, 6.9), "Seconds between the duration buckets of Table I.", "evaluation"
+        (),
+        "Seconds between the buckets of mAP by duration; empty: the protocol's own (thumos14: fifths of the actions, "
+        "as in Table I; activitynet: 1.5,2.5,4.2,6.9).",
+        "evaluation",
     )
     lambda_sweep: tuple[float, ...] = _setting(
         (), "evaluate: further merge weights to report, in the same pass (Table V).", "evaluation"

@@ -157,13 +157,34 @@ def test_class_without_detections_has_zero_and_class_without_ground_truth_is_lef
     assert metrics["mAP"] == [0.5]
 
 
-def test_equal_scores():
-    ground_truth = truth(("v", 0, 10, 0))
-    wrong_first = found(("v", 50, 60, 0, 0.9), ("v", 0, 10, 0, 0.9))
-    right_first = found(("v", 0, 10, 0, 0.9), ("v", 50, 60, 0, 0.9))
-    assert ap_of_a(ground_truth, wrong_first, "thumos14") == 1
-    assert ap_of_a(ground_truth, wrong_first, "activitynet") == pytest.approx(1 / 2)
-    assert ap_of_a(ground_truth, right_first, "activitynet") == 1
+RIGHT, WRONG = ("v", 0, 10, 0, 0.9), ("v", 50, 60, 0, 0.9)
+
+
+@both
+@pytest.mark.parametrize(("detections", "expected"), [((WRONG, RIGHT), 1 / 2), ((RIGHT, WRONG), 1)])
+def test_equal_scores_in_one_video_count_as_given(protocol, detections, expected):
+    """True positives come not first: a detector with rounded scores would look better than it is."""
+    assert ap_of_a(truth(("v", 0, 10, 0)), found(*detections), protocol) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("wrong_video", "expected"), [("u", 1 / 2), ("w", 1)])
+def test_equal_scores_of_several_videos_by_thumos14_are_ordered_by_the_names_of_videos(wrong_video, expected):
+    wrong = (wrong_video, 0, 10, 0, 0.9)
+    for rows in ((wrong, RIGHT), (RIGHT, wrong)):
+        assert ap_of_a(truth(("v", 0, 10, 0)), found(*rows), "thumos14") == pytest.approx(expected)
+
+
+def test_equal_scores_of_several_videos_by_activitynet_count_as_given():
+    wrong = ("u", 0, 10, 0, 0.9)
+    assert ap_of_a(truth(("v", 0, 10, 0)), found(wrong, RIGHT), "activitynet") == pytest.approx(1 / 2)
+    assert ap_of_a(truth(("v", 0, 10, 0)), found(RIGHT, wrong), "activitynet") == 1
+
+
+@both
+def test_a_thousand_equal_scores(protocol):
+    """One of a thousand is right, in the middle: none before or behind it is preferred."""
+    rows = [("v", 100 + 10 * i, 105 + 10 * i, 0, 0.5) for i in range(1000)]
+    assert ap_of_a(truth(("v", 100 + 10 * 499, 105 + 10 * 499, 0)), found(*rows), protocol) == pytest.approx(1 / 500)
 
 
 @both
@@ -218,8 +239,8 @@ def test_no_detections_at_all(protocol):
     assert metrics["num_detections"] == 0
 
 
-@both
-def test_by_duration_by_hand(protocol):
+def test_by_own_duration_by_hand():
+    protocol = "activitynet"
     ground_truth = truth(("v", 0, 1, 0), ("v", 10, 20, 0))
     detections = found(
         ("v", 50, 50.5, 0, 0.95),  # short, wrong
@@ -255,8 +276,8 @@ def test_long_detection_of_a_short_action_belongs_to_the_short_ones(protocol):
     assert (short["num_ground_truths"], long["num_ground_truths"]) == (1, 1)
 
 
-@both
-def test_by_duration_over_several_videos(protocol):
+def test_by_own_duration_over_several_videos():
+    protocol = "activitynet"
     ground_truth = truth(("w", 0, 10, 0), ("v", 0, 1, 0), ("x", 0, 10, 0), ("x", 20, 21, 0))
     detections = found(("w", 0, 10, 0, 0.9), ("x", 20, 21, 0, 0.8), ("y", 0, 1, 0, 0.7), ("v", 0, 1, 0, 0.6))
     short, long = evaluate(ground_truth, detections, protocol, edges=(5,))["by_duration"]
@@ -264,9 +285,50 @@ def test_by_duration_over_several_videos(protocol):
     assert long["mAP"] == [0.5]
 
 
-@both
-def test_one_bucket_for_all_durations_is_the_whole(protocol):
-    metrics = evaluate(*random_case(4), protocol, [0.3, 0.6], names="abc", edges=(1000,))
+def test_by_nearest_action_by_hand():
+    ground_truth = truth(("v", 0, 1, 0), ("v", 10, 20, 0), ("v", 30, 31, 1), ("w", 0, 1, 0))
+    detections = found(
+        ("v", 50, 50.5, 0, 0.95),  # overlaps no action: in no bucket
+        ("v", 30, 40, 0, 0.9),  # overlaps only a short action, of another class: wrong among the short ones
+        ("v", 0, 1, 0, 0.8),  # short, right
+        ("v", 10, 12, 0, 0.75),  # overlaps only the long action: wrong among the long ones
+        ("v", 10, 20, 0, 0.7),  # long, right
+    )
+    metrics = evaluate(ground_truth, detections, "thumos14", names="ab", edges=(2, 60))
+    short, long, longer = metrics["by_duration"]
+    assert metrics["duration_rule"] == "nearest_action"
+    assert short["mAP"] == [pytest.approx((1 / 2 / 2 + 0) / 2)]  # of class a, two actions, and of class b, one
+    assert short["num_ground_truths"] == 3
+    assert long["mAP"] == [pytest.approx(1 / 2)]
+    assert (longer["num_ground_truths"], longer["mAP"], longer["average_mAP"]) == (0, [None], None)
+
+
+def test_ambiguous_intervals_stay_in_every_bucket():
+    ground_truth = truth(("v", 0, 10, 0), ambiguous=[("v", 8, 30)])
+    detections = found(("v", 9, 25, 0, 0.9), ("v", 0, 10, 0, 0.8))
+    assert evaluate(ground_truth, detections, "thumos14", edges=(2,))["by_duration"][1]["mAP"] == [1]
+
+
+def test_fifths_of_the_actions():
+    """Eleven actions of 1, 2, ..., 11 s: 2, 2, 2, 2 and 3 of them; equal durations go by the name of the video."""
+    rows = [("v", 100 * i, 101 * i, 0) for i in range(1, 12)]
+    buckets = evaluate(truth(*rows), found(), "thumos14", edges=None)["by_duration"]
+    assert [b["num_ground_truths"] for b in buckets] == [2, 2, 2, 2, 3]
+    assert [b["from_seconds"] for b in buckets] == [0, 3, 5, 7, 9]
+    assert [b["to_seconds"] for b in buckets] == [3, 5, 7, 9, None]
+    equal = [(name, 0, 1, 0) for name in "zyxwvutsrq"]
+    first = evaluate(truth(*equal), found(("q", 0, 1, 0, 0.9)), "thumos14", edges=None)["by_duration"][0]
+    assert first["mAP"] == [pytest.approx(1 / 2)]  # q and r
+    assert len(evaluate(truth(*rows[:3]), found(), "thumos14", edges=None)["by_duration"]) == 3
+
+
+def test_edges_of_activitynet_are_those_of_table_1():
+    buckets = evaluate(truth(("v", 0, 10, 0)), found(), "activitynet", edges=None)["by_duration"]
+    assert [b["from_seconds"] for b in buckets] == [0, 1.5, 2.5, 4.2, 6.9]
+
+
+def test_one_bucket_for_all_durations_is_the_whole():
+    metrics = evaluate(*random_case(4), "activitynet", [0.3, 0.6], names="abc", edges=(1000,))
     assert metrics["by_duration"][0]["mAP"] == metrics["mAP"]
     assert metrics["by_duration"][0]["num_ground_truths"] == 80
 
@@ -316,8 +378,8 @@ def plain_tiou(a, b):
 
 def plain_thumos14(actions, detections, ambiguous, threshold, instances_per_class):
     """One class, rule by rule: (AP, normalised AP). Rows are (video, segment[, score])."""
-    right, wrong = [], []
-    for video in {d[0] for d in detections}:
+    listed = []
+    for video in sorted({d[0] for d in detections}):
         ranked = sorted((d for d in detections if d[0] == video), key=lambda d: -d[2])
         free = list(range(len(ranked)))
         for _, segment in [a for a in actions if a[0] == video]:
@@ -325,11 +387,10 @@ def plain_thumos14(actions, detections, ambiguous, threshold, instances_per_clas
                 best = max(free, key=lambda i: plain_tiou(segment, ranked[i][1]))
                 if plain_tiou(segment, ranked[best][1]) > threshold:
                     free.remove(best)
-                    right.append(ranked[best][2])
-        for i in free:
-            if not any(v == video and plain_tiou(s, ranked[i][1]) > 0 for v, s in ambiguous):
-                wrong.append(ranked[i][2])
-    listed = sorted([(s, True) for s in right] + [(s, False) for s in wrong], key=lambda entry: -entry[0])
+        for i, (_, segment, score) in enumerate(ranked):
+            if i not in free or not any(v == video and plain_tiou(s, segment) > 0 for v, s in ambiguous):
+                listed.append((score, i not in free))
+    listed.sort(key=lambda entry: -entry[0])  # stable: equal scores stay by video, and within it as given
     total = normalized = num_right = 0
     for rank, (_, is_right) in enumerate(listed, start=1):
         num_right += is_right

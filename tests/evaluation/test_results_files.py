@@ -407,6 +407,25 @@ def test_real_thumos14(tmp_path):
 
 
 @needs_thumos14
+def test_the_authors_own_detections_give_the_numbers_of_tables_1_and_3():
+    """34,591 detections of the anchor-free module, from the authors' release; scores have four decimals."""
+    metrics = score.score_file(
+        THUMOS14 / "a2net_release_anchor_free.txt",
+        THUMOS14,
+        protocol="thumos14",
+        tiou_thresholds=np.arange(0.1, 0.75, 0.1),
+        duration_edges=None,
+    )
+    table_3 = [52.136, 51.195, 49.152, 44.243, 36.635, 26.020, 15.031]
+    np.testing.assert_allclose(100 * np.array(metrics["mAP"]), table_3, atol=1e-3)
+    buckets = metrics["by_duration"]
+    table_1 = [14.524, 28.084, 37.730, 47.684, 34.359]
+    np.testing.assert_allclose([100 * bucket["mAP"][4] for bucket in buckets], table_1, atol=1e-3)
+    np.testing.assert_allclose([bucket["from_seconds"] for bucket in buckets], [0, 1.5, 2.5, 4.2, 6.9], atol=1e-6)
+    assert metrics["duration_rule"] == "nearest_action"
+
+
+@needs_thumos14
 def test_real_thumos14_validation():
     ground_truth, names, _ = results_files.read_thumos14_ground_truth(THUMOS14, "validation")
     assert len(names) == 20
