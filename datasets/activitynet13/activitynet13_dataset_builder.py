@@ -121,7 +121,7 @@ class Builder(prepared.FolderBuilder):
             chosen = [entry for entry in entries if entry.subset == split and entry.name in files]
             chosen = annotation_files.clean_entries(chosen, where, settings.max_clip_seconds)
             counts[split] = annotation_files.count_actions([[a.label for a in e.actions] for e in chosen], CLASS_NAMES)
-            print(f"{where}: {feature_files.describe_counts(counts[split])}")
+            print(f"{where}: {annotation_files.describe_counts(counts[split])}")
             size = {"num_features": num_features, "num_steps": self.builder_config.num_steps}
             splits[split] = [functools.partial(build_records, e, files[e.name], **size) for e in chosen]
         metadata = {"also_reported": {}, "counts": counts, "settings": dataclasses.asdict(settings)}

@@ -160,7 +160,7 @@ def choose_entries(
         kept = [entry for entry in entries if entry.subset == split and entry.name in files]
         kept = annotation_files.clean_entries(kept, where, settings.max_clip_seconds)
         counts[split] = annotation_files.count_actions([[a.label for a in e.actions] for e in kept], class_names)
-        print(f"{where}: {feature_files.describe_counts(counts[split])}")
+        print(f"{where}: {annotation_files.describe_counts(counts[split])}")
         chosen += kept
     return chosen, counts
 

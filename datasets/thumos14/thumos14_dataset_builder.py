@@ -371,7 +371,7 @@ def report_counts(videos: list[Video], split: str) -> dict:
     """Prints and returns the counts of a split."""
     counts = annotation_files.count_actions([video.labels for video in videos], CLASS_NAMES)
     counts["ambiguous"] = sum(len(video.ambiguous) for video in videos)
-    print(f"thumos14 {split}: {feature_files.describe_counts(counts)}; {counts['ambiguous']} ambiguous stretches")
+    print(f"thumos14 {split}: {annotation_files.describe_counts(counts)}; {counts['ambiguous']} ambiguous stretches")
     return counts
 
 
@@ -510,7 +510,7 @@ def read_whole(files: VideoFiles, streams: tuple[str, ...], settings: Settings) 
 
 
 def check(features: np.ndarray, where: str, num_features: int) -> np.ndarray:
-    """``records.check_features``, as f32."""
+    """``schema.check_features``, as f32."""
     return schema.check_features(features, where, num_features).astype(np.float32, copy=False)
 
 
