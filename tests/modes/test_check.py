@@ -535,7 +535,7 @@ def test_actions_without_cell_or_anchor(capsys, prepared_flags):
     short = make_sequence([[10.1, 10.9], [20.3, 20.5], [30, 40]], [0, 1, 2])
     flags = prepared_flags({"train": [short], "test": [make_sequence([[3, 9]], [2])]})
     output, _ = run(capsys, *flags)
-    told = "training: 2 of 3 actions (66.7%) are too short to hold the centre of a cell, so the anchor-free head does"
+    told = "training: 2 of 3 actions (66.7%) are too short to hold the centre of a cell, so the anchor-free branch does"
     assert f"{told} not learn them: features every 0.1 s instead of 0.5 s would do" in warnings_in(output)
     assert "training: 1 of 3 actions (33.3%) are not reached by a default anchor" in output
     [line] = [line for line in warnings_in(output) if "--match_tiou=" in line]
