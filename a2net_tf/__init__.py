@@ -1,4 +1,4 @@
-"""A2Net: temporal action localization with anchor-free and anchor-based heads, in TensorFlow.
+"""A2Net: temporal action localization with an anchor-free and an anchor-based branch, in TensorFlow.
 
 Letters used in the shape comments and docstrings of this package:
 

@@ -1,7 +1,7 @@
 """The same network, losses, step and evaluation in PyTorch: what the speed of this package is compared with.
 
 Written anew, without TensorFlow, after Table II and the description of the authors' release: parameters have the
-release's names (see ``a2net_tf/release_weights.py``), features are [B, D, T] as PyTorch wants them. Targets are
+release's names (see ``a2net_tf/modes/import_release.py``), features are [B, D, T] as PyTorch wants them. Targets are
 vectorised over the batch, and ground truth is cut to the most actions that a window of it has. The evaluation works as
 the release does: one window at a time through the network, a pandas table per window, greedy suppression in numpy.
 tests/test_benchmarks.py checks that outputs, losses, gradients and detections are those of the Keras network.
@@ -102,7 +102,7 @@ class A2Net(torch.nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> Outputs:
-        """Features f32[B, D, T] -> the outputs of ``a2net_tf.model.build_model``, with its names and shapes."""
+        """Features f32[B, D, T] -> the outputs of ``detection.model.build_model``, with its names and shapes."""
         if self.config.feature_columns:
             x = x[:, slice(*self.config.feature_columns)]
         base, levels = self.features["base_feature_net"], []
@@ -465,7 +465,7 @@ def window_candidates(network: A2Net, losses: Losses, features: np.ndarray, star
 
 
 def _free(outputs: Outputs, losses: Losses) -> tuple[torch.Tensor, ...] | None:
-    """Segments (fractions of the window), scores and labels of the anchor-free head, times its merge weight."""
+    """Segments (fractions of the window), scores and labels of the anchor-free branch, times its merge weight."""
     if not losses.config.anchor_free:
         return None
     distances = outputs["anchor_free_distances"][0]
@@ -475,7 +475,7 @@ def _free(outputs: Outputs, losses: Losses) -> tuple[torch.Tensor, ...] | None:
 
 
 def _based(outputs: Outputs, losses: Losses) -> tuple[torch.Tensor, ...] | None:
-    """The same of the anchor-based head."""
+    """The same of the anchor-based branch."""
     config = losses.config
     if not config.anchor_based:
         return None
@@ -490,7 +490,7 @@ def _based(outputs: Outputs, losses: Losses) -> tuple[torch.Tensor, ...] | None:
 
 
 def _merge_weights(config: Config) -> tuple[float, float]:
-    """Of anchor-free and anchor-based scores; 1 where there is one head only."""
+    """Of anchor-free and anchor-based scores; 1 where there is one branch only."""
     if not (config.anchor_free and config.anchor_based):
         return 1.0, 1.0
     based = config.anchor_based_lambda

@@ -60,7 +60,7 @@ with quiet_native_logs():
             raise
         rival = None
 
-NO_TORCH = 'no figures of ActionFormer\'s size: torch is not installed (pip install "a2net-tf[release]")'
+NO_TORCH = 'no figures of ActionFormer\'s size: torch is not installed (pip install ".[release]")'
 INFERENCE, STEP, INPUT = "inference", "training step", "input of an epoch"
 RIVAL_INFERENCE, RIVAL_SEQUENCES, RIVAL_STEP = (f"ActionFormer {name}" for name in (INFERENCE, "sequences", STEP))
 

@@ -54,7 +54,7 @@ with quiet_native_logs():
             raise
         rival = None
 
-NO_TORCH = 'no rows of PyTorch: torch is not installed (pip install "a2net-tf[release]")'
+NO_TORCH = 'no rows of PyTorch: torch is not installed (pip install ".[release]")'
 NO_PANDAS = "no rows of PyTorch's evaluation: pandas is not installed (pip install pandas)"
 HAS_PANDAS = importlib.util.find_spec("pandas") is not None
 BARE = "Keras float32, bare forward pass"

@@ -3,9 +3,9 @@
     python benchmarks/suppression.py
 
 prints a line per kind of candidates, with the seconds for each number of detections to keep. A million candidates are
-what windows of 128 steps, six levels and both heads find in 85,000 steps (3 hours of THUMOS14 features). Scattered ones
-have any length from 2 to 200 steps; crowded ones lie in 2,000 heaps, of which about one each is kept. Both ways keep
-the same; of equal scores the operator may keep another one.
+what windows of 128 steps, six levels and both branches find in 85,000 steps (3 hours of THUMOS14 features). Scattered
+ones have any length from 2 to 200 steps; crowded ones lie in 2,000 heaps, of which about one each is kept. Both ways
+keep the same; of equal scores the operator may keep another one.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
         candidates = make_candidates(options.candidates, places, classes, scores)
         cells = "".join(_cells(candidates, number, comparable=scores == "distinct") for number in keep)
         print(f"{places:<10}{classes:>8} {scores:<13}{cells}", flush=True)
-    print(f"crowded, 20 classes, by the localizer, with merging of the heads and seconds: {_detect(options, keep)}")
+    print(f"crowded, 20 classes, by the localizer, with merging of the branches and seconds: {_detect(options, keep)}")
 
 
 def _kinds() -> Iterator[tuple[str, int, str]]:

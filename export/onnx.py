@@ -7,7 +7,7 @@ Input: ``features`` f32[N, W, D], N free. Outputs, all of one graph:
         ``windows`` answers, by the operator NonMaxSuppression; rows beyond ``num_detections`` are 0.
 Segments are fractions of the window. The file's metadata hold classes, time base and settings (see ``_describe``).
 
-Needs tf2onnx, onnx and onnxruntime: pip install "a2net-tf[onnx]".
+Needs tf2onnx, onnx and onnxruntime: pip install ".[onnx]" in the checkout.
 """
 
 import json
@@ -33,7 +33,7 @@ try:
     import tf2onnx
     from onnx.reference import ReferenceEvaluator
 except ImportError as error:
-    raise UserError(f'ONNX needs more packages ({error}): pip install "a2net-tf[onnx]"') from None
+    raise UserError(f'ONNX needs more packages ({error}): pip install ".[onnx]" in the checkout') from None
 
 _OPSET = 17  # which onnxruntime knows since 1.12
 _TOLERANCE = 1e-4  # scores, and segments as fractions of the window

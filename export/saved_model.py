@@ -1,6 +1,6 @@
 """Writes a trained model as a SavedModel that needs nothing but TensorFlow, and proves it in a fresh process.
 
-saved_model.pb, variables/                       the signatures; weights as constants unless variables are asked for
+saved_model.pb, variables/                       the signatures; weights as variables, or as constants with --freeze
 fingerprint.pb                                   TensorFlow's checksums of the above
 assets.extra/model_card.json                     classes, time base, settings, training data, metrics, versions
 assets.extra/tf_serving_warmup_requests          requests that TensorFlow Serving sends itself before it answers others

@@ -244,7 +244,7 @@ def _detect(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def _candidate_scores(localizer: Localizer, candidates: Candidates) -> tf.Tensor:
-    """f32[N, P]: the scores with which candidates of all heads are merged."""
+    """f32[N, P]: the scores with which candidates of all branches are merged."""
     weight = tf.constant(localizer.config.anchor_based_lambda)
     branch = localizer.branches[-1]
     return localizer.merged_scores(candidates.scores, candidates.segments, branch=branch, anchor_based_lambda=weight)

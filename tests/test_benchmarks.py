@@ -16,7 +16,7 @@ try:
     import torch
 except ImportError:
     torch = None
-needs_torch = pytest.mark.skipif(torch is None, reason='needs torch (pip install "a2net-tf[release]")')
+needs_torch = pytest.mark.skipif(torch is None, reason='needs torch (pip install ".[release]")')
 
 SIZES = (*tiny.NETWORK, "--num_features=5", "--num_classes=3", "--batch_size=4", "--nonormalize")
 
@@ -499,7 +499,7 @@ def test_without_torch(tmp_path):
     arguments = (*SIZES, "--quick", "--parts=forward", "--sizes=2")
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tiny.REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 'pip install "a2net-tf[release]"' in done.stdout
+    assert 'pip install ".[release]"' in done.stdout
     assert "2 windows, Keras float32" in done.stdout
     assert "PyTorch float32" not in done.stdout
 

@@ -882,7 +882,7 @@ def test_import_release_needs_its_flags(refused, tmp_path):
 
 
 def test_imported_release_can_be_evaluated_and_used(refused, tmp_path):
-    torch = pytest.importorskip("torch", reason='needs torch (pip install "a2net-tf[release]")')
+    torch = pytest.importorskip("torch", reason='needs torch (pip install ".[release]")')
     from tests.modes.test_import_release import largest_difference, random_state
 
     state = random_state(tiny.FEATURES, num_logits=len(tiny.CLASSES) + 1)

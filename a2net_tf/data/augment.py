@@ -9,7 +9,7 @@ to the signal is therefore done to the signal, and the vectors are cut from it a
                  |---------| samples_between_steps
 
 A vector holds all channels of its first sample, then of its second, and so on. It describes its middle (see
-``a2net_tf.records``), so time is stretched about the middle of vectors. Features that are no signal are the simplest
+``schema``), so time is stretched about the middle of vectors. Features that are no signal are the simplest
 case: one sample per vector, with as many channels as the vector has values.
 """
 

@@ -1,4 +1,4 @@
-"""Files that users bring along: feature arrays, annotations, settings of a folder. Pure (numpy only).
+"""Files that users bring along: feature arrays and the settings of a folder. Numpy only.
 
 Shared by the dataset folders whose features cannot be downloaded (``thumos14``, ``activitynet13``, ``feature_folder``).
 """

@@ -41,7 +41,7 @@ def choose_windows(record: dict[str, tf.Tensor], config: Config, seed: tf.Tensor
     """Chooses the training windows of one record: those that hold an action.
 
     Args:
-        record: as ``records.record_features`` describes.
+        record: as ``schema.record_features`` describes.
         config: window settings.
         seed: [2] for random offsets and time scales, as ``config`` asks for them; None: the fixed grid.
 
@@ -98,7 +98,7 @@ def training_windows(
     One by one, because the windows of a record overlap: together they are several times as large as the record.
 
     Args:
-        record: as ``records.record_features`` describes.
+        record: as ``schema.record_features`` describes.
         config: window settings.
         seed: [2] for all that is random; None: the fixed grid.
         augmentation: what will be done to the windows, for which there must be a seed: they then hold what

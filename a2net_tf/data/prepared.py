@@ -154,7 +154,9 @@ def open_dataset(
     if config and config not in configs:
         raise UserError(f"--dataset={dataset}: no config '{config}'; have {', '.join(configs) or 'none'}")
     if not issubclass(builder_class, RecordBuilder):
-        raise UserError(f"--dataset={dataset}: its Builder must be a records.RecordBuilder (docs/own_data.md)")
+        raise UserError(
+            f"--dataset={dataset}: its Builder must be an a2net_tf.data.prepared.RecordBuilder (docs/own_data.md)"
+        )
     builder = builder_class(data_dir=data_dir or None, config=config or None, stored_features=stored_features)
     if not (builder.data_path / "dataset_info.json").exists():
         prepare(builder, manual_dir)

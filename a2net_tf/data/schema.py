@@ -1,4 +1,4 @@
-"""The example schema shared by every dataset folder, its checks, and opening of prepared datasets.
+"""The record: the schema that every dataset folder shares, and its checks.
 
 A record is one untrimmed sequence, or one chunk of a very long one:
 

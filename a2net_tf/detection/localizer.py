@@ -81,7 +81,7 @@ class Localizer(tf.Module):
         network: of ``build_model``, for windows of W = ``config.inference_steps`` steps.
         config: windows and localization settings.
         class_names: the C classes; class id i is ``class_names[i]``.
-        first_step_seconds: where step 0 begins, for callers that do not say (see ``records``).
+        first_step_seconds: where step 0 begins, for callers that do not say (see ``data.schema``).
         others: further networks with their settings, for the same features and classes. ``config.fusion`` says how they
             are merged: all candidates before suppression (the "fuse" rows of Tables III and IV), or the average of the
             networks' raw outputs, decoded with the first one's settings (late fusion, Table VII).
@@ -157,7 +157,7 @@ class Localizer(tf.Module):
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """The branches that can be reported: all of BRANCHES only if there are both modules."""
+        """The branches that can be reported: all of BRANCHES only if the network has both."""
         if self._is_anchor_based.all():
             return ("anchor_based",)
         return BRANCHES if self._is_anchor_based.any() else ("anchor_free",)
@@ -302,7 +302,7 @@ class Localizer(tf.Module):
     def merged_scores(
         self, scores: tf.Tensor, segments: tf.Tensor, *, branch: str, anchor_based_lambda: tf.Tensor
     ) -> tf.Tensor:
-        """Scores as they enter suppression: times the merge weight of their head, and 0 for empty or reversed segments.
+        """Scores as they enter suppression: times their branch's merge weight, and 0 for empty or reversed segments.
 
         Args:
             scores: f32[B, N], N a multiple of P.

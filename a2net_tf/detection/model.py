@@ -23,7 +23,7 @@ def build_model(
     """Builds A2Net.
 
     Args:
-        config: levels, channels, ratios, which heads, precision.
+        config: levels, channels, ratios, which branches, precision.
         num_features: D.
         num_classes: C, without background.
         statistics: mean and variance f32[D] of the training features; the first layer normalises with them.
@@ -32,7 +32,7 @@ def build_model(
         UserError: ``config.feature_columns`` reach beyond D.
 
     Returns:
-        A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, as far as the heads
+        A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, of the branches that
         exist: ``anchor_free_logits`` [B, L, C+1], ``anchor_free_distances`` [B, L, 2] in grid units, ``anchor_logits``
         [B, A, C+1], ``anchor_overlap`` [B, A], ``anchor_offsets`` [B, A, 2]. Class 0 is background; with
         ``config.class_scores`` = sigmoid there is no background, and logits have C entries.

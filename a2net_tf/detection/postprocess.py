@@ -43,7 +43,7 @@ def anchor_free_candidates(
     class_scores: str = "softmax",
     num_best: int = 1,
 ) -> Candidates:
-    """Candidates of the anchor-free head (inverse of Eq. 3), in fractions of the window: N = L k.
+    """Candidates of the anchor-free branch (inverse of Eq. 3), in fractions of the window: N = L k.
 
     Args:
         logits: f32[B, L, C+1], or f32[B, L, C] for ``sigmoid``.
@@ -68,7 +68,7 @@ def anchor_based_candidates(
     class_scores: str = "softmax",
     num_best: int = 1,
 ) -> Candidates:
-    """Candidates of the anchor-based head: score = overlap x class probability (Eq. 11); N = A k.
+    """Candidates of the anchor-based branch: score = overlap x class probability (Eq. 11); N = A k.
 
     Args:
         logits: f32[B, A, C+1], or f32[B, A, C] for ``sigmoid``.

@@ -1,4 +1,4 @@
-"""Geometry of the pyramid: cells, default anchors, and what the two heads' numbers mean. Pure.
+"""Geometry of the pyramid: cells, default anchors, and what the two branches' numbers mean. Pure.
 
 Level ``i`` (0-based here) of a window of W steps has ``W / 2 / 2**i`` cells of ``2**i`` grid units; a grid unit is one
 cell of the first level, i.e. 2 steps. An n-level pyramid is the first n levels. Everything is level-major.

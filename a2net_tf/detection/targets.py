@@ -16,7 +16,7 @@ _SAME_ACTION_TIOU = 0.95
 
 
 class CellTargets(NamedTuple):
-    """Targets of the anchor-free head."""
+    """Targets of the anchor-free branch."""
 
     labels: tf.Tensor  # i32[B, L], 0 = background
     distances: tf.Tensor  # f32[B, L, 2], to start and end in grid units; 0 at background cells

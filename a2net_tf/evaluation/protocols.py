@@ -1,4 +1,4 @@
-"""Mean average precision by the rules of THUMOS14 and of ActivityNet, average recall of proposals; numpy only.
+"""Mean average precision by the rules of THUMOS14 and of ActivityNet; numpy only.
 
 The two protocols of mean average precision give different numbers for the same detections, so every result carries the
 protocol's name.
@@ -18,7 +18,7 @@ each video's detections together. The first kit of the challenge put true positi
 whose scores are rounded.
 
 The third protocol, ``proposals``, looks at no class: which share of the actions does some proposal cover, as a function
-of the average number of proposals per video (AR@AN)? See ``average_recall``.
+of the average number of proposals per video (AR@AN)? See ``proposals.average_recall``.
 
 Sources: the evaluation kit of the THUMOS 2014 challenge, the evaluation code of the ActivityNet challenge (detections
 and proposals), and for the normalised mAP Alwassel et al., "Diagnosing Error in Temporal Action Detectors" (DETAD),

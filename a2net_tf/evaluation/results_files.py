@@ -1,4 +1,4 @@
-"""Files of results: writing without halves, detections and ground truth in the formats of both challenges, subtitles.
+"""Files of results: detections and ground truth in the formats of both challenges, subtitles.
 
 Formats:
     ActivityNet detections: {"version", "results": {video: [{"label", "score", "segment": [s, e]}]}, "external_data"}.

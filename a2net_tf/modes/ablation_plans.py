@@ -64,7 +64,7 @@ INGREDIENTS = {
         "max_detections",
     ),
 }
-_MODULES = "modules"  # the recipe's modules trained alone: selected as an ingredient is
+_MODULES = "modules"  # the recipe's branches trained alone: selected as an ingredient is
 # All rows have those of the command: they change no score, or say on what there is one.
 _COMMON = (
     "seed",
@@ -131,7 +131,7 @@ def plan_of(config: Config) -> Plan:
 
 
 def _branches() -> Plan:
-    """Tables III and IV: each module trained alone, both merged, and trained together."""
+    """Tables III and IV: each branch trained alone, both merged, and trained together."""
     networks = {"anchor_free": {"anchor_based": False}, "anchor_based": {"anchor_free": False}, _JOINT: {}}
     alone = [Part(f"{name} alone", (name,)) for name in ("anchor_free", "anchor_based")]
     return Plan(networks, [*alone, Part("fuse", ("anchor_free", "anchor_based")), Part("A2Net", every_view=True)])

@@ -93,7 +93,7 @@ def _check_schema(builder: tfds.core.DatasetBuilder) -> None:
     if missing:
         raise UserError(
             f"{builder.data_path}: its records have no {list_some(missing)}; was it prepared by another "
-            "program? a2net_tf/records.py says what a record holds"
+            "program? a2net_tf/data/schema.py says what a record holds"
         )
 
 

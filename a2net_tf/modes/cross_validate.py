@@ -216,7 +216,7 @@ def over_folds(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation (n - 1) over folds of the metrics of one branch, JSON-ready.
 
     Args:
-        metrics: of each fold, as ``evaluation.evaluate`` returns them. A class counts in the folds that have it.
+        metrics: of each fold, as ``protocols.evaluate`` returns them. A class counts in the folds that have it.
     """
 
     def spread(values: Sequence[float]) -> dict[str, Any]:

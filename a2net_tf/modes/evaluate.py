@@ -66,7 +66,7 @@ def _write_evaluation(
 
 def _plot_timelines(sequences: list[SequenceDetections], current: Run, folder: pathlib.Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
-        print('no time lines drawn: matplotlib is missing (pip install "a2net-tf[plots]", or --noplots)')
+        print('no time lines drawn: matplotlib is missing (pip install ".[plots]" in the checkout, or --noplots)')
         return
     for item in sequences:
         actions = zip(item.record["segments"], item.record["labels"], strict=True)

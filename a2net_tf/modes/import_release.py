@@ -38,7 +38,7 @@ def import_release(config: Config, given: frozenset[str]) -> None:
 
     Class names are those of ``config.dataset``, whose classes must be in the release's order (on THUMOS14 that of the
     challenge's ``detclasslist.txt``); without one they are class0, class1, ... The sizes of the network are read from
-    the shapes of the tensors; the length of a window, the anchor ratios and which heads to take are settings.
+    the shapes of the tensors; the length of a window, the anchor ratios and which branches to take are settings.
 
     Args:
         config: settings of this command.
@@ -75,7 +75,7 @@ def read_checkpoint(path: str) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError:
-        raise UserError('reading a PyTorch checkpoint needs torch: pip install "a2net-tf[release]"') from None
+        raise UserError('reading a PyTorch checkpoint needs torch: pip install ".[release]" in the checkout') from None
     if not pathlib.Path(path).is_file():
         raise UserError(f"--release_checkpoint={path}: no such file")
     named = _unwrap(_load(torch, path))
@@ -113,7 +113,7 @@ def _unwrap(loaded: Any) -> dict[str, Any]:
 
 
 def tensor_names(config: Config) -> dict[str, str]:
-    """The release's tensor -> our layer and weight (``conv1/kernel``), for the levels and heads of ``config``."""
+    """The release's tensor -> our layer and weight (``conv1/kernel``), for the levels and branches of ``config``."""
     levels = range(1, config.num_levels + 1)
     layers = {f"features.base_feature_net.conv{i}": f"base{i}" for i in (1, 2)}
     layers.update({f"features.conv{i}": f"conv{i}" for i in levels})
@@ -224,7 +224,7 @@ def assign(network: keras.Model, tensors: dict[str, np.ndarray], config: Config)
     Args:
         network: of ``build_model``; changed in place, and left as it is after an error.
         tensors: of ``read_checkpoint``.
-        config: levels and heads of the network.
+        config: levels and branches of the network.
 
     Raises:
         UserError: tensors of another shape, all in one message, or numbers that are not finite.

@@ -125,7 +125,7 @@ def _judge_targets(name: str, split: dict[str, Any], config: Config) -> Iterator
         closer = f"features every {shortest * stride / 2:.2g} s instead of {stride:.2g} s would do"
         yield (
             f"{name}: {_share(split, 'in_window', 'with_cell')} too short to hold the centre of a cell, so the "
-            f"anchor-free head does not learn them: {offsets if helps else closer}"
+            f"anchor-free branch does not learn them: {offsets if helps else closer}"
         )
     if config.anchor_based and split["with_anchor"] < split["in_window"]:
         yield (

@@ -1,4 +1,4 @@
-"""Pictures of results; needs matplotlib (``pip install "a2net-tf[plots]"``)."""
+"""Pictures of results; needs matplotlib (``pip install ".[plots]"`` in the checkout)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,9 @@ def _import_figure() -> type:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError('pictures need matplotlib, which is not installed: pip install "a2net-tf[plots]"') from None
+        raise UserError(
+            'pictures need matplotlib, which is not installed: pip install ".[plots]" in the checkout'
+        ) from None
     return Figure
 
 

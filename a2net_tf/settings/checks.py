@@ -11,7 +11,7 @@ def check(config: Config) -> None:
     _check_network(config)
     _check_inference_windows(config)
     if not (config.anchor_free or config.anchor_based):
-        raise UserError("--noanchor_free and --noanchor_based together leave no module to train")
+        raise UserError("--noanchor_free and --noanchor_based together leave no branch to train")
     for name in ("decay_epochs", "duration_edges", "ablation_seeds"):
         values = getattr(config, name)
         if list(values) != sorted(set(values)):

@@ -261,7 +261,7 @@ def check_label_row(row: LabelRow, where: str, recordings: list[Recording]) -> N
 
 
 def build_record(folder: RawFolder, recording: Recording, rows: list[LabelRow], *, config: HaptConfig) -> dict:
-    """The record of one recording; see ``a2net_tf.records`` for its fields.
+    """The record of one recording; see ``a2net_tf.data.schema`` for its fields.
 
     Raises:
         UserError: a raw file is damaged, is shorter than one window, or ends before a label does.

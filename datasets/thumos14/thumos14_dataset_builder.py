@@ -510,7 +510,7 @@ def read_whole(files: VideoFiles, streams: tuple[str, ...], settings: Settings) 
 
 
 def check(features: np.ndarray, where: str, num_features: int) -> np.ndarray:
-    """``records.check_features``, as f32."""
+    """``schema.check_features``, as f32."""
     return schema.check_features(features, where, num_features).astype(np.float32, copy=False)
 
 

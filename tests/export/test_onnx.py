@@ -19,7 +19,7 @@ from a2net_tf.export.saved_model import Exported
 from a2net_tf.training.run_directory import Run
 from tests import tiny
 
-MISSING = 'pip install "a2net-tf[onnx]"'
+MISSING = 'pip install ".[onnx]" in the checkout'
 onnx = pytest.importorskip("onnx", reason=MISSING)
 onnxruntime = pytest.importorskip("onnxruntime", reason=MISSING)
 pytest.importorskip("tf2onnx", reason=MISSING)
@@ -332,6 +332,6 @@ def test_missing_package_is_one_line(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     spec = importlib.util.spec_from_file_location("onnx_export_again", onnx_export.__file__)
     with pytest.raises(
-        UserError, match=rf'^ONNX needs more packages \(.*{package}.*\): pip install "a2net-tf\[onnx\]"$'
+        UserError, match=rf'^ONNX needs more packages \(.*{package}.*\): pip install "\.\[onnx\]" in the checkout$'
     ):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

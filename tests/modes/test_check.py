@@ -535,7 +535,7 @@ def test_actions_without_cell_or_anchor(capsys, prepared_flags):
     short = make_sequence([[10.1, 10.9], [20.3, 20.5], [30, 40]], [0, 1, 2])
     flags = prepared_flags({"train": [short], "test": [make_sequence([[3, 9]], [2])]})
     output, _ = run(capsys, *flags)
-    told = "training: 2 of 3 actions (66.7%) are too short to hold the centre of a cell, so the anchor-free head does"
+    told = "training: 2 of 3 actions (66.7%) are too short to hold the centre of a cell, so the anchor-free branch does"
     assert f"{told} not learn them: features every 0.1 s instead of 0.5 s would do" in warnings_in(output)
     assert "training: 1 of 3 actions (33.3%) are not reached by a default anchor" in output
     [line] = [line for line in warnings_in(output) if "--match_tiou=" in line]
@@ -583,7 +583,7 @@ def test_suggested_overlap_helps(capsys, prepared_flags):
     starts = np.arange(2, 90, 10.0)
     segments, labels = np.stack([starts, starts + 6], axis=1), np.arange(len(starts)) % 3
     splits = {key: [make_sequence(segments, labels, name=key)] for key in ("train", "test")}
-    flags = [*prepared(splits), "--noanchor_based"]
+    flags = [*prepared_flags(splits), "--noanchor_based"]
     output, _ = run(capsys, *flags, "--inference_overlap=0")
     [line] = [line for line in warnings_in(output) if "between the windows" in line]
     flag = line.split(": ")[-1]
@@ -595,9 +595,9 @@ def test_suggested_overlap_helps(capsys, prepared_flags):
 
 def test_many_splits_are_summed_up(capsys, prepared_flags):
     splits = {f"user{i}": [make_sequence([[2, 4]], [i % 3], name=str(i))] for i in range(7)}
-    output, _ = run(capsys, *prepared(splits))
+    output, _ = run(capsys, *prepared_flags(splits))
     assert "\nall splits: user0+user1+user2+user3+user4+user5+user6\n" in output
-    output, _ = run(capsys, *prepared(splits), "--train_split=user0+user1", "--eval_split=user5")
+    output, _ = run(capsys, *prepared_flags(splits), "--train_split=user0+user1", "--eval_split=user5")
     for line in (
         "training: --train_split=user0+user1",
         "evaluation: --eval_split=user5",

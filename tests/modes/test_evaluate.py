@@ -12,7 +12,7 @@ from tests import tiny
 
 @pytest.fixture(scope="module")
 def singles(tmp_path_factory):
-    """One run with the anchor-free head alone, one with the anchor-based head alone."""
+    """One run with the anchor-free branch alone, one with the anchor-based branch alone."""
     folder = tmp_path_factory.mktemp("singles")
     tiny.train(folder / "free", "--noanchor_based")
     tiny.train(folder / "based", "--noanchor_free")

@@ -17,7 +17,7 @@ from tests import tiny
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
-    reason='writing a PyTorch checkpoint needs torch (pip install "a2net-tf[release]")',
+    reason='writing a PyTorch checkpoint needs torch (pip install ".[release]")',
 )
 NUM_LOGITS = 4  # three classes and background
 
@@ -363,5 +363,5 @@ def test_files_without_tensors(tmp_path):
 
 def test_without_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r'needs torch: pip install "a2net-tf\[release\]"'):
+    with pytest.raises(UserError, match=r'needs torch: pip install "\.\[release\]" in the checkout'):
         import_release.read_checkpoint(str(tmp_path / "f.pt"))

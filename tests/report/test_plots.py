@@ -103,7 +103,7 @@ def test_times(seconds, text):
 
 def test_missing_matplotlib_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r'pip install "a2net-tf\[plots\]"'):
+    with pytest.raises(UserError, match=r'pip install "\.\[plots\]" in the checkout'):
         plots.plot_timeline(tmp_path / "t.png", "a video", TRACKS, ("jump", "run"), duration_seconds=20)
     assert os.listdir(tmp_path) == []
 

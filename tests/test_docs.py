@@ -1,0 +1,41 @@
+"""What the pages point at is there: other pages, their headings, files and functions."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parent.parent
+PAGES = sorted(p for p in REPO.rglob("*.md") if not {".venv", "runs"} & set(p.relative_to(REPO).parts))
+
+
+def headings(page):
+    """The anchors that headings get: lower case, without punctuation, hyphens for spaces."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def defined(path):
+    """Names of functions and classes in a file, methods as ``Class.method``."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names |= {node.name, *(f"{node.name}.{n.name}" for n in ast.walk(node) if isinstance(n, ast.FunctionDef))}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_links_to_pages(page):
+    for target, anchor in re.findall(r"\]\((?!http)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        other = (page.parent / target) if target else page
+        assert other.exists() or other.suffix == ".ipynb", target
+        assert not anchor or anchor in headings(other), f"{target}#{anchor}"
+
+
+def test_functions_of_the_architecture():
+    named = re.findall(r"`([\w/]+\.py):([\w.]+)`", (REPO / "docs/architecture.md").read_text())
+    assert len(named) > 30
+    for file, name in named:
+        path = REPO / file if file.startswith("export/") else REPO / "a2net_tf" / file
+        assert name in defined(path), f"{file}:{name}"
