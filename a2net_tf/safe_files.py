@@ -1,18 +1,22 @@
-"""Reading and writing of text and JSON.
+"""Reading and writing of text, JSON and CSV: the one entrance of each.
 
-A file is there whole or not at all, and a later result never destroys an earlier one.
+What is written is there whole or not at all, and a later result never destroys an earlier one.
 """
 
 import contextlib
+import csv
+import io
 import json
 import os
 import pathlib
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, list_some
 
 Path = str | os.PathLike
 
@@ -74,30 +78,84 @@ def check_writable(path: Path) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def read_text(path: Path) -> str:
-    """The content of a UTF-8 file; raises UserError if it cannot be read."""
+def read_text(path: Path | zipfile.Path, *, hint: str = "") -> str:
+    """The content of a UTF-8 file, which may lie inside a zip file.
+
+    Raises:
+        UserError: it is missing (the message ends with ``hint``), damaged, or no text.
+    """
+    file = path if isinstance(path, zipfile.Path) else pathlib.Path(path)
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not a text file (byte {error.start} is not UTF-8)") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: cannot be read: No such file or directory{hint and '; '}{hint}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path}: damaged ({error}); an incomplete download?") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def read_json(path: Path) -> object:
     """The content of a JSON file; raises UserError if it is missing or is none."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, where: str) -> object:
+    """The value of a JSON text that came from ``where``; raises UserError if it is none."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: damaged JSON at line {error.lineno}: {error.msg}; is it cut off?") from None
+        raise UserError(f"{where}: damaged JSON at line {error.lineno}: {error.msg}; is it cut off?") from None
 
 
 def read_json_object(path: Path) -> dict:
     """The same for a file that must hold an object."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object {{...}}, found a {type(content).__name__}")
-    return content
+    return check_kind(read_json(path), dict, str(path))
+
+
+_KINDS = {dict: "an object {...}", list: "a list [...]", str: "a text", float: "a number"}
+
+
+def check_kind(value: object, kind: type, where: str) -> object:
+    """``value`` of a JSON file if it is a ``kind`` (dict, list, str, or float for any number); else UserError."""
+    if not (type(value) in (int, float) if kind is float else isinstance(value, kind)):
+        found = _KINDS[type(value)] if isinstance(value, dict | list) else json.dumps(value)[:80]
+        raise UserError(f"{where}: expected {_KINDS[kind]}, found {found}")
+    return value
+
+
+def get_value(entry: object, key: str, where: str, *, kind: type) -> object:
+    """``entry[key]`` of a JSON object; raises UserError if there is no such key or its value is not of ``kind``."""
+    if key not in check_kind(entry, dict, where):
+        raise UserError(f"{where}: key '{key}' is missing; found {list_some(entry) or 'no keys'}")
+    return check_kind(entry[key], kind, f"{where}: {key}")
+
+
+def read_table(path: Path, columns: Sequence[str], *, hint: str = "") -> list[tuple[str, dict[str, str | None]]]:
+    """The rows of a CSV file whose first line names its columns.
+
+    Args:
+        path: the file.
+        columns: that it must have; it may have others.
+        hint: as for ``read_text``.
+
+    Returns:
+        For each row "FILE, line N" and {column: text}, None where a row is too short.
+
+    Raises:
+        UserError: no readable file, or a column is missing.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path, hint=hint)))
+    try:
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: damaged ({error})") from None
+    for column in columns:
+        if column not in (reader.fieldnames or ()):
+            raise UserError(f"{path}: no column '{column}'; found {list_some(reader.fieldnames or ()) or 'none'}")
+    return rows
 
 
 def keep_previous(*paths: Path) -> None:

@@ -39,6 +39,7 @@ PURE = {
     },
     "a2net_tf/detection/objective.py": {"tensorflow", "a2net_tf.settings"},
     "a2net_tf/data/augment.py": {"numpy", "tensorflow"},
+    "a2net_tf/data/statistics.py": {"numpy"},
     **{f"a2net_tf/evaluation/{name}.py": {"numpy"} for name in ("instances", "protocols", "proposals")},
     "a2net_tf/errors.py": set(),
     "a2net_tf/safe_files.py": set(),

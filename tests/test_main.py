@@ -739,11 +739,11 @@ def test_score_bad_activitynet_files(refused, tmp_path, file, content, message):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("found.txt", "video_1 0 10 7\n", "found.txt: line 1: expected 'video start end class_id score'"),
-        ("found.txt", "video_1 0 10 7 0.9\nvideo_1 0 10 8 0.9\n", "found.txt: line 2: unknown class id 8"),
-        ("found.txt", "video_1 0 ten 7 0.9\n", "found.txt: line 1: end: expected a number, found 'ten'"),
+        ("found.txt", "video_1 0 10 7\n", "found.txt, line 1: expected 'video start end class_id score'"),
+        ("found.txt", "video_1 0 10 7 0.9\nvideo_1 0 10 8 0.9\n", "found.txt, line 2: unknown class id 8"),
+        ("found.txt", "video_1 0 ten 7 0.9\n", "found.txt, line 1: end: expected a number, found 'ten'"),
         ("annotations/Run_test.txt", None, "Run_test.txt: cannot be read"),
-        ("annotations/Run_test.txt", "video_2 30 20\n", r"Run_test.txt: line 1: .*reversed\?"),
+        ("annotations/Run_test.txt", "video_2 30 20\n", r"Run_test.txt, line 1: .*reversed\?"),
         ("annotations/detclasslist.txt", None, "annotations: holds no THUMOS14 annotations"),
     ],
 )

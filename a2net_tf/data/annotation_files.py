@@ -1,4 +1,10 @@
-"""Annotations of action instances: reading, cleaning and counting them."""
+"""Annotations of action instances in ActivityNet's format: reading them strictly, cleaning and counting them.
+
+    {"database": {VIDEO: {"subset": "training", "duration": 61.7, "annotations": [{"label": "a", "segment": [1, 4]}]}}}
+
+All times are seconds. Both the dataset folders and the scoring of detections read through this module; what they do
+about actions that make no sense differs, so that is for them to say.
+"""
 
 import collections
 import dataclasses
@@ -8,6 +14,7 @@ from typing import NamedTuple
 
 from a2net_tf.data.feature_files import SETTINGS_FILE
 from a2net_tf.errors import MAX_LISTED, UserError, list_some
+from a2net_tf.safe_files import Path, check_kind, get_value, read_json_object
 
 MAX_CLIP_SECONDS = 1.0  # an action may exceed its recording by this much: rounding, or another decoder's frame count
 
@@ -34,25 +41,55 @@ class Entry:
     fields: dict  # everything that the file says about the video
 
 
-def read_entries(database: dict[str, dict], where: str, *, duration_key: str = "duration") -> list[Entry]:
-    """The videos of ``{video: {"subset", "duration", "annotations": [{"segment", "label"}]}}``, sorted by name.
+def read_database(path: Path) -> list[Entry]:
+    """The videos of a JSON file, in its order; see ``read_entries``."""
+    return entries_of(read_json_object(path), path)
+
+
+def entries_of(content: dict, path: Path) -> list[Entry]:
+    """The videos below "database" in the ``content`` of ``path``, in the file's order; see ``read_entries``."""
+    return read_entries(get_value(content, "database", str(path), kind=dict), str(path))
+
+
+def read_entries(database: object, where: str, *, duration_key: str = "duration") -> list[Entry]:
+    """The videos of ``{VIDEO: {"subset", "duration", "annotations": [{"label", "segment"}]}}``, in its order.
+
+    Only the form is looked at: segments may be reversed or lie anywhere. A duration need not be given.
 
     Raises:
-        UserError: names the video and what is missing or has a wrong type.
+        UserError: names the video, the annotation (counted from 0) and what is missing or has a wrong type.
     """
-    if not isinstance(database, dict):
-        raise UserError(f"{where}: expected an object {{video: ...}}, found a {type(database).__name__}")
-    entries = []
-    for name, fields in sorted(database.items()):
-        try:
-            actions = [LabelledSegment(*map(float, a["segment"]), str(a["label"])) for a in fields["annotations"]]
-            duration = float(fields.get(duration_key) or 0.0)
-            entries.append(Entry(name, str(fields["subset"]), duration, tuple(actions), fields))
-        except KeyError as error:
-            raise UserError(f"{where}: video '{name}' has no {error}") from None
-        except (TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{where}: video '{name}' is not as in ActivityNet's JSON ({error})") from None
-    return entries
+    videos = check_kind(database, dict, where)
+    return [_read_entry(name, fields, f"{where}: video '{name}'", duration_key) for name, fields in videos.items()]
+
+
+def _read_entry(name: str, fields: object, where: str, duration_key: str) -> Entry:
+    subset = get_value(fields, "subset", where, kind=str)
+    annotations = get_value(fields, "annotations", where, kind=list)
+    actions = tuple(_read_action(value, f"{where}: annotations[{i}]") for i, value in enumerate(annotations))
+    has_duration = fields.get(duration_key) is not None
+    duration = get_value(fields, duration_key, where, kind=float) if has_duration else 0.0
+    return Entry(name, subset, float(duration), actions, fields)
+
+
+def _read_action(annotation: object, where: str) -> LabelledSegment:
+    return LabelledSegment(*get_segment(annotation, where), get_value(annotation, "label", where, kind=str))
+
+
+def get_segment(entry: object, where: str) -> list[float]:
+    """The start and end below "segment" of a JSON object; raises UserError if they are not two numbers."""
+    segment = get_value(entry, "segment", where, kind=list)
+    if len(segment) != 2:
+        raise UserError(f"{where}: segment: expected [start, end], found {str(segment)[:80]}")
+    return [float(check_kind(value, float, f"{where}: segment")) for value in segment]
+
+
+def check_order(action: LabelledSegment, where: str, *, may_be_empty: bool) -> None:
+    """Raises UserError unless both ends are finite and the end comes after the start, or with it if it may."""
+    start, end, label = action
+    in_order = start < end or (may_be_empty and start == end)
+    if not (math.isfinite(start) and math.isfinite(end) and in_order):
+        raise UserError(f"{where}: '{label}' from {start:g} to {end:g} s does not end after its start (reversed?)")
 
 
 def clean_actions(
@@ -73,14 +110,15 @@ def clean_actions(
     kept, counts = [], collections.Counter()
     for action in actions:
         start, end, label = action
-        told = f"{where}: '{label}' from {start:g} to {end:g} s"
         if start == end:
             counts["of no length, dropped"] += 1
             continue
-        if not (math.isfinite(start) and math.isfinite(end) and start < end):
-            raise UserError(f"{told} does not end after its start (reversed?)")
+        check_order(action, where, may_be_empty=False)
         if start < -max_clip_seconds or end > duration_seconds + max_clip_seconds or start >= duration_seconds:
-            raise UserError(f"{told} lies outside the recording of {duration_seconds:g} s; wrong unit or wrong video?")
+            raise UserError(
+                f"{where}: '{label}' from {start:g} to {end:g} s lies outside the recording of {duration_seconds:g} s; "
+                "wrong unit or wrong video?"
+            )
         counts["clipped to the recording"] += start < 0 or end > duration_seconds
         counts["repeated, kept"] += action in kept
         kept.append(LabelledSegment(max(start, 0.0), min(end, duration_seconds), label))

@@ -14,6 +14,7 @@ import tqdm
 from a2net_tf.data import augment
 from a2net_tf.data.augment import Augmentation, SignalLayout
 from a2net_tf.data.schema import CHUNK_OVERLAP_STEPS
+from a2net_tf.data.statistics import FeatureStatistics
 from a2net_tf.detection import geometry, windows
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
@@ -21,7 +22,6 @@ from a2net_tf.settings import Config
 # Recordings (or chunks of long ones) in memory: those that are shuffled, and those whose windows are being cut.
 _SHUFFLED_RECORDS = 8
 _OPEN_RECORDS = 4
-_STEPS_AT_ONCE = 1024  # of a record in float64
 _SCALES, _WINDOWS = 1, 2  # what numbers are drawn for, beside offsets
 
 
@@ -224,7 +224,7 @@ def scan(records: tf.data.Dataset, config: Config) -> Scan:
     Raises:
         UserError: NaN features, or no usable window.
     """
-    totals = _Totals(config)
+    totals = _Totals(config, records.element_spec["features"].shape[-1])
     count = tf.function(lambda record: tf.shape(choose_windows(record, config)["starts"])[0], reduce_retracing=True)
     for record in tqdm.tqdm(records, unit="sequence", leave=False, disable=None):
         totals.add({name: value.numpy() for name, value in record.items()}, int(count(record)))
@@ -239,19 +239,14 @@ def scan(records: tf.data.Dataset, config: Config) -> Scan:
 class _Totals:
     """Running sums of ``scan``."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, num_features: int):
         self.longest_steps = config.window_steps / max(config.min_action_inside, 1e-6)
-        self.sum = self.sum_of_squares = 0.0
-        self.steps = self.num_windows = self.num_actions = self.num_too_long = 0
+        self.statistics = FeatureStatistics(num_features)
+        self.num_windows = self.num_actions = self.num_too_long = 0
         self.time_base = None
 
     def add(self, record: dict[str, np.ndarray], num_windows: int) -> None:
-        features = record["features"][: int(record["chunk_owned_steps"])]
-        for start in range(0, len(features), _STEPS_AT_ONCE):
-            part = features[start : start + _STEPS_AT_ONCE].astype(np.float64)
-            self.sum = self.sum + part.sum(axis=0)
-            self.sum_of_squares = self.sum_of_squares + np.square(part).sum(axis=0)
-        if not np.isfinite(self.sum).all():
+        if self.statistics.add(record["features"][: int(record["chunk_owned_steps"])]):
             raise UserError(f"sequence {record['id'].decode()}: features hold NaN or infinite values")
         base = (float(record["feature_stride_seconds"]), float(record["first_step_seconds"]))
         self.time_base = self.time_base or base
@@ -259,12 +254,10 @@ class _Totals:
             lengths = np.diff(record["segments"], axis=1) / base[0]
             self.num_actions += len(lengths)
             self.num_too_long += int((lengths > self.longest_steps).sum())
-        self.steps += len(features)
         self.num_windows += num_windows
 
     def result(self) -> Scan:
-        mean = self.sum / self.steps
-        variance = np.maximum(self.sum_of_squares / self.steps - mean**2, 0.0)
+        mean, variance = self.statistics.mean, self.statistics.variance
         constant = variance < 1e-12 * np.maximum(mean**2, 1e-12)
         variance[constant] = 1.0  # else rounding noise would be blown up to unit size
         return Scan(

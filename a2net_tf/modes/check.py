@@ -3,6 +3,7 @@
 One pass over the records; only some numbers per action and the sequences' names are kept.
 """
 
+import collections
 import contextlib
 import io
 import math
@@ -18,13 +19,13 @@ import tqdm
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import annotation_files, input_pipeline, prepared, reach, schema
+from a2net_tf.data.statistics import FeatureStatistics
 from a2net_tf.detection import pyramid, targets
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.report.check_report import ROLES, describe_number, format_report, judge
 from a2net_tf.settings import Config
 
 _MOST_SPLITS = 6  # more are summed up where no setting says which belong together
-_STEPS_AT_ONCE = 1024
 
 
 class Group(NamedTuple):
@@ -183,48 +184,28 @@ def _shared_sequences(totals: dict[str, "GroupTotals"]) -> list[str]:
 # Counting
 
 
-class FeatureTotals:
-    """Running statistics of features [T, D] in float64; NaN and infinite values are counted and left out."""
+def summarize_features(totals: FeatureStatistics, non_finite: dict[str, int]) -> dict[str, Any]:
+    """JSON-ready; None where no value is finite.
 
-    def __init__(self, num_features: int):
-        self.sum, self.sum_of_squares, self.count, self.zeros = np.zeros((4, num_features))
-        self.lowest, self.highest = np.full(num_features, np.inf), np.full(num_features, -np.inf)
-        self.non_finite: dict[str, int] = {}
-
-    def add(self, name: str, features: np.ndarray) -> None:
-        """Adds steps of the sequence ``name``, some at a time: a float64 copy of all would be large."""
-        for start in range(0, len(features), _STEPS_AT_ONCE):
-            values = features[start : start + _STEPS_AT_ONCE].astype(np.float64)
-            finite = np.isfinite(values)
-            if not finite.all():
-                self.non_finite[name] = self.non_finite.get(name, 0) + int((~finite).sum())
-            self.count += finite.sum(axis=0)
-            self.sum += values.sum(axis=0, where=finite)
-            self.sum_of_squares += np.square(values).sum(axis=0, where=finite)
-            self.zeros += (values == 0).sum(axis=0)
-            self.lowest = np.minimum(self.lowest, values.min(axis=0, where=finite, initial=np.inf))
-            self.highest = np.maximum(self.highest, values.max(axis=0, where=finite, initial=-np.inf))
-
-    def summarize(self) -> dict[str, Any]:
-        """JSON-ready; None where no value is finite."""
-        seen = self.count > 0
-        count = np.maximum(self.count, 1)
-        means = self.sum / count
-        deviations = np.sqrt(np.maximum(self.sum_of_squares / count - means**2, 0))
-        total = max(self.count.sum(), 1)
-        mean = self.sum.sum() / total
-        return {
-            "mean": float(mean),
-            "deviation": math.sqrt(max(self.sum_of_squares.sum() / total - mean**2, 0.0)),
-            "min": float(self.lowest[seen].min()) if seen.any() else None,
-            "max": float(self.highest[seen].max()) if seen.any() else None,
-            "means_of_dimensions": _span(means[seen]),
-            "deviations_of_dimensions": _span(deviations[seen]),
-            "zero_share": float(self.zeros.sum() / total),
-            "zero_dimensions": np.flatnonzero(seen & (self.zeros == self.count)).tolist(),
-            "constant_dimensions": np.flatnonzero(seen & (self.lowest == self.highest)).tolist(),
-            "non_finite": self.non_finite,
-        }
+    Args:
+        totals: of all features.
+        non_finite: how many values of which sequence are NaN or infinite.
+    """
+    seen = totals.count > 0
+    number = max(totals.count.sum(), 1)
+    mean = totals.sum.sum() / number
+    return {
+        "mean": float(mean),
+        "deviation": math.sqrt(max(totals.sum_of_squares.sum() / number - mean**2, 0.0)),
+        "min": float(totals.lowest[seen].min()) if seen.any() else None,
+        "max": float(totals.highest[seen].max()) if seen.any() else None,
+        "means_of_dimensions": _span(totals.mean[seen]),
+        "deviations_of_dimensions": _span(np.sqrt(totals.variance[seen])),
+        "zero_share": float(totals.zeros.sum() / number),
+        "zero_dimensions": np.flatnonzero(seen & (totals.zeros == totals.count)).tolist(),
+        "constant_dimensions": np.flatnonzero(seen & (totals.lowest == totals.highest)).tolist(),
+        "non_finite": non_finite,
+    }
 
 
 class GroupTotals:
@@ -234,7 +215,8 @@ class GroupTotals:
 
     def __init__(self, group: Group, config: Config, num_features: int, num_classes: int):
         self.group, self.config = group, config
-        self.features = FeatureTotals(num_features)
+        self.features = FeatureStatistics(num_features)
+        self.non_finite: collections.Counter[str] = collections.Counter()
         self.names: list[str] = []
         self.without_actions: list[str] = []
         self.per_class = np.zeros(num_classes, np.int64)
@@ -245,7 +227,7 @@ class GroupTotals:
     def add(self, record: dict[str, Any]) -> None:
         """Adds a record; of chunks, the steps that each owns, and the rest with the first."""
         name = record["id"].decode()
-        self.features.add(name, record["features"][: record["chunk_owned_steps"]])
+        self.non_finite[name] += self.features.add(record["features"][: record["chunk_owned_steps"]])
         if record["chunk_start_step"] == 0:
             self._add_sequence(name, record)
 
@@ -293,7 +275,7 @@ class GroupTotals:
             "hours": self.seconds / 3600,
             "stride_seconds": self.strides,
             "first_step_seconds": self.first_steps,
-            "features": self.features.summarize(),
+            "features": summarize_features(self.features, dict(+self.non_finite)),
             "actions": len(actions["steps"]),
             "overlapping_actions": int(actions["overlapping"].sum()),
             "ambiguous_segments": self.ambiguous,

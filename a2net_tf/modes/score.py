@@ -7,8 +7,9 @@ import numpy as np
 from absl import logging
 
 from a2net_tf import safe_files, settings
+from a2net_tf.data import annotation_files
 from a2net_tf.errors import UserError
-from a2net_tf.evaluation import proposals, protocols, results_files
+from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files
 from a2net_tf.report import text_tables
 from a2net_tf.settings import Config
 
@@ -73,15 +74,14 @@ def score_file(
     """
     class_agnostic = protocol == "proposals"
     if protocol == "thumos14" or (class_agnostic and pathlib.Path(ground_truth_path).is_dir()):
-        ground_truth, class_names, class_ids = results_files.read_thumos14_ground_truth(
+        ground_truth, class_names, class_ids = ground_truth_files.read_thumos14_ground_truth(
             ground_truth_path, subset or "test"
         )
         detections = results_files.read_thumos14_detections(detections_path, class_ids)
     elif protocol == "activitynet" or class_agnostic:
-        database = results_files.read_database(ground_truth_path)
-        ground_truth, class_names = results_files.select_subset(database, subset or "validation", ground_truth_path)
-        others = {entry["subset"] for entry in database.values()}
-        elsewhere = results_files.labels_of(database, others, ground_truth_path) - set(class_names)
+        entries = annotation_files.read_database(ground_truth_path)
+        ground_truth, class_names = ground_truth_files.select_subset(entries, subset or "validation", ground_truth_path)
+        elsewhere = ground_truth_files.labels_of(entries) - set(class_names)
         known = None if class_agnostic else class_names
         detections = results_files.read_activitynet_detections(detections_path, known, dropped_labels=elsewhere)
     else:

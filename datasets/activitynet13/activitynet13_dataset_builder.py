@@ -7,7 +7,6 @@
 The T vectors of a video share its whole duration equally, whatever their original stride was.
 """
 
-import csv
 import dataclasses
 import functools
 import math
@@ -151,14 +150,14 @@ def read_annotations(folder: pathlib.Path) -> list[Entry]:
     if (folder / "anet_anno_action.json").exists():
         file, entries = folder / "anet_anno_action.json", read_converted(folder)
     elif own:
-        file, content = own[0], safe_files.read_json_object(own[0])
-        entries = annotation_files.read_entries(content.get("database"), f"{file}: 'database'")
+        file, entries = own[0], annotation_files.read_database(own[0])
     else:
         raise UserError(
             f"manual_dir={folder}: no annotations; looked for anet_anno_action.json with video_info_new.csv, and for "
             "activity_net*.json (ActivityNet's own)"
         )
     entries = [dataclasses.replace(e, name=short_name(e.name)) for e in entries if e.subset in SPLITS]
+    entries.sort(key=lambda entry: entry.name)
     annotation_files.check_labels(entries, CLASS_NAMES, str(file))
     for entry in entries:
         if not 0 < entry.duration_seconds < math.inf:
@@ -169,19 +168,15 @@ def read_annotations(folder: pathlib.Path) -> list[Entry]:
 def read_converted(folder: pathlib.Path) -> list[Entry]:
     """The videos of anet_anno_action.json, with their subsets from video_info_new.csv."""
     file, info_file = folder / "anet_anno_action.json", folder / "video_info_new.csv"
-    try:
-        with info_file.open(newline="") as stream:
-            subsets = {row["video"]: row["subset"] for row in csv.DictReader(stream)}
-    except FileNotFoundError:
-        raise UserError(f"{info_file}: this file is missing; it says which videos are for training") from None
-    except KeyError as error:
-        raise UserError(f"{info_file}: no column {error}") from None
+    hint = "it says which videos are for training"
+    info = safe_files.read_table(info_file, ("video", "subset"), hint=hint)
+    subsets = {row["video"]: row["subset"] for _, row in info}
     database = safe_files.read_json_object(file)
     for name, fields in database.items():
         if name not in subsets:
             raise UserError(f"{file}: video '{name}' has no row in {info_file}")
-        database[name] = {**fields, "subset": subsets[name], "duration": fields.get("duration_second")}
-    return annotation_files.read_entries(database, str(file))
+        database[name] = {**safe_files.check_kind(fields, dict, f"{file}: video '{name}'"), "subset": subsets[name]}
+    return annotation_files.read_entries(database, str(file), duration_key="duration_second")
 
 
 def short_name(name: str) -> str:

@@ -232,8 +232,8 @@ def one_action(*segment, label: str = "Ballet") -> list[dict]:
         ({"annotations": one_action(1, 2, label="Flying")}, "has the label 'Flying', which is none of the 200 classes"),
         ({"annotations": one_action(2, 1)}, r"'Ballet' from 2 to 1 s does not end after its start \(reversed\?\)"),
         ({"annotations": one_action(80, 84)}, "'Ballet' from 80 to 84 s lies outside the recording of 82.73 s"),
-        ({"annotations": one_action(1)}, "is not as in ActivityNet's JSON"),
-        ({"annotations": [{"segment": [1, 2]}]}, "has no 'label'"),
+        ({"annotations": one_action(1)}, r"annotations\[0\]: segment: expected \[start, end\], found \[1\]"),
+        ({"annotations": [{"segment": [1, 2]}]}, r"annotations\[0\]: key 'label' is missing; found segment"),
         ({"duration_second": 0}, "lasts 0 s, expected more than 0"),
     ],
 )
@@ -272,7 +272,9 @@ def test_subsets_are_unknown(raw, open_activitynet):
     with pytest.raises(UserError, match=r"video_info_new\.csv: no column 'subset'"):
         open_activitynet(raw)
     info.unlink()
-    with pytest.raises(UserError, match=r"video_info_new\.csv: this file is missing"):
+    with pytest.raises(
+        UserError, match=r"video_info_new\.csv: cannot be read: No such file or directory; it says which"
+    ):
         open_activitynet(raw)
 
 

@@ -73,7 +73,7 @@ class Builder(prepared.FolderBuilder):
     def read_folder(self, folder: pathlib.Path) -> prepared.FolderContents:
         """Reads settings and annotations, and finds the feature files."""
         file, content, settings = read_inputs(folder)
-        entries = annotation_files.read_entries(content["database"], f"{file}: 'database'")
+        entries = sorted(annotation_files.entries_of(content, file), key=lambda entry: entry.name)
         check_subsets(entries, file)
         class_names = settings.classes or tuple(sorted({action.label for e in entries for action in e.actions}))
         check_classes(entries, class_names, file)
@@ -105,8 +105,6 @@ def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, dict, Settings]:
     settings = feature_files.read_settings(folder, Settings())
     file = find_annotations(folder, settings.annotations)
     content = safe_files.read_json_object(file)
-    if "database" not in content:
-        raise UserError(f"{file}: no key 'database', found {list_some(content) or 'none'}")
     given = {key: content[key] for key in (*TIME_KEYS, "classes", "signal") if key in content}
     settings = feature_files.read_settings(folder, feature_files.with_values(Settings(), given, str(file)))
     for field in dataclasses.fields(settings):

@@ -278,7 +278,7 @@ def test_a_larger_rest_may_be_allowed(raw, open_own):
         ({"classes": "shot"}, r"labels\.json: 'classes' must be a list of texts"),
         ({"fps": "fast"}, r"labels\.json: 'fps' must be a number"),
         ({"database": {}}, "'database' is empty"),
-        ({"database": []}, "'database': expected an object"),
+        ({"database": []}, "database: expected an object"),
         (
             {"database": {"a": {"subset": "x", "duration": 1, "annotations": []}}},
             "no annotations at all, so no classes",
@@ -314,7 +314,7 @@ def test_which_json(raw, open_own):
     with pytest.raises(UserError, match=r'raw: several JSON files \(labels.json, other.json\); name one with "annot'):
         open_own(raw)
     write_settings(raw, annotations="other.json")
-    with pytest.raises(UserError, match=r"other\.json: no key 'database', found none"):
+    with pytest.raises(UserError, match=r"other\.json: key 'database' is missing; found no keys"):
         open_own(raw)
     write_settings(raw, annotations="labels.json")
     assert len(read(open_own(raw))) == 3

@@ -13,12 +13,12 @@ import dataclasses
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from a2net_tf import safe_files
 from a2net_tf.data import prepared, schema
 from a2net_tf.errors import UserError
 
@@ -348,12 +348,7 @@ def describe_bad_line(lines: list[str], columns: int) -> str:
 
 def read_lines(file: RawFolder) -> list[str]:
     """The lines of a text file without empty ones at its end; raises UserError if there is none to read."""
-    try:
-        lines = file.read_text(encoding="utf-8").rstrip().splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{file}: this file is missing; unpacked or copied only in part?") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: damaged ({error}); an incomplete download?") from None
+    lines = safe_files.read_text(file, hint="unpacked or copied only in part?").rstrip().splitlines()
     if not lines:
         raise UserError(f"{file}: is empty; an incomplete download?")
     return lines

@@ -9,19 +9,21 @@
 Feature vector t stands for the frames [first_frame_offset + t * stride, first_frame_offset + (t + 1) * stride).
 """
 
-import csv
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf.data import annotation_files, feature_files, prepared, schema
+from a2net_tf import safe_files
+from a2net_tf.data import annotation_files, feature_files, prepared, schema, thumos14_files
+from a2net_tf.data.thumos14_files import AMBIGUOUS, SUBSETS, Row
 from a2net_tf.errors import UserError, list_some
 
 # In the order of detclasslist.txt, with the challenge's numbers.
@@ -48,12 +50,9 @@ CLASS_NUMBERS = {
     "VolleyballSpiking": 97,
 }
 CLASS_NAMES = tuple(CLASS_NUMBERS)
-AMBIGUOUS = "Ambiguous"
 
 # Every CliffDiving row of the challenge is there as a Diving row too; so a detection of the one is one of the other.
 ALSO_REPORTED = {"CliffDiving": "Diving"}
-
-SUBSETS = {"validation": "val", "test": "test"}  # split -> as in the challenge's file names
 
 # Test videos that other work leaves out: 0000270 and 0001496 are annotated wrongly, 0001292 has only Ambiguous rows
 # (and no row in video_info_test.csv). Kept here unless "exclude_videos" names them.
@@ -117,15 +116,6 @@ class Thumos14Config(tfds.core.BuilderConfig):
     """Which streams a feature vector consists of, in their order."""
 
     streams: tuple[str, ...]
-
-
-class Row(NamedTuple):
-    """A row of an annotation text."""
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-    where: str  # file and line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,9 +242,7 @@ def read_videos(folder: pathlib.Path, split: str, settings: Settings) -> list[Vi
     info = read_video_info(info_file)
     videos = []
     for name in sorted(rows.keys() | info.keys()):
-        annotated = sorted(
-            rows.get(name, [])
-        )  # CliffDiving comes before Diving: where both fit, training takes the first
+        annotated = sorted(rows.get(name, []))  # CliffDiving before Diving: where both fit, training takes the first
         actions = tuple(row for row in annotated if row.label != AMBIGUOUS)
         if actions and name not in info:
             raise UserError(f"{actions[0].where}: {name} has no row in {info_file}")
@@ -266,74 +254,38 @@ def read_videos(folder: pathlib.Path, split: str, settings: Settings) -> list[Vi
     return videos
 
 
-def read_annotations(folder: pathlib.Path, subset: str) -> dict[str, list[Row]]:
+def read_annotations(folder: pathlib.Path, suffix: str) -> dict[str, list[Row]]:
     """Rows by video of all class texts of ``folder`` ("val" or "test"), those of Ambiguous included."""
-    check_class_list(folder / "detclasslist.txt")
-    for file in sorted(folder.glob(f"*_{subset}.txt")):
-        label = file.name.removesuffix(f"_{subset}.txt")
-        if label not in (*CLASS_NAMES, AMBIGUOUS):
-            raise UserError(f"{file}: '{label}' is none of the 20 classes of detclasslist.txt")
+    check_class_list(folder)
     rows = {}
-    for label in (*CLASS_NAMES, AMBIGUOUS):
-        for video, row in read_text(folder / f"{label}_{subset}.txt", label):
-            rows.setdefault(video, []).append(row)
+    for row in thumos14_files.read_annotations(folder, suffix, CLASS_NAMES):
+        if not re.fullmatch(VIDEO, row.video):
+            raise UserError(f"{row.where}: '{row.video}' is not the name of a THUMOS14 video")
+        rows.setdefault(row.video, []).append(row)
     return rows
 
 
-def check_class_list(file: pathlib.Path) -> None:
-    """Raises UserError unless ``file`` (detclasslist.txt) lists the 20 classes in the known order."""
-    expected = [f"{number} {name}" for name, number in CLASS_NUMBERS.items()]
-    listed = [" ".join(line.split()) for line in read_lines(file)]
-    for line in range(max(len(expected), len(listed))):
-        pair = [lines[line] if line < len(lines) else "nothing" for lines in (expected, listed)]
-        if pair[0] != pair[1]:
-            raise UserError(f"{file}, line {line + 1}: expected {pair[0]}, found {pair[1]}")
-
-
-def read_text(file: pathlib.Path, label: str) -> Iterator[tuple[str, Row]]:
-    """Yields the rows of one class; raises UserError naming the line that is malformed, reversed or there twice."""
-    seen = {}
-    for number, line in enumerate(read_lines(file), 1):
-        where = f"{file}, line {number}"
-        try:
-            video, start, end = line.split()
-            row = Row(float(start), float(end), label, where)
-        except ValueError:
-            raise UserError(f"{where}: expected 'video start end' in seconds, found '{line.strip()}'") from None
-        if not re.fullmatch(VIDEO, video):
-            raise UserError(f"{where}: '{video}' is not the name of a THUMOS14 video")
-        if not 0 <= row.start_seconds < row.end_seconds < math.inf:
-            raise UserError(f"{where}: from {start} to {end} s, expected 0 <= start < end (reversed?)")
-        if (video, start, end) in seen:
-            raise UserError(f"{where}: the same as line {seen[video, start, end]}")
-        seen[video, start, end] = number
-        yield video, row
-
-
-def read_lines(file: pathlib.Path) -> list[str]:
-    """Lines of a text without empty ones at its end; raises UserError if the file is missing or no text."""
-    try:
-        return file.read_text().rstrip().splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{file}: this file is missing; copied only in part?") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file") from None
+def check_class_list(folder: pathlib.Path) -> None:
+    """Raises UserError unless detclasslist.txt lists the 20 classes in the known order."""
+    found = thumos14_files.read_class_list(folder)
+    pairs = itertools.zip_longest(CLASS_NUMBERS.items(), found.items())
+    for line, pair in enumerate(pairs, start=1):
+        expected, listed = (f"{named[1]} {named[0]}" if named else "nothing" for named in pair)
+        if expected != listed:
+            raise UserError(f"{folder / thumos14_files.CLASS_LIST}, line {line}: expected {expected}, found {listed}")
 
 
 def read_video_info(file: pathlib.Path) -> dict[str, tuple[float, float]]:
     """Frames per second and number of frames of each video in video_info_*.csv."""
-    lines = read_lines(file)
     info = {}
-    for number, fields in enumerate(csv.DictReader(lines), 2):
-        where = f"{file}, line {number}"
+    for where, row in safe_files.read_table(file, ("video", "fps", "count"), hint="copied only in part?"):
+        found = ",".join(map(str, row.values()))
         try:
-            name, fps, count = fields["video"], float(fields["fps"]), float(fields["count"])
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{where}: expected the columns video, fps and count, found '{lines[number - 1]}'"
-            ) from None
+            name, fps, count = row["video"], float(row["fps"]), float(row["count"])
+        except (TypeError, ValueError):
+            raise UserError(f"{where}: expected numbers in the columns fps and count, found '{found}'") from None
         if not (0 < fps < math.inf and 0 < count < math.inf) or name in info:
-            raise UserError(f"{where}: fps and count must be > 0 and a video come once, found '{lines[number - 1]}'")
+            raise UserError(f"{where}: fps and count must be > 0 and a video come once, found '{found}'")
         info[name] = fps, count
     return info
 

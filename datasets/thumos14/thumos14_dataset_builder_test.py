@@ -315,7 +315,7 @@ def test_changed_settings_are_noticed(raw, open_thumos):
     [
         (2, f"{FIRST} 11.3", r"line 2: expected 'video start end' in seconds, found 'video_validation_0000051 11.3'"),
         (2, f"{FIRST} 11.3 14.1 5", "line 2: expected 'video start end'"),
-        (2, f"{FIRST} 11.3 x", "line 2: expected 'video start end'"),
+        (2, f"{FIRST} 11.3 x", "line 2: end: expected a number, found 'x'"),
         (1, "", "line 1: expected 'video start end' in seconds, found ''"),
         (2, f"{FIRST} 14.1 11.3", r"line 2: from 14.1 to 11.3 s, expected 0 <= start < end \(reversed\?\)"),
         (2, f"{FIRST} 11.3 nan", "line 2: from 11.3 to nan s"),
@@ -347,16 +347,16 @@ def test_rows_a_little_beyond_the_end_are_kept(raw, open_thumos, capsys):
 @pytest.mark.parametrize(
     ("line", "text", "message"),
     [
-        (2, f"{FIRST},thirty,10,1012,1", "line 2: expected the columns video, fps and count"),
-        (2, f"{FIRST},30", "line 2: expected the columns video, fps and count"),
+        (2, f"{FIRST},thirty,10,1012,1", "line 2: expected numbers in the columns fps and count"),
+        (2, f"{FIRST},30", "line 2: expected numbers in the columns fps and count"),
         (2, f"{FIRST},0,10,1012,1", "line 2: fps and count must be > 0 and a video come once"),
         (3, f"{FIRST},30,10,1012,1", "line 3: fps and count must be > 0 and a video come once"),
-        (1, "name,fps,sample_fps,count,sample_count", "line 2: expected the columns video"),
+        (1, "name,fps,sample_fps,count,sample_count", "no column 'video'; found name, fps, sample_fps, count"),
     ],
 )
 def test_bad_video_info(raw, open_thumos, line, text, message):
     edit_line(raw / "video_info_val.csv", line, text)
-    with pytest.raises(UserError, match=rf"video_info_val\.csv, {message}"):
+    with pytest.raises(UserError, match=rf"video_info_val\.csv[,:] {message}"):
         open_thumos(raw)
 
 
@@ -380,7 +380,9 @@ def test_other_classes(raw, open_thumos):
 )
 def test_missing_file(raw, open_thumos, name):
     (raw / name).unlink()
-    with pytest.raises(UserError, match=f"{re.escape(name)}: this file is missing"):
+    with pytest.raises(
+        UserError, match=f"{re.escape(name)}: cannot be read: No such file or directory; copied only in part"
+    ):
         open_thumos(raw)
 
 

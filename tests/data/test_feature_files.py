@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_settings_by_hand(tmp_path):
         ('{"names": [1]}', "'names' must be a list of texts"),
         ('{"name": ["a"]}', "'name' must be a text"),
         ('{\n"name": }', "damaged JSON at line 2"),
-        ("[1]", "expected a JSON object {...}, found a list"),
+        ("[1]", "expected an object {...}, found a list"),
     ],
 )
 def test_wrong_settings(tmp_path, text, message):
@@ -194,32 +195,60 @@ def test_fingerprint(tmp_path):
 # Annotations
 
 
+JUMP = [{"segment": [1, 2], "label": "jump"}]
+
+
 def entry(**fields):
-    return {"subset": "training", "duration": 10, "annotations": [{"segment": [1, 2], "label": "jump"}], **fields}
+    return {"subset": "training", "duration": 10, "annotations": JUMP, **fields}
 
 
 def test_read_entries():
     first, second = annotation_files.read_entries({"b": entry(fps=25), "a": entry(annotations=[], duration=None)}, "x")
-    assert (first.name, first.duration_seconds, first.actions) == ("a", 0.0, ())
-    assert (second.name, second.duration_seconds, second.fields["fps"]) == ("b", 10.0, 25)
-    assert second.actions == (LabelledSegment(1.0, 2.0, "jump"),)
+    assert (first.name, first.duration_seconds, first.fields["fps"]) == ("b", 10.0, 25)
+    assert first.actions == (LabelledSegment(1.0, 2.0, "jump"),)
+    assert (second.name, second.duration_seconds, second.actions) == ("a", 0.0, ())
+
+
+def test_reading_does_not_clean():
+    """Reversed, empty and repeated actions are for the building and the scoring to judge, each in its way."""
+    rows = [[2, 1], [3, 3], [-5, 99], [3, 3]]
+    [found] = annotation_files.read_entries({"a": entry(annotations=[{"segment": r, "label": "j"} for r in rows])}, "x")
+    assert [list(action[:2]) for action in found.actions] == rows
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"annotations": [{"segment": [1, 2]}]}, "x: video 'a' has no 'label'"),
-        ({"annotations": [{"segment": [1], "label": "j"}]}, "video 'a' is not as in ActivityNet"),
-        ({"annotations": [{"segment": [1, "?"], "label": "j"}]}, "video 'a' is not as in ActivityNet"),
-        ({"annotations": None}, "video 'a' is not as in ActivityNet"),
-        ({"duration": "long"}, "video 'a' is not as in ActivityNet"),
+        ({"annotations": [*JUMP, {"segment": [1, 2]}]}, "annotations[1]: key 'label' is missing; found segment"),
+        (
+            {"annotations": [{"segment": [1], "label": "j"}]},
+            "annotations[0]: segment: expected [start, end], found [1]",
+        ),
+        (
+            {"annotations": [{"segment": [1, "2"], "label": "j"}]},
+            'annotations[0]: segment: expected a number, found "2"',
+        ),
+        (
+            {"annotations": [{"segment": [1, True], "label": "j"}]},
+            "annotations[0]: segment: expected a number, found true",
+        ),
+        ({"annotations": [{"segment": [1, 2], "label": 7}]}, "annotations[0]: label: expected a text, found 7"),
+        ({"annotations": ["jump"]}, 'annotations[0]: expected an object {...}, found "jump"'),
+        ({"annotations": None}, "annotations: expected a list [...], found null"),
+        ({"duration": "long"}, 'duration: expected a number, found "long"'),
+        ({"subset": 1}, "subset: expected a text, found 1"),
     ],
 )
 def test_wrong_entries(fields, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^x: video 'a': {re.escape(message)}"):
         annotation_files.read_entries({"a": entry(**fields)}, "x")
-    with pytest.raises(UserError, match="video 'a' has no 'subset'"):
+
+
+def test_missing_keys():
+    with pytest.raises(UserError, match="video 'a': key 'subset' is missing; found annotations"):
         annotation_files.read_entries({"a": {"annotations": []}}, "x")
+    with pytest.raises(UserError, match="video 'a': key 'annotations' is missing; found subset"):
+        annotation_files.read_entries({"a": {"subset": "training"}}, "x")
     with pytest.raises(UserError, match="x: expected an object"):
         annotation_files.read_entries([], "x")
 

@@ -7,7 +7,7 @@ import pytest
 
 from a2net_tf import safe_files
 from a2net_tf.errors import UserError
-from a2net_tf.evaluation import proposals, protocols, results_files
+from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.modes import score
 
@@ -156,7 +156,7 @@ def test_thumos14_bad_lines(tmp_path, line, message):
     path.write_text(f"v 1 2 7 0.5\n{line}\n")
     with pytest.raises(UserError) as error:
         results_files.read_thumos14_detections(path, CLASS_IDS)
-    assert str(error.value) == f"{path}: {message}"
+    assert str(error.value) == f"{path}, {message}"
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,20 @@ def test_thumos14_bad_lines(tmp_path, line, message):
         ("[]", "expected an object"),
         ("{}", "key 'results' is missing; found no keys"),
         ('{"results": []}', r"results: expected an object \{...\}, found a list"),
-        ('{"results": {"v": {}}}', r"video v: results: expected a list"),
-        ('{"results": {"v": [{"label": "run", "segment": [0, 1]}]}}', "video v: key 'score' is missing; found label"),
+        ('{"results": {"v": {}}}', r"video 'v': results: expected a list"),
+        (
+            '{"results": {"v": [{"label": "run", "segment": [0, 1]}]}}',
+            r"video 'v': results\[0\]: key 'score' is missing; found label, segment",
+        ),
         ('{"results": {"v": [{"label": "run", "score": 1, "segment": [0]}]}}', r"expected \[start, end\]"),
-        ('{"results": {"v": [{"label": "run", "score": null, "segment": [0, 1]}]}}', "score: expected a number"),
+        (
+            '{"results": {"v": [{"label": "run", "score": null, "segment": [0, 1]}]}}',
+            r"results\[0\]: score: expected a number, found null",
+        ),
+        (
+            '{"results": {"v": [{"label": "run", "score": "1", "segment": [0, 1]}]}}',
+            'score: expected a number, found "1"',
+        ),
         ('{"results": {"v": [{"label": "swim", "score": 1, "segment": [0, 1]}]}}', "unknown label 'swim'"),
     ],
 )
@@ -212,7 +222,7 @@ def write_thumos14_folder(folder, suffix="test"):
 @pytest.mark.parametrize("inner", [".", "annotations_test", "TH14_Temporal_Annotations_Test/annotations/annotation"])
 def test_thumos14_ground_truth(tmp_path, inner):
     write_thumos14_folder(tmp_path / "data" / inner)
-    ground_truth, names, class_ids = results_files.read_thumos14_ground_truth(tmp_path / "data", "test")
+    ground_truth, names, class_ids = ground_truth_files.read_thumos14_ground_truth(tmp_path / "data", "test")
     assert (names, class_ids) == (NAMES, CLASS_IDS)
     assert ground_truth.videos.tolist() == ["v", "v", "w", "v"]
     assert ground_truth.segments.tolist() == [[10, 20], [1, 2], [5, 6], [3.5, 4.5]]
@@ -224,14 +234,14 @@ def test_thumos14_ground_truth(tmp_path, inner):
 def test_thumos14_subsets_side_by_side(tmp_path):
     write_thumos14_folder(tmp_path / "annotations_test")
     with pytest.raises(UserError, match="CLASS_val.txt"):
-        results_files.read_thumos14_ground_truth(tmp_path, "validation")
+        ground_truth_files.read_thumos14_ground_truth(tmp_path, "validation")
     write_thumos14_folder(tmp_path / "annotations_val", "val")
     for subset in ("val", "validation"):
-        assert len(results_files.read_thumos14_ground_truth(tmp_path, subset)[0].videos) == 4
+        assert len(ground_truth_files.read_thumos14_ground_truth(tmp_path, subset)[0].videos) == 4
     with pytest.raises(UserError, match="subset 'train'"):
-        results_files.read_thumos14_ground_truth(tmp_path, "train")
+        ground_truth_files.read_thumos14_ground_truth(tmp_path, "train")
     with pytest.raises(UserError, match="no such folder"):
-        results_files.read_thumos14_ground_truth(tmp_path / "none", "test")
+        ground_truth_files.read_thumos14_ground_truth(tmp_path / "none", "test")
 
 
 @pytest.mark.parametrize("name", ["run_test.txt", "Ambiguous_test.txt"])
@@ -239,15 +249,15 @@ def test_thumos14_missing_class_file(tmp_path, name):
     write_thumos14_folder(tmp_path / "a")
     (tmp_path / "a" / name).unlink()
     with pytest.raises(UserError, match=f"{name}: cannot be read"):
-        results_files.read_thumos14_ground_truth(tmp_path / "a", "test")
+        ground_truth_files.read_thumos14_ground_truth(tmp_path / "a", "test")
 
 
 @pytest.mark.parametrize(("line", "message"), [("v 1", "expected 'video start end'"), ("v 9 8", "reversed")])
 def test_thumos14_bad_ground_truth(tmp_path, line, message):
     write_thumos14_folder(tmp_path / "a")
     (tmp_path / "a" / "run_test.txt").write_text(f"v 0 1\n{line}\n")
-    with pytest.raises(UserError, match=f"run_test.txt: line 2: .*{message}"):
-        results_files.read_thumos14_ground_truth(tmp_path / "a", "test")
+    with pytest.raises(UserError, match=f"run_test.txt, line 2: .*{message}"):
+        ground_truth_files.read_thumos14_ground_truth(tmp_path / "a", "test")
 
 
 def database(**changes):
@@ -257,7 +267,7 @@ def database(**changes):
             "annotations": [{"label": "run", "segment": [0, 10]}, {"label": "jump", "segment": [20, 30]}],
         },
         "2": {"subset": "validation", "annotations": [{"label": "run", "segment": [5, 5]}]},
-        "3": {"subset": "validation"},
+        "3": {"subset": "validation", "annotations": []},
         "4": {"subset": "training", "annotations": [{"label": "swim", "segment": [0, 1]}]},
         "5": {"subset": "testing", "annotations": []},
     }
@@ -267,7 +277,7 @@ def database(**changes):
 def test_activitynet_ground_truth(tmp_path):
     path = tmp_path / "g.json"
     safe_files.write_json(path, database())
-    ground_truth, names = results_files.read_activitynet_ground_truth(path, "validation")
+    ground_truth, names = ground_truth_files.read_activitynet_ground_truth(path, "validation")
     assert names == NAMES
     assert ground_truth.videos.tolist() == ["1", "1", "2"]
     assert ground_truth.segments.tolist() == [[0, 10], [20, 30], [5, 5]]
@@ -277,13 +287,14 @@ def test_activitynet_ground_truth(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"annotations": []}, "video 9: key 'subset' is missing; found annotations"),
-        ({"subset": "validation", "annotations": {"label": 1}}, "video 9: annotations: expected a list"),
-        ({"subset": "validation", "annotations": [{"label": "run"}]}, "video 9: key 'segment' is missing"),
-        ({"subset": "validation", "annotations": [{"segment": [0, 1]}]}, "video 9: key 'label' is missing"),
+        ({"annotations": []}, "video '9': key 'subset' is missing; found annotations"),
+        ({"subset": "validation"}, "video '9': key 'annotations' is missing; found subset"),
+        ({"subset": "validation", "annotations": {"label": 1}}, "video '9': annotations: expected a list"),
+        ({"subset": "validation", "annotations": [{"label": "run"}]}, "video '9': .*key 'segment' is missing"),
+        ({"subset": "validation", "annotations": [{"segment": [0, 1]}]}, "video '9': .*key 'label' is missing"),
         (
             {"subset": "validation", "annotations": [{"label": "run", "segment": [2, 1]}]},
-            "video 9: action from 2 to 1 s ends before it starts",
+            r"video '9': 'run' from 2 to 1 s does not end after its start \(reversed\?\)",
         ),
     ],
 )
@@ -291,7 +302,7 @@ def test_activitynet_bad_ground_truth(tmp_path, entry, message):
     path = tmp_path / "g.json"
     safe_files.write_json(path, database(**{"9": entry}))
     with pytest.raises(UserError, match=message) as error:
-        results_files.read_activitynet_ground_truth(path, "validation")
+        ground_truth_files.read_activitynet_ground_truth(path, "validation")
     assert str(path) in str(error.value)
 
 
@@ -299,10 +310,10 @@ def test_activitynet_unknown_subset_lists_those_found(tmp_path):
     path = tmp_path / "g.json"
     safe_files.write_json(path, database())
     with pytest.raises(UserError, match="no video of subset 'val'; the file has testing, training, validation"):
-        results_files.read_activitynet_ground_truth(path, "val")
+        ground_truth_files.read_activitynet_ground_truth(path, "val")
     safe_files.write_json(path, {"v_1": {}})
     with pytest.raises(UserError, match="key 'database' is missing; found v_1"):
-        results_files.read_activitynet_ground_truth(path, "validation")
+        ground_truth_files.read_activitynet_ground_truth(path, "validation")
 
 
 # --- score ---
@@ -376,7 +387,7 @@ def test_score_proposals_in_both_formats(tmp_path):
 @needs_thumos14
 def test_real_thumos14_proposals():
     """Perfect proposals, one for each action of the test set: an average of 15.8 per video recalls everything."""
-    ground_truth, _, _ = results_files.read_thumos14_ground_truth(THUMOS14, "test")
+    ground_truth, _, _ = ground_truth_files.read_thumos14_ground_truth(THUMOS14, "test")
     num_actions = len(ground_truth.videos)
     perfect = Detections(ground_truth.videos, ground_truth.segments, ground_truth.labels, np.ones(num_actions))
     metrics = proposals.average_recall(ground_truth, perfect)
@@ -388,7 +399,7 @@ def test_real_thumos14_proposals():
 
 @needs_thumos14
 def test_real_thumos14(tmp_path):
-    ground_truth, names, class_ids = results_files.read_thumos14_ground_truth(THUMOS14, "test")
+    ground_truth, names, class_ids = ground_truth_files.read_thumos14_ground_truth(THUMOS14, "test")
     assert len(names) == len(class_ids) == 20
     assert list(class_ids)[:3] == [7, 9, 12]
     perfect = Detections(ground_truth.videos, ground_truth.segments, ground_truth.labels, np.ones(3358))
@@ -427,7 +438,7 @@ def test_the_authors_own_detections_give_the_numbers_of_tables_1_and_3():
 
 @needs_thumos14
 def test_real_thumos14_validation():
-    ground_truth, names, _ = results_files.read_thumos14_ground_truth(THUMOS14, "validation")
+    ground_truth, names, _ = ground_truth_files.read_thumos14_ground_truth(THUMOS14, "validation")
     assert len(names) == 20
     assert len(set(ground_truth.videos)) == 200
 

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from a2net_tf.data import input_pipeline, prepared, reach, schema
+from a2net_tf.data import input_pipeline, prepared, reach, schema, statistics
+from a2net_tf.data.statistics import FeatureStatistics
 from a2net_tf.detection import geometry, pyramid, targets, windows
 from a2net_tf.errors import UserError
 from a2net_tf.main import main
@@ -220,13 +221,13 @@ def test_suggested_bound_is_exceeded():
 
 
 def test_features_are_those_of_numpy(monkeypatch):
-    monkeypatch.setattr(check, "_STEPS_AT_ONCE", 7)
+    monkeypatch.setattr(statistics, "_STEPS_AT_ONCE", 7)
     features = np.random.default_rng(3).normal(2, 3, (50, 4)).astype(np.float32)
     features[:, 1], features[:, 2] = 5, 0
-    totals = check.FeatureTotals(4)
+    totals = FeatureStatistics(4)
     for start in range(0, 50, 25):
-        totals.add("a", features[start : start + 25])
-    found = totals.summarize()
+        totals.add(features[start : start + 25])
+    found = check.summarize_features(totals, {})
     exact = features.astype(np.float64)
     assert found["mean"] == pytest.approx(exact.mean())
     assert found["deviation"] == pytest.approx(exact.std())
@@ -238,10 +239,12 @@ def test_features_are_those_of_numpy(monkeypatch):
 
 
 def test_values_that_are_not_finite_are_left_out():
-    totals = check.FeatureTotals(3)
-    totals.add("good", np.array([[1, 2, np.nan]], np.float32))
-    totals.add("bad", np.array([[np.inf, 4, np.nan], [3, -np.inf, np.nan]], np.float16))
-    found = totals.summarize()
+    totals = FeatureStatistics(3)
+    non_finite = {
+        "good": totals.add(np.array([[1, 2, np.nan]], np.float32)),
+        "bad": totals.add(np.array([[np.inf, 4, np.nan], [3, -np.inf, np.nan]], np.float16)),
+    }
+    found = check.summarize_features(totals, non_finite)
     assert found["non_finite"] == {"good": 1, "bad": 4}
     assert (found["min"], found["max"], found["mean"]) == (1, 4, 2.5)
     assert found["means_of_dimensions"] == [2, 3]
@@ -249,9 +252,8 @@ def test_values_that_are_not_finite_are_left_out():
 
 
 def test_no_finite_value_at_all():
-    totals = check.FeatureTotals(2)
-    totals.add("a", np.full((3, 2), np.nan))
-    found = totals.summarize()
+    totals = FeatureStatistics(2)
+    found = check.summarize_features(totals, {"a": totals.add(np.full((3, 2), np.nan))})
     assert (found["min"], found["max"], found["means_of_dimensions"]) == (None, None, None)
     json.dumps(found, allow_nan=False)
 
