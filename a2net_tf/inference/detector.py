@@ -133,7 +133,7 @@ def _records(item: Any, base: dict[str, Any], position: int | None = None) -> li
 def _hint(where: str, shape: tuple[int, ...], num_features: int) -> str:
     expected = f" (expected shape [steps, {num_features}], found {list(shape)})"
     if len(shape) == 2 and shape[0] == num_features != shape[1]:
-        return f"{expected} Use {where}.T"
+        return f" Use {where}.T{expected}"
     if len(shape) == 3:
         return f"{expected}; give several sequences as a list of matrices: list({where})"
     return expected
