@@ -34,6 +34,8 @@ TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line d
 RELEASE = ["torch>=2.2"]  # reads the authors' checkpoints; half a gigabyte and more, so not among the tests' needs
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.17"]
 LITERT = ["ai-edge-litert"]  # runs .tflite files without TensorFlow
+PANDAS = ["pandas>=2"]  # detections as a table
+NOTEBOOK = ["ipykernel", "nbclient", "nbformat", *PANDAS, *PLOTS]  # docs/tour.ipynb
 TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -58,13 +60,16 @@ setup(
         "tensorflow-serving-api",  # message types of TF Serving, for warm-up requests and the client; 30 kB
         "protobuf<7",  # tfds-nightly cannot read a prepared dataset with protobuf 7 (FieldDescriptor.label is gone)
     ],
+    entry_points={"console_scripts": ["a2net = a2net_tf.main:main"]},
     extras_require={
         "plots": PLOTS,
+        "pandas": PANDAS,
+        "notebook": NOTEBOOK,
         "tensorboard": TENSORBOARD,
         "tfds-build": TFDS_COMMAND,
         "release": RELEASE,
         "onnx": ONNX,
         "litert": LITERT,
-        "test": TEST + PLOTS + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT,
+        "test": TEST + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT,
     },
 )

@@ -8,6 +8,7 @@ assets.extra/tf_serving_warmup_requests          requests that TensorFlow Servin
 
 import functools
 import json
+import logging
 import pathlib
 import shutil
 import subprocess
@@ -34,6 +35,9 @@ _TOLERANCE = 1e-3  # seconds and scores; a wrong unit or weight shows as much mo
 # Constant weights may reach other kernels than variables do: rounding, of which bfloat16 has more.
 _RAW_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 _COMPARED_WINDOWS = 8
+
+# In a notebook TensorFlow says where it has written: the temporary folder, which is gone a moment later.
+logging.getLogger("tensorflow").addFilter(lambda entry: not entry.getMessage().startswith("Assets written to"))
 
 
 class Exported(tf.Module):

@@ -28,7 +28,9 @@ ROOMS = (
     "inference",
     "export",
     "modes",
+    "api",
     "main",
+    "__main__",
 )
 # datasets/ is found by name when it is asked for (TFDS registers builders once), and only the mode writes exports.
 NOT_USED_BY = {"datasets": set(ROOMS) - {"datasets"}, "export": set(ROOMS) - {"export", "modes"}}
@@ -41,13 +43,14 @@ PURE = {
     "a2net_tf/data/augment.py": {"numpy", "tensorflow"},
     "a2net_tf/data/statistics.py": {"numpy"},
     **{f"a2net_tf/evaluation/{name}.py": {"numpy"} for name in ("instances", "protocols", "proposals")},
+    "a2net_tf/__init__.py": {"a2net_tf.api"},  # for type checkers; tests/test_api.py looks at what is loaded
     "a2net_tf/errors.py": set(),
     "a2net_tf/safe_files.py": set(),
     "a2net_tf/native_logs.py": set(),
     # A mistyped flag is answered before TensorFlow is loaded.
     **{
         f"a2net_tf/settings/{name}.py": {"absl"}
-        for name in ("__init__", "config", "checks", "conversion", "trained", "command_line")
+        for name in ("__init__", "config", "checks", "conversion", "keywords", "trained", "command_line")
     },
 }
 

@@ -7,6 +7,8 @@ All times are seconds.
 """
 
 import collections
+import csv
+import io
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -61,6 +63,23 @@ def write_thumos14(path: Path, detections: Detections, class_ids: dict[int, int]
     for video, (start, end), label, score in _rows(detections.select(np.argsort(-detections.scores, kind="stable"))):
         lines[video].append(f"{video} {start!r} {end!r} {challenge_ids[label]} {score!r}\n")
     write_text(path, "".join(line for group in lines.values() for line in group))
+
+
+def write_csv(path: Path, detections: Detections, class_names: Sequence[str]) -> None:
+    """Writes a line ``video,start_seconds,end_seconds,label,score`` per detection, in their order, below that header.
+
+    Args:
+        path: the file.
+        detections: of all videos; every number finite.
+        class_names: C names; labels are positions in it.
+    """
+    _check_finite(path, detections)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("video", "start_seconds", "end_seconds", "label", "score"))
+    for video, (start, end), label, score in _rows(detections):
+        writer.writerow((video, start, end, class_names[label], score))
+    write_text(path, text.getvalue())
 
 
 def _rows(detections: Detections) -> Iterator[tuple[str, list[float], int, float]]:

@@ -1,9 +1,9 @@
-"""Running a localizer, or an exported model, over sequences that come as records or as .npy files."""
+"""Running a localizer, or an exported model, over sequences that come as records, matrices or .npy files."""
 
 import math
 import pathlib
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,9 +64,41 @@ def _open(file: pathlib.Path) -> np.ndarray:
 
 
 def _file_records(file: pathlib.Path, num_features: int, stride: float, first: float) -> Iterator[dict]:
-    num_steps = len(_open(file))
-    whole = {
-        "id": file.stem,
+    # Mapped anew each time: what was read of a mapping counts as memory of the process until it is closed.
+    whole = _whole_record(file.stem, len(_open(file)), stride, first)
+    yield from _chunks(whole, lambda: _open(file), str(file), num_features)
+
+
+def array_records(
+    name: str,
+    features: np.ndarray,
+    where: str,
+    *,
+    num_features: int,
+    seconds_per_step: float,
+    first_step_seconds: float,
+) -> Iterator[dict]:
+    """Records of one sequence that is in memory; its values are checked chunk by chunk when they are read.
+
+    Args:
+        name: of the sequence.
+        features: numbers [T, D].
+        where: what messages call it.
+        num_features: D.
+        seconds_per_step: time from one vector to the next.
+        first_step_seconds: where step 0 begins.
+
+    Raises:
+        UserError: at once: not a matrix, another feature size, no steps. When it is read: NaN or infinite values.
+    """
+    schema.check_shape(features.shape, features.dtype, where, num_features)
+    whole = _whole_record(name, len(features), seconds_per_step, first_step_seconds)
+    return _chunks(whole, lambda: features, where, num_features)
+
+
+def _whole_record(name: str, num_steps: int, stride: float, first: float) -> dict:
+    return {
+        "id": name,
         "features": range(num_steps),
         "num_steps": num_steps,
         "chunk_start_step": 0,
@@ -74,13 +106,14 @@ def _file_records(file: pathlib.Path, num_features: int, stride: float, first: f
         "feature_stride_seconds": stride,
         "first_step_seconds": first,
         "duration_seconds": first + num_steps * stride,
-        "source": str(file),
     }
-    for _, chunk in schema.split_into_chunks(whole):
+
+
+def _chunks(whole: dict, read: Callable[[], np.ndarray], where: str, num_features: int) -> Iterator[dict]:
+    for _, chunk in schema.split_into_chunks({**whole, "source": where}):
         steps = chunk["features"]
-        # Mapped anew each time: what was read of a mapping counts as memory of the process until it is closed.
-        part = np.array(_open(file)[steps.start : steps.stop])
-        features = schema.check_features(part, str(file), num_features, first_step=steps.start)
+        part = np.array(read()[steps.start : steps.stop])
+        features = schema.check_features(part, where, num_features, first_step=steps.start)
         yield {**chunk, "features": features}
 
 

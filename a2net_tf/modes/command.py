@@ -1,6 +1,7 @@
 """From settings to the mode that they ask for."""
 
 import re
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,24 +22,27 @@ from a2net_tf.modes import (
 )
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
+from a2net_tf.training.determinism import op_determinism
 
 tf.config.list_physical_devices()  # starts CUDA now, whose complaints about a missing GPU main.py holds back
 
 
-def run(config: Config, given: frozenset[str]) -> None:
-    """Runs ``config.mode``.
+def run(config: Config, given: frozenset[str]) -> Any:
+    """Runs ``config.mode``; a second call in one process does what it would do in a new one.
 
     Args:
         config: all settings.
         given: names of the settings that the user gave; the others follow the trained model where there is one.
 
+    Returns:
+        The metrics as they are written, of evaluate, train_and_evaluate, score and profile; else None.
+
     Raises:
         UserError: anything that the user can mend.
     """
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
     try:
-        _MODES[config.mode](config, given)
+        with op_determinism(config.deterministic):
+            return _MODES[config.mode](config, given)
     except tf.errors.OpError as error:
         raise _explained(error, config, given) from error
     except OSError as error:  # the disk, permissions: nothing that a traceback would explain better
@@ -84,9 +88,9 @@ def _damaged_file(config: Config, given: frozenset[str]) -> str | None:
     return None
 
 
-def _train_and_evaluate(config: Config, given: frozenset[str]) -> None:
+def _train_and_evaluate(config: Config, given: frozenset[str]) -> dict:
     train.train(config)
-    evaluate.evaluate(config, given)
+    return evaluate.evaluate(config, given)
 
 
 _MODES = {

@@ -18,12 +18,15 @@ from a2net_tf.training.run_directory import Run
 _NUM_TIMELINES = 3
 
 
-def evaluate(config: Config, given: frozenset[str]) -> None:
+def evaluate(config: Config, given: frozenset[str]) -> dict:
     """Scores ``config.eval_split`` with the model in ``config.workdir``; prints tables and writes the results there.
 
     Args:
         config: settings of this command.
         given: names of those that win over the trained run's.
+
+    Returns:
+        What metrics.json holds.
     """
     settings.require(config, "workdir")
     folder = config.workdir
@@ -34,17 +37,18 @@ def evaluate(config: Config, given: frozenset[str]) -> None:
     current, localizer = load_trained(config, given)
     dataset, sequences = localize_split(current, localizer)
     by_branch = metrics_by_branch(sequences, current)
-    _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
+    metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
     print(text_tables.format_table(by_branch))
     print(text_tables.format_classes(by_branch[localizer.branches[-1]]))
     print(text_tables.format_durations(by_branch))
     print(text_tables.format_proposals({branch: metrics["proposals"] for branch, metrics in by_branch.items()}))
     print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
+    return metrics
 
 
 def _write_evaluation(
     sequences: list[SequenceDetections], by_branch: dict[str, dict], current: Run, dataset: str, folder: pathlib.Path
-) -> None:
+) -> dict:
     config = current.config
     merged = by_branch[list(by_branch)[-1]]
     origin = {
@@ -59,9 +63,11 @@ def _write_evaluation(
     videos = [f.video for f in sequences]
     detections = Detections.concatenate([f.merged for f in sequences])
     results_files.write_activitynet(folder / "detections.json", detections, current.class_names, videos=videos)
-    safe_files.write_json(folder / "metrics.json", {**merged, "branches": by_branch, **origin})
+    metrics = {**merged, "branches": by_branch, **origin}
+    safe_files.write_json(folder / "metrics.json", metrics)
     if config.plots:
         _plot_timelines(sequences[:_NUM_TIMELINES], current, folder / "timelines")
+    return metrics
 
 
 def _plot_timelines(sequences: list[SequenceDetections], current: Run, folder: pathlib.Path) -> None:

@@ -27,6 +27,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.modes import evaluate, train
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
+from a2net_tf.training.determinism import op_determinism
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 30.0  # for a process that was asked to
@@ -117,9 +118,10 @@ def _run_here(configs: Sequence[Config]) -> None:
         print(f"run {number} of {len(configs)}: {config.workdir}", flush=True)
         started = time.monotonic()
         try:
-            train.train(config)
-            if config.mode == "train_and_evaluate":
-                evaluate.evaluate(config, frozenset(settings.FIELDS))
+            with op_determinism(config.deterministic):  # a row of an ablation may differ from the command in it
+                train.train(config)
+                if config.mode == "train_and_evaluate":
+                    evaluate.evaluate(config, frozenset(settings.FIELDS))
         except UserError as error:
             raise UserError(f"{config.workdir}: {error}") from error
         keras.backend.clear_session()  # the networks and graphs of many runs would stay in memory

@@ -8,8 +8,8 @@ from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
 
-def profile(config: Config) -> None:
-    """Prints the costs of the network, and writes them to ``config.metrics`` if that is given.
+def profile(config: Config) -> dict:
+    """Prints and returns the costs of the network, and writes them to ``config.metrics`` if that is given.
 
     Raises:
         UserError: neither its sizes nor a dataset are given.
@@ -26,3 +26,4 @@ def profile(config: Config) -> None:
     costs = {**profiler.profile(network), "window_milliseconds": profiler.window_milliseconds(network)}
     print(profiler.format_profile(costs))
     safe_files.write_metrics(config.metrics, costs)
+    return costs

@@ -14,8 +14,8 @@ from a2net_tf.report import text_tables
 from a2net_tf.settings import Config
 
 
-def score(config: Config, given: frozenset[str]) -> None:
-    """Judges ``config.detections`` against ``config.ground_truth``; prints tables and writes ``config.metrics``.
+def score(config: Config, given: frozenset[str]) -> dict:
+    """Judges ``config.detections`` against ``config.ground_truth``; prints tables, writes and returns the metrics.
 
     Args:
         config: settings of this command.
@@ -43,6 +43,7 @@ def score(config: Config, given: frozenset[str]) -> None:
         print(text_tables.format_classes(metrics))
         print(text_tables.format_durations({name: metrics}))
     safe_files.write_metrics(config.metrics, metrics)
+    return metrics
 
 
 def score_file(

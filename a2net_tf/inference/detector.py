@@ -1,0 +1,199 @@
+"""A trained run or an exported model as one object that finds actions in whatever is given to it."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from a2net_tf import settings
+from a2net_tf.errors import UserError
+from a2net_tf.inference import localization
+from a2net_tf.inference.detection_table import DetectionTable
+from a2net_tf.inference.localization import SequenceDetections
+from a2net_tf.inference.trained import load_trained
+from a2net_tf.settings import Config
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Detector:
+    """A trained or exported model. ``a2net_tf.load`` makes one.
+
+    Attributes:
+        source: the run, the runs, or the SavedModel that it was loaded from.
+        class_names: C names of actions.
+        num_features: D, the size of a feature vector.
+        seconds_per_step: from one feature vector to the next, unless ``detect`` is told otherwise.
+        first_step_seconds: where the first step begins.
+        config: the settings in force.
+    """
+
+    source: str
+    class_names: list[str]
+    num_features: int
+    seconds_per_step: float
+    first_step_seconds: float
+    config: Config
+    _localize: Callable[[Iterable[dict]], Iterator[SequenceDetections]]
+
+    def __repr__(self) -> str:
+        """The source and what goes in and out."""
+        return (
+            f"Detector({self.source}: {len(self.class_names)} classes, {self.num_features} features per step of "
+            f"{self.seconds_per_step:g} s)"
+        )
+
+    def detect(
+        self,
+        features: Any,
+        *,
+        seconds_per_step: float | None = None,
+        names: str | Sequence[str] | None = None,
+    ) -> DetectionTable:
+        """Finds the actions of one or more sequences.
+
+        Args:
+            features: numbers [T, D] (numpy or what numpy takes), a path of a file or of a folder of files as
+                ``--features`` takes them, or a list of such matrices and paths. T may differ and be of any length.
+            seconds_per_step: from one feature vector to the next; None: as in training.
+            names: what to call the sequences; by default files have their names without ending, and matrices
+                ``sequence`` or, in a list, ``sequence_0`` and so on.
+
+        Returns:
+            All detections, in seconds.
+
+        Raises:
+            UserError: which of ``features`` is no matrix [T, D] of finite numbers, what it is, and what was expected.
+        """
+        seconds = self.seconds_per_step if seconds_per_step is None else seconds_per_step
+        if not 0 < seconds < math.inf:
+            raise UserError(f"seconds_per_step={seconds}: must be > 0 and finite")
+        base = {
+            "num_features": self.num_features,
+            "seconds_per_step": float(seconds),
+            "first_step_seconds": self.first_step_seconds,
+        }
+        if isinstance(features, list | tuple):
+            sources = [record for i, item in enumerate(features) for record in _records(item, base, i)]
+        else:
+            sources = _records(features, base)
+        if not sources:
+            raise UserError("features: an empty list; expected matrices [steps, features] or paths")
+        return self.detect_records(sources if names is None else _renamed(sources, names))
+
+    def detect_records(self, sources: Iterable[Iterable[dict]]) -> DetectionTable:
+        """Finds the actions of records (see ``data.schema``), each source holding all chunks of its sequences.
+
+        Raises:
+            UserError: two sequences have one name.
+        """
+        found = localization.collect(_distinct(sequence for records in sources for sequence in self._localize(records)))
+        return DetectionTable(
+            by_video={sequence.video: sequence.merged for sequence in found},
+            durations_seconds={sequence.video: sequence.duration_seconds for sequence in found},
+            class_names=self.class_names,
+        )
+
+
+def _distinct(sequences: Iterable[SequenceDetections]) -> Iterator[SequenceDetections]:
+    seen = set()
+    for sequence in sequences:
+        if sequence.video in seen:
+            raise UserError(f"two sequences are called '{sequence.video}'; give each a name of its own: names=[...]")
+        seen.add(sequence.video)
+        yield sequence
+
+
+def _records(item: Any, base: dict[str, Any], position: int | None = None) -> list[Iterator[dict]]:
+    """Of a matrix, of a file, or of each file in a folder.
+
+    Args:
+        item: matrix or path.
+        base: arguments that all sequences share.
+        position: of ``item`` in a list, if it is in one.
+    """
+    if isinstance(item, str | os.PathLike):
+        return localization.read_feature_files(os.fspath(item), **base)
+    name, where = ("sequence", "features") if position is None else (f"sequence_{position}", f"features[{position}]")
+    try:
+        matrix = np.asarray(item)
+    except (ValueError, TypeError) as error:  # rows of different lengths, say
+        raise UserError(f"{where}: expected a number matrix [steps, features] ({error})") from None
+    try:
+        return [localization.array_records(name, matrix, where, **base)]
+    except UserError as error:
+        raise UserError(f"{error}{_hint(where, matrix.shape, base['num_features'])}") from None
+
+
+def _hint(where: str, shape: tuple[int, ...], num_features: int) -> str:
+    expected = f" (expected shape [steps, {num_features}], found {list(shape)})"
+    if len(shape) == 2 and shape[0] == num_features != shape[1]:
+        return f" Use {where}.T{expected}"
+    if len(shape) == 3:
+        return f"{expected}; give several sequences as a list of matrices: list({where})"
+    return expected
+
+
+def _renamed(sources: list[Iterator[dict]], names: str | Sequence[str]) -> list[Iterator[dict]]:
+    names = [names] if isinstance(names, str) else [str(name) for name in names]
+    if len(names) != len(sources):
+        raise UserError(f"names: expected {len(sources)}, one for each sequence, found {len(names)}")
+
+    def rename(records: Iterator[dict], name: str) -> Iterator[dict]:
+        return ({**record, "id": name} for record in records)
+
+    return [rename(source, name) for source, name in zip(sources, names, strict=True)]
+
+
+def load(config: Config, given: frozenset[str]) -> Detector:
+    """The exported model ``config.saved_model``, or else the run or the runs in ``config.workdir``.
+
+    Args:
+        config: settings of this command.
+        given: names of those that win over the trained run's.
+
+    Raises:
+        UserError: there is none, it is damaged, or a setting was given that is fixed in it.
+    """
+    return _load_exported(config, given) if config.saved_model else _load_run(config, given)
+
+
+def _load_run(config: Config, given: frozenset[str]) -> Detector:
+    current, localizer = load_trained(config, given)
+    return Detector(
+        source=config.workdir,
+        class_names=list(current.class_names),
+        num_features=current.num_features,
+        seconds_per_step=current.config.seconds_per_step or current.seconds_per_step,
+        first_step_seconds=current.first_step_seconds,
+        config=current.config,
+        _localize=lambda records: localization.localize(localizer, records),
+    )
+
+
+def _load_exported(config: Config, given: frozenset[str]) -> Detector:
+    if not pathlib.Path(config.saved_model, "saved_model.pb").exists():
+        raise UserError(f"--saved_model={config.saved_model}: no SavedModel here (saved_model.pb is missing)")
+    try:
+        model = tf.saved_model.load(config.saved_model)
+        description = {name: value.numpy() for name, value in model.describe().items()}
+    except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--saved_model={config.saved_model}: damaged, or not written by --mode=export ({reason})"
+        ) from None
+    settings.refuse_exported_changes(json.loads(description["settings"].decode()), config, given)
+    return Detector(
+        source=config.saved_model,
+        class_names=[name.decode() for name in description["class_names"]],
+        num_features=int(description["num_features"]),
+        seconds_per_step=config.seconds_per_step or float(description["seconds_per_step"]),
+        first_step_seconds=float(description["first_step_seconds"]),
+        config=config,
+        _localize=lambda records: localization.localize_exported(model, records),
+    )
