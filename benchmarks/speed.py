@@ -154,9 +154,8 @@ def load_stored(options: argparse.Namespace, config: Config) -> dict[str, Any] |
 
 def _network_settings(config: Config) -> dict[str, Any]:
     """The settings that decide what is computed. How it is computed may change: that is what is compared."""
-    names = [name for name, field in settings.FIELDS.items() if field.metadata["group"] in ("windows", "model")]
     values = settings.to_dict(config)
-    return {name: values[name] for name in (*names, "batch_size")}
+    return {name: values[name] for name in (*settings.MODEL_SETTINGS, "batch_size")}
 
 
 def report_changes(rows: Sequence[dict], stored: dict[str, Any]) -> int:

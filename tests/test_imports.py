@@ -50,7 +50,20 @@ PURE = {
     # A mistyped flag is answered before TensorFlow is loaded.
     **{
         f"a2net_tf/settings/{name}.py": {"absl"}
-        for name in ("__init__", "config", "checks", "conversion", "keywords", "trained", "command_line")
+        for name in (
+            "__init__",
+            "setting",
+            "data_fields",
+            "training_fields",
+            "use_fields",
+            "config",
+            "checks",
+            "conversion",
+            "keywords",
+            "trained",
+            "command_line",
+            "help_text",
+        )
     },
 }
 

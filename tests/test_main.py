@@ -90,7 +90,7 @@ def test_bad_flags(refused, arguments, message):
 
 def test_help_lists_every_flag_without_tensorflow():
     """Loading TensorFlow takes seconds; the first thing that anyone types should not."""
-    command = [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--helpfull"]
     done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "tensorflow" not in done.stderr.replace("a2net_tf", "")
@@ -100,7 +100,18 @@ def test_help_lists_every_flag_without_tensorflow():
         "--[no]anchor_free",
     ):
         assert flag in done.stdout
-    assert done.stdout.startswith("A2Net: find when actions happen")
+
+
+def test_short_help_and_that_of_a_mode_need_no_tensorflow():
+    for arguments, start in (
+        ([], "A2Net: find when actions happen"),
+        (["--help", "--mode=train"], "--mode=train: train on --train_split"),
+    ):
+        command = [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", *arguments]
+        done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert "tensorflow" not in done.stderr.replace("a2net_tf", "")
+        assert done.stdout.startswith(start)
 
 
 def test_mistyped_flag_needs_no_tensorflow():
@@ -111,14 +122,19 @@ def test_mistyped_flag_needs_no_tensorflow():
     assert done.returncode == 1
     assert "tensorflow" not in done.stderr.replace("a2net_tf", "")
     assert [line for line in done.stderr.splitlines() if not line.startswith("import time")] == [
-        "error: Unknown command line flag 'epoch'. Did you mean: epochs ? (--help lists all settings)"
+        "error: Unknown command line flag 'epoch'. Did you mean: epochs ? (--helpfull lists all settings)"
     ]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--mode=train", "-h"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h", "--flagfile=configs/hapt.flags"]])
 def test_help_in_process(capsys, arguments):
     assert main(arguments) == 0
     assert "modes:" in capsys.readouterr().out
+
+
+def test_help_of_a_mode_that_there_is_not(refused):
+    message = refused("--help", "--mode=trian")
+    assert message.startswith("error: --mode=trian: no such mode; have train, evaluate, train_and_evaluate, ")
 
 
 def test_exit_status_and_no_traceback_in_a_new_process(tmp_path):

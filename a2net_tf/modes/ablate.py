@@ -26,7 +26,7 @@ from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 from a2net_tf.inference import scoring, trained
 from a2net_tf.modes import jobs
-from a2net_tf.modes.ablation_plans import EVALUATION_GROUPS, Part, Plan, matters_to_training, plan_of
+from a2net_tf.modes.ablation_plans import Part, Plan, matters_to_training, plan_of
 from a2net_tf.report import plots, text_tables
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
@@ -118,8 +118,7 @@ def _rows(config: Config, plan: Plan, seeds: Sequence[int]) -> list[dict]:
 def _load(config: Config, part: Part, workdirs: Sequence[str]) -> tuple[Run, Localizer]:
     """The networks of a part, to be evaluated with the part's settings, whatever they were trained with."""
     requested = dataclasses.replace(config, mode="evaluate", workdir=",".join(workdirs), **part.changes)
-    given = frozenset(n for n, field in settings.FIELDS.items() if field.metadata["group"] in EVALUATION_GROUPS)
-    return trained.load_trained(requested, given)
+    return trained.load_trained(requested, frozenset(settings.EVALUATION_SETTINGS))
 
 
 def _costs(localizer: Localizer) -> dict[str, float]:

@@ -12,8 +12,6 @@ from a2net_tf.settings import Config
 _LAMBDAS = (0.2, 0.4, 0.5, 0.6, 0.8)  # Table V
 _LEVELS = (3, 4, 5, 6, 7)  # Table VI, and the seventh that the text mentions
 _JOINT = "a2net"  # the network that the settings of the command describe
-_VARIED_GROUPS = (*settings.TRAINING_GROUPS, "epochs", "localization")
-EVALUATION_GROUPS = ("run", "data", "localization", "evaluation")  # of these, a run's own settings do not matter
 
 # What --ablation=recipe adds and leaves out as one. A setting in none of them is an ingredient of its own.
 INGREDIENTS = {
@@ -209,9 +207,8 @@ def _differing(config: Config, baseline: Config) -> dict[str, Any]:
     """
     differing = {
         name: getattr(baseline, name)
-        for name, field in settings.FIELDS.items()
-        if field.metadata["group"] in _VARIED_GROUPS
-        and field.metadata["group"] != "training data"
+        for name in settings.SCORE_SETTINGS
+        if settings.FIELDS[name].metadata["binds"] != "data"
         and name not in _COMMON
         and getattr(baseline, name) != getattr(config, name)
     }
@@ -276,7 +273,7 @@ def _trained(changes: dict[str, Any]) -> tuple:
 
 def matters_to_training(name: str) -> bool:
     """Whether networks trained with other values of a setting differ."""
-    return settings.FIELDS[name].metadata["group"] != "localization"
+    return settings.FIELDS[name].metadata["binds"] != "localization"
 
 
 def _described(config: Config, ingredients: dict[str, dict]) -> list[str]:
@@ -294,8 +291,7 @@ def _text(value: Any) -> str:
 
 def _values_of_a_setting(name: str, values: Sequence[str]) -> Plan:
     """One row per value and branch; one network per value if the setting matters to training, else one in all."""
-    field = settings.FIELDS.get(name)
-    if field is None or field.metadata["group"] not in _VARIED_GROUPS or name in ("dataset", "release_checkpoint"):
+    if name not in settings.SCORE_SETTINGS or name in ("dataset", "release_checkpoint"):
         raise UserError(
             f"--ablation={name}: expected branches, lambda, levels, streams, recipe, or a setting of the windows, "
             'network, losses, training or localization and its values, as in "learning_rate 1e-4 1e-3"'
@@ -303,7 +299,7 @@ def _values_of_a_setting(name: str, values: Sequence[str]) -> Plan:
     if not values:
         raise UserError(f'--ablation={name}: give the values too, as in "{name} VALUE VALUE"')
     parsed = {value: getattr(settings.parse([f"--{name}={value}"])[0], name) for value in values}
-    if field.metadata["group"] == "localization":
+    if not matters_to_training(name):
         parts = [Part(f"{name} {text}", changes={name: value}, every_view=True) for text, value in parsed.items()]
         return Plan({_JOINT: {}}, parts)
     names = {text: safe_files.file_name(f"{name}_{text}") for text in parsed}  # no commas: they separate directories

@@ -32,8 +32,10 @@ from a2net_tf.training.determinism import op_determinism
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 30.0  # for a process that was asked to
 # What the numbers of an evaluation depend on.
-_SCORE_GROUPS = (*settings.TRAINING_GROUPS, "epochs", "localization")
-_SCORE_SETTINGS = ("eval_split", "checkpoint", "protocol", "tiou_thresholds", "duration_edges", "lambda_sweep")
+_EVALUATED = (
+    *settings.SCORE_SETTINGS,
+    *("eval_split", "checkpoint", "protocol", "tiou_thresholds", "duration_edges", "lambda_sweep"),
+)
 _TRACED_ANEW = ("Localizer", "scan.<locals>")  # functions of a2net_tf that every run and every network has its own of
 
 logging.getLogger("tensorflow").addFilter(lambda entry: not _is_expected(entry.getMessage()))
@@ -88,7 +90,7 @@ def _is_finished(config: Config) -> bool:
     """Whether nothing is left to do; raises UserError if the directory holds a run with other settings."""
     if not run_directory.exists(config.workdir):
         return False
-    settings.refuse_changes(run_directory.load(config.workdir).config, config, settings.TRAINING_GROUPS)
+    settings.refuse_changes(run_directory.load(config.workdir).config, config, settings.TRAINING_SETTINGS)
     state = tf.train.latest_checkpoint(str(pathlib.Path(config.workdir, "state")))  # written last, after the weights
     trained = state is not None and int(state.rpartition("-")[2]) >= config.epochs
     return trained and (config.mode == "train" or _is_evaluated(config))
@@ -101,8 +103,7 @@ def _is_evaluated(config: Config) -> bool:
     if not (metrics.exists() and weights.exists()) or metrics.stat().st_mtime_ns < weights.stat().st_mtime_ns:
         return False
     then, now = safe_files.read_json(metrics).get("settings", {}), settings.to_dict(config)
-    names = [n for n, f in settings.FIELDS.items() if f.metadata["group"] in _SCORE_GROUPS or n in _SCORE_SETTINGS]
-    return all(then.get(name) == now[name] for name in names)
+    return all(then.get(name) == now[name] for name in _EVALUATED)
 
 
 def _score(config: Config) -> str:

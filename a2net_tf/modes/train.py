@@ -62,7 +62,7 @@ def signal_layout(config: Config, builder: tfds.core.DatasetBuilder) -> SignalLa
 def _continue_run(config: Config) -> Run:
     """The run in the working directory, if it was started with the same settings."""
     saved = run_directory.load(config.workdir)
-    settings.refuse_changes(saved.config, config, settings.TRAINING_GROUPS)
+    settings.refuse_changes(saved.config, config, settings.TRAINING_SETTINGS)
     if config.schedule == "cosine" and config.epochs != saved.config.epochs:
         raise UserError(
             f"--epochs={config.epochs} (was {saved.config.epochs}): the learning rate of --schedule=cosine ends at 0 "

@@ -1,6 +1,5 @@
-"""The command line: one absl flag per setting, and the help."""
+"""The command line: one absl flag per setting."""
 
-import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -23,7 +22,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
     try:
         rest = values(["a2net_tf", *arguments])[1:]
     except flags.Error as error:
-        raise UserError(f"{' '.join(str(error).split())} (--help lists all settings)") from None
+        raise UserError(f"{' '.join(str(error).split())} (--helpfull lists all settings)") from None
     except OSError as error:
         raise UserError(f"cannot read the flagfile: {error}") from None
     if rest:
@@ -51,22 +50,3 @@ def _flag_values() -> flags.FlagValues:
         else:
             flags.DEFINE_string(name, default, text, flag_values=values)
     return values
-
-
-def help_text() -> str:
-    """All settings with defaults, by group."""
-    lines, group = [], ""
-    for name, field in FIELDS.items():
-        if field.metadata["group"] != group and field.metadata["group"] != "epochs":
-            group = field.metadata["group"]
-            lines.append(f"\n{group}:")
-        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        flag = f"--[no]{name}" if isinstance(field.default, bool) else f"--{name}={'|'.join(field.metadata['choices'])}"
-        shown = f" [{default}]" if default != "" else ""
-        lines.append(f"  {flag.rstrip('=')}{shown}\n      {field.metadata['help']}")
-    return "\n".join(lines) + "\n"
-
-
-def print_help(introduction: str) -> None:
-    """Writes the introduction and every setting to standard output."""
-    sys.stdout.write(introduction.strip() + "\n" + help_text())

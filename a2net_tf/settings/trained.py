@@ -1,12 +1,12 @@
 """What a trained run, or an exported model, fixes: later commands take it from there."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from a2net_tf.errors import UserError
 from a2net_tf.settings.checks import check
-from a2net_tf.settings.config import EXPORTED_GROUPS, FIELDS, MODEL_GROUPS, Config
+from a2net_tf.settings.config import EXPORTED_SETTINGS, FIELDS, MODEL_SETTINGS, Config
 from a2net_tf.settings.conversion import to_dict
 
 
@@ -18,17 +18,17 @@ def merge(saved: Config, requested: Config, given: frozenset[str]) -> Config:
     """
     changed = {name: getattr(requested, name) for name in given | {"mode", "workdir"}}
     merged = dataclasses.replace(saved, **changed)
-    refuse_changes(saved, merged, MODEL_GROUPS)
+    refuse_changes(saved, merged, MODEL_SETTINGS)
     check(merged)
     return merged
 
 
-def refuse_changes(saved: Config, requested: Config, groups: Sequence[str]) -> None:
-    """Raises UserError if a setting of ``groups`` differs between a working directory and the command line."""
+def refuse_changes(saved: Config, requested: Config, names: Collection[str]) -> None:
+    """Raises UserError if one of the settings ``names`` differs between a working directory and the command line."""
     different = [
         f"--{name}={getattr(requested, name)} (was {getattr(saved, name)})"
-        for name, field in FIELDS.items()
-        if field.metadata["group"] in groups and getattr(requested, name) != getattr(saved, name)
+        for name in FIELDS
+        if name in names and getattr(requested, name) != getattr(saved, name)
     ]
     if different:
         raise UserError(
@@ -39,7 +39,7 @@ def refuse_changes(saved: Config, requested: Config, groups: Sequence[str]) -> N
 
 def exported_settings(config: Config) -> dict[str, Any]:
     """The settings that an exported model carries, JSON-ready."""
-    return {n: v for n, v in to_dict(config).items() if FIELDS[n].metadata["group"] in EXPORTED_GROUPS}
+    return {n: v for n, v in to_dict(config).items() if n in EXPORTED_SETTINGS}
 
 
 def refuse_exported_changes(exported: dict[str, Any], requested: Config, given: frozenset[str]) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from a2net_tf import settings
 from a2net_tf.errors import UserError
-from a2net_tf.settings import command_line
 from a2net_tf.settings.config import FIELDS, Config
 
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parent.parent.parent / "configs").glob("*.flags"))
@@ -431,7 +430,7 @@ def test_a_default_that_is_given_wins_over_the_trained_value():
     assert settings.merge(SAVED, requested, given).nms_tiou == 0.2
 
 
-@pytest.mark.parametrize("name", [name for name, f in FIELDS.items() if f.metadata["group"] in settings.MODEL_GROUPS])
+@pytest.mark.parametrize("name", settings.MODEL_SETTINGS)
 def test_merge_refuses_another_model(name):
     value = OTHERS[name][1]
     requested = dataclasses.replace(Config(), mode="evaluate", workdir="here", **{name: value})
@@ -448,45 +447,19 @@ def test_merge_checks_the_result():
         settings.merge(saved, requested, given)
 
 
-def test_refuse_changes_names_all_of_them_and_only_of_these_groups():
+def test_refuse_changes_names_all_of_them_and_only_these():
     requested = dataclasses.replace(SAVED, num_levels=2, seed=9, nms_tiou=0.9, workdir="")
-    settings.refuse_changes(SAVED, requested, ("data", "evaluation", "epochs"))
+    settings.refuse_changes(SAVED, requested, ("eval_split", "tiou_thresholds", "epochs"))
     with pytest.raises(
         UserError, match=r"the working directory.*--num_levels=2 \(was 3\), --seed=9 \(was 0\); "
     ) as error:
-        settings.refuse_changes(SAVED, requested, settings.TRAINING_GROUPS)
+        settings.refuse_changes(SAVED, requested, settings.TRAINING_SETTINGS)
     assert "nms_tiou" not in str(error.value)
 
 
 def test_more_epochs_are_no_change():
-    settings.refuse_changes(SAVED, dataclasses.replace(SAVED, epochs=80, validate_every=3), settings.TRAINING_GROUPS)
+    settings.refuse_changes(SAVED, dataclasses.replace(SAVED, epochs=80, validate_every=3), settings.TRAINING_SETTINGS)
 
 
 def test_a_run_may_go_on_with_other_devices():
-    settings.refuse_changes(SAVED, dataclasses.replace(SAVED, distribute="mirrored"), settings.TRAINING_GROUPS)
-
-
-# --- help
-
-
-def test_help_lists_every_setting_once():
-    lines = command_line.help_text().splitlines()
-    flags = [line.split()[0].split("=")[0] for line in lines if line.startswith("  --")]
-    assert [flag.removeprefix("--").removeprefix("[no]") for flag in flags] == list(FIELDS)
-    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert len(headings) == len(set(headings))
-    for field in FIELDS.values():
-        assert f"      {field.metadata['help']}" in lines
-
-
-def test_help_shows_choices_and_defaults():
-    text = command_line.help_text()
-    assert "  --overlap_loss=smooth_l1|mse [smooth_l1]\n" in text
-    assert "  --[no]normalize [True]\n" in text
-    assert "  --decay_epochs [30]\n" in text
-    assert "  --workdir\n" in text
-
-
-def test_print_help(capsys):
-    settings.print_help("\nIntroduction.\n")
-    assert capsys.readouterr().out == "Introduction.\n" + command_line.help_text()
+    settings.refuse_changes(SAVED, dataclasses.replace(SAVED, distribute="mirrored"), settings.TRAINING_SETTINGS)
