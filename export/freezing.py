@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import keras
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from a2net_tf.compat import with_constant_weights
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 
@@ -35,7 +35,7 @@ def constant_function(network: keras.Model) -> Callable[[tf.Tensor], list[tf.Ten
     """A concrete function of windows f32[N, W, D] to the network's outputs, ordered by name, with constant weights."""
     window = tf.TensorSpec((None, *network.inputs[0].shape[1:]), tf.float32, name="features")
     traced = tf.function(lambda features: network(features, training=False), autograph=False)
-    return convert_variables_to_constants_v2(traced.get_concrete_function(window))
+    return with_constant_weights(traced.get_concrete_function(window))
 
 
 def freeze(localizer: Localizer) -> Localizer:

@@ -14,10 +14,9 @@ import json
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-from tensorflow.python.util import deprecation
 
 from a2net_tf import safe_files, settings
+from a2net_tf.compat import with_constant_weights, without_deprecation_warnings
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.model import plain_copy
 from a2net_tf.detection.postprocess import Candidates, Detections, suppress
@@ -190,13 +189,13 @@ def _check_settings(localizer: Localizer, detections: bool) -> None:
 def _convert_candidates(exported: Exported) -> onnx.ModelProto:
     """The signature ``raw`` as ONNX, with prefixed outputs and a free number of windows N."""
     raw = exported.raw.get_concrete_function()
-    frozen = convert_variables_to_constants_v2(raw)
+    frozen = with_constant_weights(raw)
     graph_def = frozen.graph.as_graph_def()
     kernels = _take_kernels(graph_def)
     features = frozen.inputs[0].name
     names = sorted(raw.output_dtypes)  # the order in which TensorFlow flattens a dict
     outputs = {tensor.name: _PREFIX + name for name, tensor in zip(names, frozen.outputs, strict=True)}
-    with deprecation.silence():  # tf2onnx calls functions of TensorFlow 1
+    with without_deprecation_warnings():  # tf2onnx calls functions of TensorFlow 1
         model, _ = tf2onnx.convert.from_graph_def(
             graph_def,
             input_names=[features, *kernels],

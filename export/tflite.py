@@ -15,10 +15,10 @@ import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from a2net_tf import safe_files
+from a2net_tf.compat import tflite_schema as schema
+from a2net_tf.compat import with_constant_weights
 from a2net_tf.detection import pyramid
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.model import plain_copy
@@ -298,7 +298,7 @@ def _convert(
     specs = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in inputs.items()]
     by_name = tf.function(lambda *tensors: function(dict(zip(inputs, tensors, strict=True))), input_signature=specs)
     traced = by_name.get_concrete_function()
-    frozen, names = convert_variables_to_constants_v2(traced), sorted(traced.structured_outputs)
+    frozen, names = with_constant_weights(traced), sorted(traced.structured_outputs)
     module = tf.Module()  # the function comes with a module, or the converter drops the names
     module.run = tf.function(lambda *x: dict(zip(names, frozen(*x), strict=True)), input_signature=specs)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.run.get_concrete_function()], module)

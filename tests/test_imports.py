@@ -18,6 +18,7 @@ ROOMS = (
     "errors",
     "safe_files",
     "native_logs",
+    "compat",
     "settings",
     "detection",
     "data",

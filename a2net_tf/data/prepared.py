@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from a2net_tf.compat import CompletedBeforeWriting, set_features
 from a2net_tf.data import feature_files
 from a2net_tf.data.schema import convert_features, record_features, split_into_chunks
 from a2net_tf.errors import UserError
@@ -32,13 +33,21 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, *, stored_features: str = "", **kwargs):
         self.stored_features = stored_features or "float32"
+        self._arguments = {"stored_features": stored_features, **kwargs}
         super().__init__(**kwargs)
-        self._original_state["stored_features"] = stored_features  # from which TFDS makes copies for other processes
         if (self.data_path / "dataset_info.json").exists():
             # TFDS would take the schema from the code, and read what was stored in another type as noise.
-            self.info._features = tfds.features.FeaturesDict.from_config(str(self.data_path))
+            set_features(self.info, tfds.features.FeaturesDict.from_config(str(self.data_path)))
             check_stored_type(self, stored_features)
             self.stored_features = stored_type(self)
+
+    def __getstate__(self) -> dict:
+        """What a copy in another process is made from; that of TFDS would not know of ``stored_features``."""
+        return self._arguments
+
+    def __setstate__(self, state: dict) -> None:
+        """Makes the copy."""
+        self.__init__(**state)
 
     def store(self, record: dict) -> Iterator[tuple[str, dict]]:
         """Yields (key, record) as TFDS writes them: in chunks if it is long, features in the type to be stored."""
@@ -66,7 +75,7 @@ class FolderContents(NamedTuple):
     metadata: dict
 
 
-class FolderBuilder(RecordBuilder, skip_registration=True):
+class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=True):
     """A builder whose feature size, classes and splits depend on the files that the user puts into manual_dir.
 
     TFDS asks for the schema when a builder is made, but says where the files are only when it prepares. So the schema
@@ -102,16 +111,14 @@ class FolderBuilder(RecordBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(features=None, homepage=self.HOMEPAGE, metadata=tfds.core.MetadataDict())
 
-    def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager, *args, **kwargs) -> None:
-        folder = pathlib.Path(dl_manager.manual_dir)
+    def complete_schema(self, folder: pathlib.Path) -> None:
+        """Reads the folder; raises UserError."""
         self._contents = self.read_folder(folder)
         if not any(self._contents.splits.values()):
             raise UserError(f"manual_dir={folder}: no video is left that could be prepared")
-        # TFDS has no public way to complete a schema; it does the same when it opens a directory without its builder.
         size, class_names = self._contents.num_features, self._contents.class_names
-        self.info._features = record_features(size, class_names, self.stored_features)
+        set_features(self.info, record_features(size, class_names, self.stored_features))
         self.info.metadata.update(self._contents.metadata, fingerprint=feature_files.fingerprint(folder))
-        super()._download_and_prepare(dl_manager, *args, **kwargs)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         # TFDS cannot write an empty split.

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from a2net_tf.compat import adam_moments
 from a2net_tf.settings import Config
 
 
@@ -16,12 +17,12 @@ class FusedAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Updates ``variable`` and its two moments in place."""
-        index = self._get_variable_index(variable)
+        momentum, velocity = adam_moments(self, variable)
         step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=momentum.value.handle,
+            v=velocity.value.handle,
             beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
             beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
             lr=tf.cast(learning_rate, variable.dtype),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from a2net_tf.compat import AlreadyBuilt, take_gradients_as_summed
 from a2net_tf.data import input_pipeline
 from a2net_tf.data.augment import SignalLayout
 from a2net_tf.detection.layers import seed_drops
@@ -49,7 +50,7 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-class Trainer(keras.Model):
+class Trainer(AlreadyBuilt, keras.Model):
     """Joins network, targets and losses in one step. To be made, and compiled, in the scope of its strategy.
 
     Args:
@@ -70,16 +71,11 @@ class Trainer(keras.Model):
         """As Keras's, and ready for several devices."""
         if self.distribute_strategy.num_replicas_in_sync > 1:
             # Keras would clip, and look for overflow, on each device's own gradients, and sum them afterwards.
-            # train_step hands them over summed.
-            inner = getattr(optimizer, "inner_optimizer", optimizer)
-            inner._all_reduce_sum_gradients = list
+            take_gradients_as_summed(optimizer)
             if jit_compile:  # XLA compiles for one device; the losses, where the devices meet, are left out
                 self._forward = tf.function(self.network, jit_compile=True)
                 jit_compile = False
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Keras's own reads a batch with several devices, to build layers; here, everything is built."""
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

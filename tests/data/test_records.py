@@ -1,6 +1,7 @@
 """Tests of the record schema, its checks, chunks, and of opening prepared datasets."""
 
 import pathlib
+import pickle
 import re
 
 import numpy as np
@@ -326,6 +327,12 @@ def test_features_are_rounded_to_the_stored_type(stored, tmp_path):
         assert record["features"].dtype == expected.dtype
         np.testing.assert_array_equal(record["features"], expected)
         np.testing.assert_array_equal(schema.check_features(record["features"], "v"), expected)
+
+
+def test_a_copy_for_another_process_stores_the_same_type(tmp_path):
+    builder = TinySequences(data_dir=tmp_path, stored_features="float16")
+    copy = pickle.loads(pickle.dumps(builder))
+    assert (copy.stored_features, copy.data_path) == ("float16", builder.data_path)
 
 
 def test_sixteen_bits_take_half_the_disk(tmp_path):
