@@ -2,8 +2,6 @@
 
     python -m a2net_tf.main --flagfile=configs/quickstart.flags --mode=MODE
 
-``a2net`` is the same command, where the package is installed.
-
 modes:
   train               train on --train_split; goes on where it was stopped
   evaluate            score --eval_split with the model in --workdir
