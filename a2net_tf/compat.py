@@ -7,11 +7,12 @@ changes what it means; setup.py bounds the releases. The scripts of ``export/`` 
 
 import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow_datasets as tfds
 from tensorflow.lite.python import schema_py_generated
+from tensorflow.python.framework import config as framework
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.util import deprecation
 
@@ -89,3 +90,22 @@ def with_constant_weights(function: Callable) -> Callable:
 def without_deprecation_warnings() -> contextlib.AbstractContextManager[None]:
     """Keeps TensorFlow from telling the user that tf2onnx calls functions of TensorFlow 1."""
     return deprecation.silence()
+
+
+@contextlib.contextmanager
+def op_determinism(wanted: bool) -> Iterator[None]:
+    """TensorFlow's operations are deterministic in this block, or not, as ``wanted``; after it, as they were before.
+
+    The public interface can switch determinism on, but not off. Where it is on, Keras leaves out XLA with no more than a
+    warning, so without this the first call in a process would decide for all that follow.
+    """
+    before = framework.is_op_determinism_enabled()
+    _switch_determinism(wanted)
+    try:
+        yield
+    finally:
+        _switch_determinism(before)
+
+
+def _switch_determinism(on: bool) -> None:
+    (framework.enable_op_determinism if on else framework.disable_op_determinism)()

@@ -11,8 +11,8 @@ import pytest
 from tensorflow.python.framework import config as framework
 
 import a2net_tf
+from a2net_tf.compat import op_determinism
 from a2net_tf.main import main
-from a2net_tf.training.determinism import op_determinism
 from tests import tiny
 
 

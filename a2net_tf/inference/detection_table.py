@@ -130,8 +130,8 @@ class DetectionTable:
 
 
 def _make_way(*paths: Path) -> None:
-    """Renames what is there, if what follows can be written."""
-    for path in paths[:1]:  # all in one folder
+    """Renames what is there, unless what is to come could not be written."""
+    for path in paths:
         safe_files.check_writable(path)
     safe_files.keep_previous(*paths)
 

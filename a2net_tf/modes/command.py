@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from a2net_tf import settings
+from a2net_tf.compat import op_determinism
 from a2net_tf.data import prepared
 from a2net_tf.errors import UserError
 from a2net_tf.modes import (
@@ -22,7 +23,6 @@ from a2net_tf.modes import (
 )
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
-from a2net_tf.training.determinism import op_determinism
 
 tf.config.list_physical_devices()  # starts CUDA now, whose complaints about a missing GPU main.py holds back
 

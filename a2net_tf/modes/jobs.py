@@ -22,12 +22,12 @@ import tensorflow as tf
 import tqdm
 
 from a2net_tf import safe_files, settings
+from a2net_tf.compat import op_determinism
 from a2net_tf.data import prepared
 from a2net_tf.errors import UserError
 from a2net_tf.modes import evaluate, train
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
-from a2net_tf.training.determinism import op_determinism
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 30.0  # for a process that was asked to

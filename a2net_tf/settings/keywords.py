@@ -34,7 +34,7 @@ def _refuse_unknown(values: Mapping[str, Any]) -> None:
         if name not in FIELDS:
             similar = difflib.get_close_matches(name, [*FIELDS, "flagfile"])
             hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
-            raise UserError(f"unknown setting '{name}'{hint} (python -m a2net_tf.main --help lists all settings)")
+            raise UserError(f"unknown setting '{name}'{hint} (python -m a2net_tf.main --helpfull lists all)")
 
 
 def _text(name: str, value: Any) -> str:

@@ -371,7 +371,7 @@ def test_values_at_the_edge_of_the_range(changes):
             "--jit_compile with --distribute cannot draw",
         ),
         ({"num_levels": 8, "level_channels": (1,) * 8}, "multiple of 256"),
-        ({"anchor_free": False, "anchor_based": False}, "leave no module"),
+        ({"anchor_free": False, "anchor_based": False}, "leave no branch"),
         ({"decay_epochs": (20, 10)}, "--decay_epochs=.*must increase"),
         ({"duration_edges": (2.0, 1.0)}, "--duration_edges=.*must increase"),
         ({"validation_split": "test"}, "--validation_split and --eval_split are both 'test'"),
