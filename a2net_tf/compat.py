@@ -96,7 +96,7 @@ def without_deprecation_warnings() -> contextlib.AbstractContextManager[None]:
 def op_determinism(wanted: bool) -> Iterator[None]:
     """TensorFlow's operations are deterministic in this block, or not, as ``wanted``; after it, as they were before.
 
-    The public interface can switch determinism on, but not off. Where it is on, Keras leaves out XLA with no more than a
+    The public interface can switch determinism on, but not off. Where it is on, Keras leaves out XLA with only a
     warning, so without this the first call in a process would decide for all that follow.
     """
     before = framework.is_op_determinism_enabled()
