@@ -288,10 +288,10 @@ def evaluation(config: Config, dataset: str, output: str, *, precision: str, bra
     network = build(dataclasses.replace(config, window_steps=config.inference_steps), precision)
     localizer = Localizer(network, config, names)
     records = prepared.read_records(prepared.open_dataset(dataset), SPLIT)
-    views = localizer.views() if branches else None
+    reported = localizer.reported() if branches else None
 
     def evaluate() -> dict:
-        sequences = list(localization.localize(localizer, records.as_numpy_iterator(), views))
+        sequences = list(localization.localize(localizer, records.as_numpy_iterator(), reported))
         detections = Detections.concatenate([item.merged for item in sequences])
         results_files.write_activitynet(output, detections, names, videos=[item.video for item in sequences])
         return scoring.metrics_by_branch(sequences, run)

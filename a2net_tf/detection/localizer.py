@@ -162,7 +162,7 @@ class Localizer(tf.Module):
             return ("anchor_based",)
         return BRANCHES if self._is_anchor_based.any() else ("anchor_free",)
 
-    def views(self, lambdas: Sequence[float] = ()) -> dict[str, tuple[str, float]]:
+    def reported(self, lambdas: Sequence[float] = ()) -> dict[str, tuple[str, float]]:
         """What can be reported of the same candidates: {name: (branch, merge weight)}, the merged result last.
 
         Args:

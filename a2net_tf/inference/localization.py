@@ -22,7 +22,7 @@ class SequenceDetections(NamedTuple):
 
     video: str
     duration_seconds: float
-    detections: dict[str, Detections]  # by view: branches, and merge weights if several are asked for
+    detections: dict[str, Detections]  # by branch, and by merge weight if several are asked for
     record: dict  # without features; with the ground truth if there is any
 
     @property
@@ -118,20 +118,20 @@ def _chunks(whole: dict, read: Callable[[], np.ndarray], where: str, num_feature
 
 
 def localize(
-    localizer: Localizer, records: Iterable[dict], views: Mapping[str, tuple[str, float]] | None = None
+    localizer: Localizer, records: Iterable[dict], branches: Mapping[str, tuple[str, float]] | None = None
 ) -> Iterator[SequenceDetections]:
     """Detections of every sequence of ``records`` (numpy; chunks in any order), as soon as it is complete.
 
     Args:
         localizer: runs in this process.
         records: whole sequences or chunks.
-        views: what to report, of ``Localizer.views``; by default the merged result alone.
+        branches: what to report, of ``Localizer.reported``; by default the merged result alone.
     """
-    views = views or dict(list(localizer.views().items())[-1:])
+    branches = branches or dict(list(localizer.reported().items())[-1:])
     located = ((record, _candidates(localizer, record)) for record in records)
     for record, candidates in _by_sequence(located):
         merged = Candidates(*(tf.concat(values, axis=1) for values in zip(*candidates, strict=True)))
-        yield _detect(localizer, merged, record, views)
+        yield _detect(localizer, merged, record, branches)
 
 
 def _candidates(localizer: Localizer, record: dict) -> Candidates:
@@ -174,7 +174,7 @@ def _by_sequence(chunks: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, lis
 
 
 def _detect(
-    localizer: Localizer, candidates: Candidates, record: dict, views: Mapping[str, tuple[str, float]]
+    localizer: Localizer, candidates: Candidates, record: dict, branches: Mapping[str, tuple[str, float]]
 ) -> SequenceDetections:
     arguments = (
         candidates,
@@ -188,7 +188,7 @@ def _detect(
             video,
             {k: v[0] for k, v in localizer.detect[branch](*arguments, tf.constant(weight))._asdict().items()},
         )
-        for name, (branch, weight) in views.items()
+        for name, (branch, weight) in branches.items()
     }
     return SequenceDetections(video, float(record["duration_seconds"]), detections, record)
 

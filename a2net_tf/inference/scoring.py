@@ -15,13 +15,13 @@ from a2net_tf.training.run_directory import Run
 
 
 def localize_split(current: Run, localizer: Localizer) -> tuple[str, list[SequenceDetections]]:
-    """The dataset's full name, and what every view of the localizer finds in ``--eval_split``."""
+    """The dataset's full name, and what is found by every branch that is reported in ``--eval_split``."""
     config = current.config
     builder = prepared.open_dataset_of(config)
     check_same_kind(builder, current)
     records = prepared.read_records(builder, config.eval_split)
-    views = localizer.views(config.lambda_sweep)
-    sequences = localization.collect(localization.localize(localizer, records.as_numpy_iterator(), views))
+    branches = localizer.reported(config.lambda_sweep)
+    sequences = localization.collect(localization.localize(localizer, records.as_numpy_iterator(), branches))
     return builder.info.full_name, sequences
 
 

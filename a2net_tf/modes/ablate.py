@@ -107,9 +107,9 @@ def _rows(config: Config, plan: Plan, seeds: Sequence[int]) -> list[dict]:
             if key not in costs:  # measured again, rows of one network would differ in time
                 costs[key] = _costs(localizer)
             training = {"training_seconds": _training_seconds(workdirs)}
-            for view, metrics in _evaluate(current, localizer, part).items():
-                label = ": ".join(filter(None, (part.label, view if part.every_view else "")))
-                row = {"label": label, "view": view, **_description(plan, part), **costs[key], "seeds": {}}
+            for branch, metrics in _evaluate(current, localizer, part).items():
+                label = ": ".join(filter(None, (part.label, branch if part.every_branch else "")))
+                row = {"label": label, "branch": branch, **_description(plan, part), **costs[key], "seeds": {}}
                 rows.setdefault(label, row)["seeds"][str(seed)] = {**metrics, **training}
             keras.backend.clear_session()
     return list(rows.values())
@@ -138,10 +138,10 @@ def _training_seconds(workdirs: Sequence[str]) -> float | None:
 
 
 def _evaluate(current: Run, localizer: Localizer, part: Part) -> dict[str, dict]:
-    """Metrics of the views that the part shows."""
+    """Metrics of the branches that the part shows."""
     _, sequences = scoring.localize_split(current, localizer)
-    by_view = scoring.metrics_by_branch(sequences, current)
-    return by_view if part.every_view else dict(list(by_view.items())[-1:])
+    by_branch = scoring.metrics_by_branch(sequences, current)
+    return by_branch if part.every_branch else dict(list(by_branch.items())[-1:])
 
 
 def _description(plan: Plan, part: Part) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _write(config: Config, rows: Sequence[dict], notes: Sequence[str]) -> None:
     folder = pathlib.Path(config.workdir)
     title = f"{config.ablation}: {config.dataset}, seeds {', '.join(rows[0]['seeds'])}"
     tables = _tables(config, rows)
-    shown = ["\n".join(filter(None, (view, format_ablation(table)))) for view, table in tables.items()]
+    shown = ["\n".join(filter(None, (branch, format_ablation(table)))) for branch, table in tables.items()]
     print("\n".join([f"{title}, split {config.eval_split}", *shown, *notes]))
     paths = [folder / _output_name(config, suffix) for suffix in ("json", "csv", "png")]
     safe_files.keep_previous(*paths)
@@ -197,8 +197,8 @@ def _write(config: Config, rows: Sequence[dict], notes: Sequence[str]) -> None:
     safe_files.write_text(paths[1], _csv(rows))
     if config.plots and importlib.util.find_spec("matplotlib"):
         panels = {
-            view: {row["label"]: [m["average_mAP"] for m in row["seeds"].values()] for row in table}
-            for view, table in tables.items()
+            branch: {row["label"]: [m["average_mAP"] for m in row["seeds"].values()] for row in table}
+            for branch, table in tables.items()
         }
         plots.plot_bars(paths[2], title, panels, axis="average mAP (%)")
     print(f"written: {', '.join(str(path) for path in paths if path.exists())}")
@@ -208,8 +208,8 @@ def _tables(config: Config, rows: Sequence[dict]) -> dict[str, list[dict]]:
     """All rows in one table; the many of a recipe in one per branch."""
     if config.ablation.split()[0] != "recipe":
         return {"": list(rows)}
-    views = dict.fromkeys(row["view"] for row in rows)
-    return {view: [{**row, "label": row["part"]} for row in rows if row["view"] == view] for view in views}
+    branches = dict.fromkeys(row["branch"] for row in rows)
+    return {branch: [{**row, "label": row["part"]} for row in rows if row["branch"] == branch] for branch in branches}
 
 
 def _csv(rows: Sequence[dict]) -> str:
@@ -220,9 +220,9 @@ def _csv(rows: Sequence[dict]) -> str:
     thresholds = [f"mAP@{t:g}" for t in first["tiou_thresholds"]]
     costs = ("multiply_adds", "parameters", "window_milliseconds")
     means = ("average_mAP", "average_mAP_normalized")
-    writer.writerow(["row", "view", "seed", *thresholds, *means, *costs, "training_seconds"])
+    writer.writerow(["row", "branch", "seed", *thresholds, *means, *costs, "training_seconds"])
     for row in rows:
         for seed, metrics in row["seeds"].items():
             numbers = [*metrics["mAP"], *(metrics[name] for name in means), *(row[name] for name in costs)]
-            writer.writerow([row["label"], row["view"], seed, *numbers, metrics["training_seconds"]])
+            writer.writerow([row["label"], row["branch"], seed, *numbers, metrics["training_seconds"]])
     return text.getvalue()

@@ -83,13 +83,13 @@ class Part(NamedTuple):
         label: of its row.
         networks: names of trained networks.
         changes: settings that differ from the command's.
-        every_view: a row for each branch and merge weight, instead of the merged result alone.
+        every_branch: a row for each branch and merge weight, instead of the merged result alone.
     """
 
     label: str
     networks: tuple[str, ...] = (_JOINT,)
     changes: dict[str, Any] = {}
-    every_view: bool = False
+    every_branch: bool = False
 
 
 class Plan(NamedTuple):
@@ -118,7 +118,7 @@ def plan_of(config: Config) -> Plan:
     if name == "branches":
         return _branches()
     if name == "lambda":
-        return Plan({_JOINT: {}}, [Part("", changes={"lambda_sweep": _LAMBDAS}, every_view=True)])
+        return Plan({_JOINT: {}}, [Part("", changes={"lambda_sweep": _LAMBDAS}, every_branch=True)])
     if name == "levels":
         return _levels(config)
     if name == "streams":
@@ -132,7 +132,7 @@ def _branches() -> Plan:
     """Tables III and IV: each branch trained alone, both merged, and trained together."""
     networks = {"anchor_free": {"anchor_based": False}, "anchor_based": {"anchor_free": False}, _JOINT: {}}
     alone = [Part(f"{name} alone", (name,)) for name in ("anchor_free", "anchor_based")]
-    return Plan(networks, [*alone, Part("fuse", ("anchor_free", "anchor_based")), Part("A2Net", every_view=True)])
+    return Plan(networks, [*alone, Part("fuse", ("anchor_free", "anchor_based")), Part("A2Net", every_branch=True)])
 
 
 def _levels(config: Config) -> Plan:
@@ -142,7 +142,7 @@ def _levels(config: Config) -> Plan:
         f"levels{n}": {"num_levels": n, "level_channels": channels + channels[-1:] * (n - len(channels))}
         for n in _LEVELS
     }
-    return Plan(networks, [Part(f"{n} levels", (f"levels{n}",), every_view=True) for n in _LEVELS])
+    return Plan(networks, [Part(f"{n} levels", (f"levels{n}",), every_branch=True) for n in _LEVELS])
 
 
 def _streams(config: Config) -> Plan:
@@ -263,7 +263,7 @@ def _owners(rows: Sequence[_RecipeRow]) -> dict[tuple, _RecipeRow]:
 def _recipe_part(row: _RecipeRow, owners: dict[tuple, _RecipeRow]) -> Part:
     localization = {name: value for name, value in row.changes.items() if not matters_to_training(name)}
     network = owners[_trained(row.changes)].network
-    return Part(row.label, (network,), localization, every_view=row.ingredient != _MODULES)
+    return Part(row.label, (network,), localization, every_branch=row.ingredient != _MODULES)
 
 
 def _trained(changes: dict[str, Any]) -> tuple:
@@ -300,8 +300,8 @@ def _values_of_a_setting(name: str, values: Sequence[str]) -> Plan:
         raise UserError(f'--ablation={name}: give the values too, as in "{name} VALUE VALUE"')
     parsed = {value: getattr(settings.parse([f"--{name}={value}"])[0], name) for value in values}
     if not matters_to_training(name):
-        parts = [Part(f"{name} {text}", changes={name: value}, every_view=True) for text, value in parsed.items()]
+        parts = [Part(f"{name} {text}", changes={name: value}, every_branch=True) for text, value in parsed.items()]
         return Plan({_JOINT: {}}, parts)
     names = {text: safe_files.file_name(f"{name}_{text}") for text in parsed}  # no commas: they separate directories
-    parts = [Part(f"{name} {text}", (network,), every_view=True) for text, network in names.items()]
+    parts = [Part(f"{name} {text}", (network,), every_branch=True) for text, network in names.items()]
     return Plan({network: {name: parsed[text]} for text, network in names.items()}, parts)

@@ -196,7 +196,7 @@ def test_settings_equal_a_slow_loop(changes, make_localizer):
 def test_each_branch_equals_a_slow_loop(branch, localizer):
     features = random_features(200)
     record = schema.make_record("v", features, (), (), num_classes=3, feature_stride_seconds=0.5)
-    (found,) = localization.localize(localizer, [record], {branch: localizer.views()[branch]})
+    (found,) = localization.localize(localizer, [record], {branch: localizer.reported()[branch]})
     assert set(found.detections) == {branch}
     table = found.detections[branch]
     expected = slow_detections(localizer, features, seconds_per_step=0.5, branch=branch)
@@ -344,9 +344,9 @@ def assert_same_found(found, expected):
 def test_chunks_give_what_the_whole_gives(num_steps, max_steps, localizer):
     record = sequence_of(num_steps)
     chunks = chunks_of(record, max_steps)
-    (expected,) = localization.localize(localizer, [record], localizer.views())
+    (expected,) = localization.localize(localizer, [record], localizer.reported())
     for order in (chunks, chunks[::-1]):
-        (found,) = localization.localize(localizer, order, localizer.views())
+        (found,) = localization.localize(localizer, order, localizer.reported())
         assert_same_found(found, expected)
 
 
@@ -417,7 +417,7 @@ def test_merge_weights_by_hand(weight, free, based, make_localizer):
 def test_extreme_merge_weights_leave_one_branch(weight, branch, make_localizer):
     localizer = make_localizer(anchor_based_lambda=weight)
     (found,) = localization.localize(
-        localizer, [sequence_of(200)], {name: localizer.views()[name] for name in (branch, "both")}
+        localizer, [sequence_of(200)], {name: localizer.reported()[name] for name in (branch, "both")}
     )
     assert_same(vars(found.detections["both"]), vars(found.detections[branch]))
     assert len(found.detections["both"].scores) > 3
@@ -481,8 +481,8 @@ def test_more_classes_per_candidate_than_classes_are_refused(make_localizer):
 def test_chunks_vote_as_the_whole_does(num_steps, make_localizer):
     localizer = make_localizer(classes_per_candidate=2, voting_tiou=0.5, soft_nms_sigma=0.4)
     record = sequence_of(num_steps[0])
-    (expected,) = localization.localize(localizer, [record], localizer.views())
-    (found,) = localization.localize(localizer, chunks_of(record, num_steps[1]), localizer.views())
+    (expected,) = localization.localize(localizer, [record], localizer.reported())
+    (found,) = localization.localize(localizer, chunks_of(record, num_steps[1]), localizer.reported())
     assert_same_found(found, expected)
 
 

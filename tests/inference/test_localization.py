@@ -110,7 +110,7 @@ def test_short_sequences_stay_inside_their_time(localizer, num_steps):
 
 
 def test_branches(localizer):
-    (found,) = localization.localize(localizer, [record("a", 100)], localizer.views())
+    (found,) = localization.localize(localizer, [record("a", 100)], localizer.reported())
     assert list(found.detections) == ["anchor_free", "anchor_based", "both"]
     assert_same(localization.localize(localizer, [record("a", 100)]), [found])
     alone = [found.detections[b].scores.max() for b in ("anchor_free", "anchor_based")]

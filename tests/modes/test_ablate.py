@@ -133,7 +133,7 @@ def test_recipe_adds_each_ingredient_to_the_baseline_and_takes_each_from_the_rec
         ("anchor_based alone", "anchor_based", {}),
         ("fuse", "anchor_free", "anchor_based", {}),
     ]
-    assert [part.every_view for part in plan.parts] == [True] * 8 + [False] * 3
+    assert [part.every_branch for part in plan.parts] == [True] * 8 + [False] * 3
     assert plan.notes == [
         "random-offsets: --random_offsets=True (False)",
         "focal-loss: --class_scores=sigmoid (softmax), --classes_per_candidate=2 (1)",
@@ -352,8 +352,8 @@ def test_recipe_trains_each_network_once_and_scores_every_branch(recipe):
     folder, _, written = recipe
     ends = ["baseline", "baseline + random-offsets", "baseline + inference"]
     ends += ["recipe without random-offsets", "recipe without inference", "recipe"]
-    views = ("anchor_free", "anchor_based", "both")
-    expected = [f"{label}: {view}" for label in ends for view in views]
+    branches = ("anchor_free", "anchor_based", "both")
+    expected = [f"{label}: {branch}" for label in ends for branch in branches]
     assert [row["label"] for row in written["rows"]] == [
         *expected,
         "anchor_free alone",
@@ -378,8 +378,8 @@ def test_recipe_rows_are_those_of_single_evaluations(recipe, tmp_path):
         with tiny.silence():
             assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", *flags]) == 0
         branches = json.loads((run / "metrics.json").read_text())["branches"]
-        for view, metrics in branches.items():
-            found = rows[f"{label}: {view}"]["seeds"]["0"]
+        for branch, metrics in branches.items():
+            found = rows[f"{label}: {branch}"]["seeds"]["0"]
             np.testing.assert_allclose(found["mAP"], metrics["mAP"], atol=1e-9, err_msg=label)
             assert found["per_class"] == metrics["per_class"]
     kept = [rows[f"{label}: both"]["seeds"]["0"] for label in ("baseline", "baseline + inference")]
