@@ -99,7 +99,7 @@ def _is_evaluated(config: Config) -> bool:
     metrics, weights = folder / "metrics.json", folder / f"{config.checkpoint}.npz"
     if not (metrics.exists() and weights.exists()) or metrics.stat().st_mtime_ns < weights.stat().st_mtime_ns:
         return False
-    then, now = safe_files.read_json(metrics).get("settings", {}), settings.to_dict(config)
+    then, now = safe_files.read_json_object(metrics).get("settings", {}), settings.to_dict(config)
     names = [n for n, f in settings.FIELDS.items() if f.metadata["group"] in _SCORE_GROUPS or n in _SCORE_SETTINGS]
     return all(then.get(name) == now[name] for name in names)
 
@@ -108,7 +108,7 @@ def _score(config: Config) -> str:
     """What a run's line says about its evaluation."""
     if config.mode == "train":
         return ""
-    metrics = safe_files.read_json(pathlib.Path(config.workdir, "metrics.json"))
+    metrics = safe_files.read_json_object(pathlib.Path(config.workdir, "metrics.json"))
     return f", average mAP {100 * metrics['average_mAP']:.1f} ({config.eval_split})"
 
 

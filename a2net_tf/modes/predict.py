@@ -1,7 +1,6 @@
 """``--mode=predict``: a trained or exported model at work."""
 
 import itertools
-import json
 import pathlib
 from collections.abc import Iterable
 
@@ -55,7 +54,8 @@ def _predict_exported(config: Config, given: frozenset[str]) -> tuple[list[Seque
         raise UserError(
             f"--saved_model={config.saved_model}: damaged, or not written by --mode=export ({reason})"
         ) from None
-    settings.refuse_exported_changes(json.loads(description["settings"].decode()), config, given)
+    exported = safe_files.parse_json(description["settings"].decode(), f"--saved_model={config.saved_model}: settings")
+    settings.refuse_exported_changes(exported, config, given)
     class_names = [name.decode() for name in description["class_names"]]
     base = [float(description["seconds_per_step"]), float(description["first_step_seconds"])]
     sources = _sequences(config, int(description["num_features"]), *base)
