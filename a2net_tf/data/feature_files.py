@@ -4,20 +4,18 @@ Shared by the dataset folders whose features cannot be downloaded (``thumos14``,
 """
 
 import collections
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from a2net_tf import safe_files
+from a2net_tf.data import array_files
 from a2net_tf.errors import UserError, list_some
 
 SETTINGS_FILE = "settings.json"
@@ -81,7 +79,7 @@ def check_choice(value: str, choices: Sequence[str], where: str) -> None:
 def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
     """The array of a .npy file, of a .npz file (``key``, or its only array) or of a .csv file, as it is stored.
 
-    A .npy file is mapped, not loaded: its parts come into memory when they are looked at.
+    A .npy file is mapped, not loaded.
 
     Raises:
         UserError: damaged, or a .npz file with several arrays none of which is named ``key``.
@@ -89,50 +87,13 @@ def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
     if file.suffix == ".csv":
         return read_csv(file)
     if file.suffix == ".npz":
-        return next(iter(read_arrays(file, [key], only_one=True).values()))
-    with contextlib.suppress(ValueError, OSError, EOFError):  # np.load says better what is wrong
-        return np.lib.format.open_memmap(file, mode="r")
-    try:
-        with file.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: not a readable .npy array ({explain(error)})") from None
-    if not isinstance(loaded, np.ndarray):
-        raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
-    return loaded
-
-
-def read_arrays(file: pathlib.Path, keys: Sequence[str], *, only_one: bool = False) -> dict[str, np.ndarray]:
-    """The arrays named ``keys`` of a .npz file; with ``only_one``, a file's only array may have any name."""
-    try:
-        with file.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise ValueError("it is a single .npy array: save it with np.savez")
-            members = archive.files
-            keys = members if only_one and len(members) == 1 else keys
-            arrays = {key: archive[key] for key in keys if key in members}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file}: not a readable .npz file ({explain(error)})") from None
-    for key in keys:
-        if key not in arrays:
-            raise UserError(f"{file}: no array named '{key}', found {', '.join(members) or 'none'}")
-    return arrays
-
-
-def explain(error: Exception) -> str:
-    """What numpy said; of pickled objects it would advise to load them in spite of the danger."""
-    if "pickle" not in str(error):
-        return str(error)
-    return "it holds Python objects, and allow_pickle is off because loading those can run any code: save numbers only"
+        return next(iter(array_files.read_arrays(file, [key], only_one=True).values()))
+    return array_files.map_array(file)
 
 
 def read_csv(file: pathlib.Path) -> np.ndarray:
     """f32[rows, columns] of comma-separated numbers, with or without a header row."""
-    try:
-        lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a readable text file ({error})") from None
+    lines = safe_files.read_text(file).splitlines()
     header = bool(lines) and not _is_number(lines[0].split(",")[0])
     if len(lines) <= header:
         raise UserError(f"{file}: no rows of numbers")

@@ -1,7 +1,6 @@
 """A trained run or an exported model as one object that finds actions in whatever is given to it."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf import settings
+from a2net_tf import safe_files, settings
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization
 from a2net_tf.inference.detection_table import DetectionTable
@@ -187,7 +186,8 @@ def _load_exported(config: Config, given: frozenset[str]) -> Detector:
         raise UserError(
             f"--saved_model={config.saved_model}: damaged, or not written by --mode=export ({reason})"
         ) from None
-    settings.refuse_exported_changes(json.loads(description["settings"].decode()), config, given)
+    exported = safe_files.parse_json(description["settings"].decode(), f"--saved_model={config.saved_model}: settings")
+    settings.refuse_exported_changes(exported, config, given)
     return Detector(
         source=config.saved_model,
         class_names=[name.decode() for name in description["class_names"]],

@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from a2net_tf.data import schema
+from a2net_tf.data import array_files, schema
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.postprocess import Candidates
 from a2net_tf.errors import UserError
@@ -46,27 +45,15 @@ def read_feature_files(
     if not files or not files[0].exists():
         raise UserError(f"--features={path}: {'no .npy file in this folder' if source.is_dir() else 'no such file'}")
     for file in files:
-        features = _open(file)
+        features = array_files.map_array(file)
         schema.check_shape(features.shape, features.dtype, str(file), num_features)
     return [_file_records(file, num_features, seconds_per_step, first_step_seconds) for file in files]
 
 
-def _open(file: pathlib.Path) -> np.ndarray:
-    """Maps the file: sequences of many hours need not fit in memory."""
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).split(". ")[0]  # numpy goes on to advise unpickling
-        raise UserError(f"{file}: not a readable .npy array ({reason})") from None
-    if not isinstance(array, np.ndarray):
-        raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
-    return array
-
-
 def _file_records(file: pathlib.Path, num_features: int, stride: float, first: float) -> Iterator[dict]:
     # Mapped anew each time: what was read of a mapping counts as memory of the process until it is closed.
-    whole = _whole_record(file.stem, len(_open(file)), stride, first)
-    yield from _chunks(whole, lambda: _open(file), str(file), num_features)
+    whole = _whole_record(file.stem, len(array_files.map_array(file)), stride, first)
+    yield from _chunks(whole, lambda: array_files.map_array(file), str(file), num_features)
 
 
 def array_records(

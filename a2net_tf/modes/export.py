@@ -80,7 +80,7 @@ def _metrics_of(workdir: str) -> dict:
     path = pathlib.Path(workdir, "metrics.json")
     if not path.exists():
         return {}
-    metrics = safe_files.read_json(path)
+    metrics = safe_files.read_json_object(path)
     names = ("dataset", "split", "checkpoint", "protocol", "tiou_thresholds", "mAP", "average_mAP")
     return {"metrics": {name: metrics[name] for name in names if name in metrics}}
 

@@ -102,7 +102,7 @@ def _is_evaluated(config: Config) -> bool:
     metrics, weights = folder / "metrics.json", folder / f"{config.checkpoint}.npz"
     if not (metrics.exists() and weights.exists()) or metrics.stat().st_mtime_ns < weights.stat().st_mtime_ns:
         return False
-    then, now = safe_files.read_json(metrics).get("settings", {}), settings.to_dict(config)
+    then, now = safe_files.read_json_object(metrics).get("settings", {}), settings.to_dict(config)
     return all(then.get(name) == now[name] for name in _EVALUATED)
 
 
@@ -110,7 +110,7 @@ def _score(config: Config) -> str:
     """What a run's line says about its evaluation."""
     if config.mode == "train":
         return ""
-    metrics = safe_files.read_json(pathlib.Path(config.workdir, "metrics.json"))
+    metrics = safe_files.read_json_object(pathlib.Path(config.workdir, "metrics.json"))
     return f", average mAP {100 * metrics['average_mAP']:.1f} ({config.eval_split})"
 
 

@@ -1,10 +1,12 @@
 """The command line: one absl flag per setting."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import flags
 
 from a2net_tf.errors import UserError
+from a2net_tf.safe_files import read_text
 from a2net_tf.settings.config import FIELDS, Config
 from a2net_tf.settings.conversion import from_dict
 
@@ -20,16 +22,34 @@ def parse(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
     """
     values = _flag_values()
     try:
-        rest = values(["a2net_tf", *arguments])[1:]
+        rest = values(["a2net_tf", *_with_flagfiles(arguments)])[1:]
     except flags.Error as error:
         raise UserError(f"{' '.join(str(error).split())} (--helpfull lists all settings)") from None
-    except OSError as error:
-        raise UserError(f"cannot read the flagfile: {error}") from None
     if rest:
         raise UserError(f"unexpected argument '{rest[0]}': settings are written --name=value")
     given = frozenset(name for name in FIELDS if values[name].present)
     config = from_dict({name: values[name].value for name in FIELDS})
     return config, given
+
+
+def _with_flagfiles(arguments: Iterable[str], outer: tuple[str, ...] = ()) -> Iterator[str]:
+    """``arguments`` with the lines of each --flagfile=FILE in its place; they may name other flagfiles.
+
+    As absl does it, but through ``safe_files``: # and // begin a comment line.
+    """
+    arguments = iter(arguments)
+    for argument in arguments:
+        flag, has_value, path = argument.partition("=")
+        if flag not in ("--flagfile", "-flagfile"):
+            yield argument
+            continue
+        path = os.path.expanduser(path.strip() if has_value else next(arguments, ""))
+        if not path or path in outer:
+            raise UserError(
+                f"--flagfile={path}: {'this file names itself' if path else 'the name of a file is missing'}"
+            )
+        lines = [line.strip() for line in read_text(path).split("\n")]
+        yield from _with_flagfiles((n for n in lines if n and not n.startswith(("#", "//"))), (*outer, path))
 
 
 def _flag_values() -> flags.FlagValues:

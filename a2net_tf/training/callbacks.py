@@ -118,10 +118,8 @@ class History(keras.callbacks.Callback):
     def __init__(self, path: pathlib.Path, first_epoch: int):
         super().__init__()
         self.path = path
-        self.rows = []
-        if first_epoch and path.exists():
-            with open(path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= first_epoch]
+        rows = run_directory.read_history(str(path.parent)) if first_epoch else []
+        self.rows = [row for row in rows if row["epoch"] <= first_epoch]
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the file anew, whole: it is small."""

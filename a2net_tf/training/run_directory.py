@@ -9,25 +9,23 @@ state/                everything that resuming needs
 history.csv, logs/    per-epoch numbers, seconds among them, and the same for TensorBoard
 """
 
-import csv
 import dataclasses
 import importlib.metadata
-import json
 import pathlib
 import platform
 import subprocess
-import zipfile
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from a2net_tf import __version__, settings
+from a2net_tf.data.array_files import read_arrays
 from a2net_tf.detection.model import build_model, inference_copy
 from a2net_tf.errors import UserError
-from a2net_tf.safe_files import replace_file, write_json, write_text
+from a2net_tf.safe_files import read_json_object, read_table, replace_file, write_json, write_text
 from a2net_tf.settings import Config
 
 
@@ -71,8 +69,8 @@ def load(workdir: str) -> Run:
     path = pathlib.Path(workdir, "run.json")
     if not path.exists():
         raise UserError(f"--workdir={workdir}: no trained model here (run.json is missing)")
+    description = read_json_object(path)
     try:
-        description = json.loads(path.read_text())
         config = settings.from_dict(description["config"])
         values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -82,21 +80,11 @@ def load(workdir: str) -> Run:
 
 
 def _load_statistics(path: pathlib.Path, num_features: int) -> tuple[np.ndarray, np.ndarray]:
-    arrays = _load_arrays(path)
-    for name in ("mean", "variance"):
-        shape = arrays[name].shape if name in arrays else "nothing"
-        if shape != (num_features,):
-            raise UserError(f"{path}: damaged; expected {name} of shape {(num_features,)}, found {shape}")
+    arrays = read_arrays(path, ["mean", "variance"])
+    for name, array in arrays.items():
+        if array.shape != (num_features,):
+            raise UserError(f"{path}: damaged; expected {name} of shape {(num_features,)}, found {array.shape}")
     return arrays["mean"], arrays["variance"]
-
-
-def _load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        reason = str(error).split(". ")[0]  # numpy goes on to advise unpickling
-        raise UserError(f"{path}: damaged ({reason})") from None
 
 
 def random_features(run: Run, *shape: int) -> np.ndarray:
@@ -105,23 +93,33 @@ def random_features(run: Run, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(mean, np.sqrt(variance), (*shape, run.num_features)).astype(np.float32)
 
 
+def read_history(workdir: str) -> list[dict[str, Any]]:
+    """The rows of history.csv as texts, but ``epoch`` as int and ``seconds``, where it is there, as float.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = pathlib.Path(workdir, "history.csv")
+    rows = read_table(path, ["epoch"]) if path.exists() else []
+    for where, row in rows:
+        try:
+            row["epoch"] = int(row["epoch"])
+            if row.get("seconds"):
+                row["seconds"] = float(row["seconds"])
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{where}: damaged ({error})") from None
+    return [row for _, row in rows]
+
+
 def training_seconds(workdir: str) -> float | None:
     """Wall time of all epochs in history.csv; None if that of an epoch is not in it.
 
     Raises:
         UserError: the file is damaged.
     """
-    path = pathlib.Path(workdir, "history.csv")
-    if not path.exists():
-        return None
-    try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        epochs = [int(row["epoch"]) for row in rows]
-        seconds = [float(row["seconds"]) for row in rows if row.get("seconds")]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"{path}: damaged ({error})") from None
-    return sum(seconds) if seconds and len(seconds) == epochs[-1] else None
+    rows = read_history(workdir)
+    seconds = [row["seconds"] for row in rows if row.get("seconds")]
+    return sum(seconds) if seconds and len(seconds) == rows[-1]["epoch"] else None
 
 
 def build_network(run: Run) -> keras.Model:
@@ -148,7 +146,7 @@ def load_network(run: Run) -> keras.Model:
         )
         raise UserError(f"{path}: no such checkpoint ({hint})")
     network = build_inference_network(run)
-    arrays = _load_arrays(path)
+    arrays = read_arrays(path)
     expected = {weight.path: tuple(weight.shape) for weight in network.weights}
     stored = {name: array.shape for name, array in arrays.items()}
     wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files
-from a2net_tf.data import annotation_files, feature_files, prepared, schema, thumos14_files
+from a2net_tf.data import annotation_files, array_files, feature_files, prepared, schema, thumos14_files
 from a2net_tf.data.thumos14_files import AMBIGUOUS, SUBSETS, Row
 from a2net_tf.errors import UserError, list_some
 
@@ -522,7 +522,7 @@ def read_window(file: pathlib.Path, video: Video, *, streams: tuple[str, ...], s
     The release rounds the first frame down to a step.
     """
     keys = [WINDOW_KEYS[stream] for stream in streams]
-    arrays = feature_files.read_arrays(file, [*keys, "begin_frame", "vid_name"])
+    arrays = array_files.read_arrays(file, [*keys, "begin_frame", "vid_name"])
     if str(arrays["vid_name"]) != video.name:
         raise UserError(f"{file}: its vid_name is {arrays['vid_name']}, expected {video.name}")
     parts = [check(arrays[key].T, f"{file}: {key}", settings.values_per_stream) for key in keys]

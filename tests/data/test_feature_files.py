@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from a2net_tf.data import annotation_files, feature_files
+from a2net_tf.data import annotation_files, array_files, feature_files
 from a2net_tf.data.annotation_files import LabelledSegment
 from a2net_tf.errors import UserError, list_some
 
@@ -95,7 +95,7 @@ def test_csv_of_one_row_and_of_one_column(tmp_path):
         ("x.csv", b"1,2\n3\n", "not comma-separated numbers"),
         ("x.csv", b"", "no rows of numbers"),
         ("x.csv", b"f0,f1\n", "no rows of numbers"),
-        ("x.csv", b"\xff\xfe\x00", "not a readable text file"),
+        ("x.csv", b"\xff\xfe\x00", "is not a text file"),
     ],
 )
 def test_damaged_feature_file(tmp_path, name, content, message):
@@ -125,7 +125,7 @@ def test_array_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"x\.npz: no array named 'features', found a, b"):
         feature_files.read_features(tmp_path / "x.npz")
     with pytest.raises(UserError, match=r"x\.npz: no array named 'c', found a, b"):
-        feature_files.read_arrays(tmp_path / "x.npz", ["a", "c"])
+        array_files.read_arrays(tmp_path / "x.npz", ["a", "c"])
 
 
 def save_shapes(folder, *shapes):

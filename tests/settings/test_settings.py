@@ -202,6 +202,20 @@ def test_the_command_line_wins_over_the_flagfile_before_it(tmp_path):
     assert given == {"epochs", "normalize", "decay_epochs"}
 
 
+def test_flagfiles_may_name_others(tmp_path):
+    (tmp_path / "inner.flags").write_text("--epochs=3\r\n// a comment\n--batch_size=4\n")
+    outer = tmp_path / "outer.flags"
+    outer.write_text(f"--batch_size=2\n--flagfile={tmp_path / 'inner.flags'}\n--epochs=7")
+    for arguments in ([f"--flagfile={outer}"], ["--flagfile", str(outer)], [f"-flagfile={outer}"]):
+        assert settings.parse(arguments)[0] == Config(epochs=7, batch_size=4)
+    outer.write_text(f"--flagfile={outer}\n")
+    with pytest.raises(UserError, match="outer.flags: this file names itself"):
+        settings.parse([f"--flagfile={outer}"])
+    outer.write_bytes(b"--epochs=3\n\xff")
+    with pytest.raises(UserError, match=r"outer.flags: is not a text file \(byte 11 is not UTF-8\)"):
+        settings.parse([f"--flagfile={outer}"])
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_configs_can_be_read(file):
     found, given = settings.parse([f"--flagfile={file}"])
@@ -229,6 +243,7 @@ def test_configs_can_be_read(file):
         (["train"], "unexpected argument 'train'"),
         (["--epochs=3", "epochs", "4"], "unexpected argument 'epochs'"),
         (["--flagfile=nowhere.flags"], "nowhere.flags"),
+        (["--flagfile"], "--flagfile=: the name of a file is missing"),
     ],
 )
 def test_mistyped_commands_are_one_line(arguments, message):

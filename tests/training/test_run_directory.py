@@ -196,8 +196,15 @@ def test_no_training_seconds_without_a_history(tmp_path):
     assert run_directory.training_seconds(str(tmp_path)) is None
 
 
-@pytest.mark.parametrize("text", ["epoch,seconds\none,2.0\n", "seconds\n2.0\n", "epoch,seconds\n1,fast\n"])
-def test_damaged_history(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch,seconds\none,2.0\n", r", line 2: damaged \(.*'one'"),
+        ("seconds\n2.0\n", ": no column 'epoch'; found seconds"),
+        ("epoch,seconds\n1,fast\n", r", line 2: damaged \(.*'fast'"),
+    ],
+)
+def test_damaged_history(tmp_path, text, message):
     (tmp_path / "history.csv").write_text(text)
-    with pytest.raises(UserError, match=r"history\.csv: damaged"):
+    with pytest.raises(UserError, match=rf"history\.csv{message}"):
         run_directory.training_seconds(str(tmp_path))
