@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import prepared
+from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
@@ -37,6 +38,7 @@ def predict(config: Config, given: frozenset[str]) -> None:
     else:
         settings.require(config, "workdir")
         current, localizer = load_trained(config, given)
+        precision.announce(current.config.precision, current.computed.precision)
         base = [current.seconds_per_step, current.first_step_seconds]
         sources = _sequences(current.config, current.num_features, *base)
         sequences = localization.collect(f for source in sources for f in localization.localize(localizer, source))
