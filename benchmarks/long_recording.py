@@ -79,12 +79,14 @@ def prepare(folder: pathlib.Path, flags: Sequence[str]) -> Prepared:
         flags: settings of the network, with --num_features and --num_classes.
     """
     from a2net_tf import main, settings
+    from a2net_tf.detection import precision
     from a2net_tf.training import run_directory
 
     workdir = folder / "run"
     config, _ = settings.parse([*flags, f"--workdir={workdir}", "--dataset=", "--nonormalize"])
     names = [f"class{i}" for i in range(config.num_classes)]
     run = run_directory.Run(config, names, config.num_features, None, 0, SECONDS_PER_STEP, 0.0)
+    run = run._replace(precision=precision.resolve(config.precision))
     run_directory.save(run)
     run_directory.save_weights(run_directory.build_network(run), run_directory.weights_path(run, "last"))
     ways = {"run": f"--workdir={workdir}"}

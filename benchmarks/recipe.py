@@ -177,7 +177,7 @@ def describe(current: Run, options: argparse.Namespace) -> dict[str, Any]:
         "versions": {**run_directory.versions(), **({"torch": rival.torch.__version__} if rival else {})},
         "commit": run_directory.commit(),
         "quick": options.quick,
-        "settings": settings.to_dict(current.config),
+        "settings": settings.to_dict(current.computed),
     }
 
 
@@ -186,7 +186,7 @@ def describe(current: Run, options: argparse.Namespace) -> dict[str, Any]:
 
 def own_calls(current: Run, localizer: Localizer, data: Data) -> dict[str, Callable]:
     """By name, a call of this package that does it once."""
-    config = current.config
+    config = current.computed
     network, batch = run_directory.build_network(current), next(data.batches)
     steps = workloads.Training(config, config.precision, network=network, batch=batch)
     return {

@@ -109,7 +109,9 @@ def _detect(options: argparse.Namespace, keep: list[int]) -> str:
     names = [f"class{i}" for i in range(20)]
     told = []
     for number in keep:
-        config = Config(max_detections=number, base_channels=1, level_channels=(1,) * 6, head_channels=1)
+        config = Config(
+            max_detections=number, base_channels=1, level_channels=(1,) * 6, head_channels=1, precision="float32"
+        )
         localizer = Localizer(build_model(config, 1, len(names)), config, names)
         whole = options.candidates // 756 * 756  # of whole windows
         arguments = (

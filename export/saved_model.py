@@ -163,7 +163,7 @@ def export(
         written = pathlib.Path(temporary, "saved_model")
         tf.saved_model.save(module, str(written), signatures=module.signatures)
         differences = _check_in_fresh_process(module, localizer, written, samples)
-        allowed = Differences(_TOLERANCE, _RAW_TOLERANCES[run.config.precision])
+        allowed = Differences(_TOLERANCE, _RAW_TOLERANCES[run.computed.precision])
         for name, difference, most in zip(Differences._fields, differences, allowed, strict=True):
             if not difference <= most:
                 raise UserError(
@@ -231,7 +231,7 @@ def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
         "seconds_per_step": run.seconds_per_step,
         "first_step_seconds": run.first_step_seconds,
         "features_are_normalized_inside": config.normalize,
-        "precision": config.precision,
+        "precision": run.computed.precision,
         "weights": "constants" if freeze else "variables",
         "settings": settings.exported_settings(config),
         "trained_on": {"dataset": config.dataset, "split": config.train_split, "seed": config.seed},

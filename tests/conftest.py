@@ -22,6 +22,7 @@ SMALL = {
     "decay_epochs": (),
     "shuffle_buffer": 32,
     "max_detections": 20,
+    "precision": "float32",  # auto depends on the machine
 }
 
 

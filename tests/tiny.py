@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from a2net_tf.main import main
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
-NETWORK = ("--window_steps=64", "--num_levels=3", "--base_channels=8", "--level_channels=8,8,8", "--head_channels=8")
+NETWORK = (
+    *("--window_steps=64", "--num_levels=3", "--base_channels=8", "--level_channels=8,8,8", "--head_channels=8"),
+    "--precision=float32",  # auto depends on the machine
+)
 FEATURES = 16  # of toy_actions
 CLASSES = ("tap", "rise", "fall", "slow_wave", "fast_wave", "stall")
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from a2net_tf.detection import pyramid
 from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale
+from a2net_tf.detection.precision import AUTO
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
@@ -30,6 +31,7 @@ def build_model(
 
     Raises:
         UserError: ``config.feature_columns`` reach beyond D.
+        ValueError: ``config.precision`` is auto: which type that is, ``precision.resolve`` says.
 
     Returns:
         A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, of the branches that
@@ -166,7 +168,11 @@ def _split(joined: keras.KerasTensor, lengths: Sequence[int]) -> list[keras.Kera
 
 
 def dtype_policy(config: Config) -> str:
-    """Keras's name for computing in ``config.precision`` with weights in float32."""
+    """Keras's name for computing in ``config.precision`` with weights in float32; raises ValueError for auto."""
+    if config.precision == AUTO:  # decided once, where a run is made or loaded: all parts of a network must agree
+        raise ValueError(
+            "precision is auto: expected float32, bfloat16 or float16, as detection.precision.resolve says"
+        )
     return "float32" if config.precision == "float32" else f"mixed_{config.precision}"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from a2net_tf import safe_files, settings
+from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization
 from a2net_tf.inference.detection_table import DetectionTable
@@ -164,6 +165,7 @@ def load(config: Config, given: frozenset[str]) -> Detector:
 
 def _load_run(config: Config, given: frozenset[str]) -> Detector:
     current, localizer = load_trained(config, given)
+    precision.announce(current.config.precision, current.computed.precision)
     return Detector(
         source=config.workdir,
         class_names=list(current.class_names),

@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 
 from a2net_tf import settings
 from a2net_tf.data import prepared
+from a2net_tf.detection import precision
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
@@ -17,7 +18,8 @@ from a2net_tf.training.run_directory import Run
 def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]:
     """The run in the working directory with its localizer; settings given now win where they may.
 
-    Several working directories: the first one's settings, and the candidates of all.
+    Several working directories: the first one's settings, and the candidates of all. --precision=auto becomes what
+    suits this device, whatever a run was trained in.
     """
     first, *others = config.workdir.split(",")
     current, network = _load(first, config, given)
@@ -26,10 +28,10 @@ def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]
         _check_mergeable(current, other)
     for other, other_network in loaded if current.config.fusion == "outputs" else []:
         _check_averageable(current, network, other, other_network)
-    others = [(other_network, other.config) for other, other_network in loaded]
+    others = [(other_network, other.computed) for other, other_network in loaded]
     localizer = Localizer(
         network,
-        current.config,
+        current.computed,
         current.class_names,
         current.first_step_seconds,
         others=others,
@@ -41,7 +43,8 @@ def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]
 def _load(workdir: str, config: Config, given: frozenset[str]) -> tuple[Run, keras.Model]:
     current = run_directory.load(workdir)
     requested = dataclasses.replace(config, workdir=workdir)
-    current = current._replace(config=settings.merge(current.config, requested, given))
+    merged = settings.merge(current.config, requested, given)
+    current = current._replace(config=merged, precision=precision.resolve(merged.precision))
     return current, run_directory.load_network(current)
 
 

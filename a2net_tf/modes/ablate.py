@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import prepared
-from a2net_tf.detection import profiler
+from a2net_tf.detection import precision, profiler
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 from a2net_tf.inference import scoring, trained
@@ -49,6 +49,7 @@ def ablate(config: Config) -> None:
     builder = prepared.open_dataset_of(config)
     prepared.read_records(builder, config.eval_split)  # a wrong name should not wait until all is trained
     print("\n".join([*plan.notes, f"{len(plan.parts)} rows of {len(runs)} trained networks"]), flush=True)
+    precision.announce(config.precision, precision.resolve(config.precision))
     with _without_warnings_of_tracing():
         jobs.run_all(runs, config.jobs)
         rows = _rows(config, plan, seeds)

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import input_pipeline, prepared
+from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
@@ -77,6 +78,7 @@ def cross_validate(config: Config, given: frozenset[str]) -> None:
     _check_recordings(builder, splits)
     if replaced := [f"--{name}" for name in ("train_split", "eval_split") if name in given]:
         print(f"{' and '.join(replaced)}: replaced by those of {len(folds)} folds")
+    precision.announce(config.precision, precision.resolve(config.precision))
     jobs.run_all([run_of(config, fold) for fold in folds], config.jobs)
     current, scored = _score_folds(config, folds)
     _report(current, scored, builder.info.full_name, folder)
@@ -252,7 +254,7 @@ def _description(pooled: Mapping[str, dict], scored: Sequence[Scored], current: 
         }
         for one in scored
     ]
-    config = current.config
+    config = current.computed
     return {
         **pooled[list(pooled)[-1]],
         "branches": pooled,

@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 
 from a2net_tf import safe_files, settings
+from a2net_tf.detection import precision
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.inference.localization import SequenceDetections
@@ -35,6 +36,7 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
         folder = config.output
     safe_files.check_writable(pathlib.Path(folder) / "metrics.json")
     current, localizer = load_trained(config, given)
+    precision.announce(current.config.precision, current.computed.precision)
     dataset, sequences = localize_split(current, localizer)
     by_branch = metrics_by_branch(sequences, current)
     metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
@@ -49,7 +51,7 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
 def _write_evaluation(
     sequences: list[SequenceDetections], by_branch: dict[str, dict], current: Run, dataset: str, folder: pathlib.Path
 ) -> dict:
-    config = current.config
+    config = current.computed
     merged = by_branch[list(by_branch)[-1]]
     origin = {
         "dataset": dataset,

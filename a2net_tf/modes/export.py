@@ -6,6 +6,7 @@ import pathlib
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import prepared
+from a2net_tf.detection import precision
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization
@@ -38,6 +39,7 @@ def _export_saved_model(config: Config, given: frozenset[str]) -> None:
     from a2net_tf.export import saved_model
 
     current, localizer = load_trained(config, given)
+    precision.announce(current.config.precision, current.computed.precision)
     samples = _samples(current, current.config.eval_split)
     differences = saved_model.export(
         localizer, current, config.saved_model, samples, freeze=config.freeze, origin=_metrics_of(config.workdir)
@@ -70,7 +72,7 @@ def _export_onnx(config: Config, given: frozenset[str]) -> None:
 
 def _load_float32(config: Config, given: frozenset[str], target: str) -> tuple[Run, Localizer]:
     """The trained network in float32, whatever it was trained in: other formats quantise for themselves."""
-    if "precision" in given and config.precision != "float32":
+    if "precision" in given and config.precision not in (precision.AUTO, "float32"):
         raise UserError(f"--precision={config.precision} is for --saved_model; {target} is written from float32")
     return load_trained(dataclasses.replace(config, precision="float32"), given | {"precision"})
 

@@ -155,6 +155,7 @@ def describe(tensors: dict[str, np.ndarray], config: Config, given: frozenset[st
         num_windows=0,
         seconds_per_step=config.seconds_per_step or SECONDS_PER_STEP,
         first_step_seconds=0.0,
+        precision="float32",  # of the release
     )
 
 

@@ -5,6 +5,7 @@ A small network cannot use many cores: processes of one core each, as many as th
 
 import collections
 import contextlib
+import dataclasses
 import logging
 import os
 import pathlib
@@ -24,6 +25,7 @@ import tqdm
 from a2net_tf import safe_files, settings
 from a2net_tf.compat import op_determinism
 from a2net_tf.data import prepared
+from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.modes import evaluate, train
 from a2net_tf.settings import Config
@@ -90,7 +92,7 @@ def _is_finished(config: Config) -> bool:
     """Whether nothing is left to do; raises UserError if the directory holds a run with other settings."""
     if not run_directory.exists(config.workdir):
         return False
-    settings.refuse_changes(run_directory.load(config.workdir).config, config, settings.TRAINING_SETTINGS)
+    run_directory.to_continue(run_directory.load(config.workdir), config)
     state = tf.train.latest_checkpoint(str(pathlib.Path(config.workdir, "state")))  # written last, after the weights
     trained = state is not None and int(state.rpartition("-")[2]) >= config.epochs
     return trained and (config.mode == "train" or _is_evaluated(config))
@@ -102,7 +104,8 @@ def _is_evaluated(config: Config) -> bool:
     metrics, weights = folder / "metrics.json", folder / f"{config.checkpoint}.npz"
     if not (metrics.exists() and weights.exists()) or metrics.stat().st_mtime_ns < weights.stat().st_mtime_ns:
         return False
-    then, now = safe_files.read_json_object(metrics).get("settings", {}), settings.to_dict(config)
+    computed = dataclasses.replace(config, precision=precision.resolve(config.precision))
+    then, now = safe_files.read_json_object(metrics).get("settings", {}), settings.to_dict(computed)
     return all(then.get(name) == now[name] for name in _EVALUATED)
 
 

@@ -1,8 +1,10 @@
 """``--mode=profile``: counts parameters and multiply-adds of the network that the settings describe, and times it."""
 
+import dataclasses
+
 from a2net_tf import safe_files
 from a2net_tf.data import prepared
-from a2net_tf.detection import profiler
+from a2net_tf.detection import precision, profiler
 from a2net_tf.detection.model import build_model
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
@@ -22,7 +24,9 @@ def profile(config: Config) -> dict:
             raise UserError("--mode=profile needs --num_features and --num_classes, or a --dataset")
         builder = prepared.open_dataset_of(config)
         num_features, num_classes = prepared.num_features(builder), len(prepared.class_names(builder))
-    network = build_model(config, num_features, num_classes)
+    computed = dataclasses.replace(config, precision=precision.resolve(config.precision))
+    precision.announce(config.precision, computed.precision)
+    network = build_model(computed, num_features, num_classes)
     costs = {**profiler.profile(network), "window_milliseconds": profiler.window_milliseconds(network)}
     print(profiler.format_profile(costs))
     safe_files.write_metrics(config.metrics, costs)

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from a2net_tf import safe_files, settings
 from a2net_tf.data import augment, input_pipeline, prepared
 from a2net_tf.data.augment import SignalLayout
+from a2net_tf.detection import precision
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization, scoring
@@ -32,6 +33,7 @@ def train(config: Config) -> None:
     builder = prepared.open_dataset_of(config)
     layout = signal_layout(config, builder)
     current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
+    precision.announce(current.config.precision, current.computed.precision)
     validate = _validator(current, builder) if config.validation_split else None
     trainer.train(
         current, prepared.read_records(builder, config.train_split), validate, strategy=strategy, layout=layout
@@ -62,7 +64,7 @@ def signal_layout(config: Config, builder: tfds.core.DatasetBuilder) -> SignalLa
 def _continue_run(config: Config) -> Run:
     """The run in the working directory, if it was started with the same settings."""
     saved = run_directory.load(config.workdir)
-    settings.refuse_changes(saved.config, config, settings.TRAINING_SETTINGS)
+    config = run_directory.to_continue(saved, config)
     if config.schedule == "cosine" and config.epochs != saved.config.epochs:
         raise UserError(
             f"--epochs={config.epochs} (was {saved.config.epochs}): the learning rate of --schedule=cosine ends at 0 "
@@ -105,6 +107,7 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
         also_reported=prepared.read_metadata(builder).get("also_reported", {})
         if config.class_scores == "softmax"
         else {},
+        precision=precision.resolve(config.precision),
     )
     run_directory.save(new)
     return new

@@ -224,11 +224,12 @@ class TrainingFields:
 
     # --- computation
     precision: str = _computation(
-        "float32",
-        "The type in which convolutions are computed; weights and losses stay float32. An export takes that of the "
-        "training unless it is given.",
+        "auto",
+        "The type in which convolutions are computed; weights and losses stay float32. auto is bfloat16 where the "
+        "device has it in hardware (GPUs from compute capability 8.0 on, processors with AVX512-BF16 or AMX), else "
+        "float32. A run goes on in the type that it was started in. TFLite and ONNX files are written in float32.",
         common=True,
-        choices=("float32", "bfloat16", "float16"),
+        choices=("auto", "float32", "bfloat16", "float16"),
     )
     convolution: str = _computation(
         "auto",

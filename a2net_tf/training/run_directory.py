@@ -1,7 +1,7 @@
 """What a training run leaves in its working directory, and how later commands read it.
 
 flags.txt             resolved settings, usable with --flagfile
-run.json              settings, classes, time base, versions, commit
+run.json              settings, the precision that was computed in, classes, time base, versions, commit
 statistics.npz        mean and variance of the training features
 last.npz              network weights after the last finished epoch (averaged if --ema_momentum), by name
 best.npz              ... of the epoch with the best validation mAP, if there is a --validation_split
@@ -24,6 +24,7 @@ import numpy as np
 from a2net_tf import __version__, settings
 from a2net_tf.data.array_files import read_arrays
 from a2net_tf.detection.model import build_model, inference_copy
+from a2net_tf.detection.precision import AUTO
 from a2net_tf.errors import UserError
 from a2net_tf.safe_files import read_json_object, read_table, replace_file, write_json, write_text
 from a2net_tf.settings import Config
@@ -40,6 +41,14 @@ class Run(NamedTuple):
     seconds_per_step: float
     first_step_seconds: float
     also_reported: Mapping[str, str] = MappingProxyType({})  # {class: a class that each of its detections also has}
+    precision: str = ""  # that --precision=auto has become
+
+    @property
+    def computed(self) -> Config:
+        """The settings with the precision that the network computes in."""
+        if self.config.precision != AUTO:
+            return self.config
+        return dataclasses.replace(self.config, precision=self.precision or AUTO)
 
 
 def exists(workdir: str) -> bool:
@@ -55,7 +64,7 @@ def save(run: Run) -> None:
         _save_arrays(folder / "statistics.npz", {"mean": run.statistics[0], "variance": run.statistics[1]})
     description = run._asdict()
     description.pop("statistics")
-    description["also_reported"] = dict(run.also_reported)
+    description.update(also_reported=dict(run.also_reported), precision=run.computed.precision)
     description.update(config=settings.to_dict(run.config), versions=versions(), commit=commit())
     write_json(folder / "run.json", description)
 
@@ -72,11 +81,26 @@ def load(workdir: str) -> Run:
     description = read_json_object(path)
     try:
         config = settings.from_dict(description["config"])
+        description.setdefault("precision", config.precision)  # runs of older versions: there was no auto
         values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error})") from None
     statistics = _load_statistics(path.parent / "statistics.npz", values["num_features"]) if config.normalize else None
     return Run(config=config, statistics=statistics, **values)
+
+
+def to_continue(saved: Run, requested: Config) -> Config:
+    """The settings with which a command goes on with a run: always in the precision that it was started in.
+
+    Raises:
+        UserError: another value is asked for of a setting that a run is bound to.
+    """
+    started_in = saved.computed.precision
+    precision = started_in if requested.precision == AUTO else requested.precision
+    settings.refuse_changes(
+        saved.computed, dataclasses.replace(requested, precision=precision), settings.TRAINING_SETTINGS
+    )
+    return dataclasses.replace(requested, precision=saved.config.precision)
 
 
 def _load_statistics(path: pathlib.Path, num_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +148,7 @@ def training_seconds(workdir: str) -> float | None:
 
 def build_network(run: Run) -> keras.Model:
     """The run's network for training windows, with fresh weights."""
-    return build_model(run.config, run.num_features, len(run.class_names), statistics=run.statistics)
+    return build_model(run.computed, run.num_features, len(run.class_names), statistics=run.statistics)
 
 
 def build_inference_network(run: Run) -> keras.Model:

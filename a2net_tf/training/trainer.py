@@ -159,7 +159,7 @@ def train(
 def _compiled(run: Run, steps_per_epoch: int) -> Trainer:
     """A trainer with fresh weights, ready for ``fit``."""
     trainer = Trainer(run_directory.build_network(run), run.config)
-    optimizer = make_optimizer(run.config, steps_per_epoch)
+    optimizer = make_optimizer(run.computed, steps_per_epoch)
     trainer.compile(optimizer, jit_compile=run.config.jit_compile, auto_scale_loss=False)
     # else the first step creates its variables and is traced twice
     optimizer.build(trainer.network.trainable_variables)

@@ -568,7 +568,7 @@ def test_bad_requests_get_an_error_status(changes, message, graph, localizer, se
 
 
 def test_default_settings_report_756_candidates(make_network):
-    config = Config(base_channels=2, level_channels=(2,) * 6, head_channels=2)
+    config = Config(base_channels=2, level_channels=(2,) * 6, head_channels=2, precision="float32")
     found = Localizer(make_network(config, 3, 2), config, ["a", "b"]).window_candidates(tf.zeros((1, 128, 3)))
     assert found.scores.shape == (1, 126 + 630)
 

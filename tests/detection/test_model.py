@@ -25,7 +25,7 @@ def run(network, features):
 
 
 def test_the_network_of_the_paper_has_126_cells_and_630_anchors():
-    config = Config(base_channels=2, level_channels=(2,) * 6, head_channels=2)
+    config = Config(base_channels=2, level_channels=(2,) * 6, head_channels=2, precision="float32")
     found = {name: value.shape for name, value in build_model(config, 7, 20).output.items()}
     assert found == {
         "anchor_free_logits": (None, 126, 21),
@@ -266,7 +266,8 @@ def test_distance_activation(activation, make_config, make_network):
 
 
 def test_initial_weights_are_he_uniform_and_biases_zero():
-    network = build_model(Config(base_channels=32, level_channels=(32,) * 6, head_channels=32), 40, 3)
+    config = Config(base_channels=32, level_channels=(32,) * 6, head_channels=32, precision="float32")
+    network = build_model(config, 40, 3)
     for weight in network.trainable_variables:
         value = weight.numpy()
         if weight.name == "kernel":

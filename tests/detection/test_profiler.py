@@ -7,7 +7,7 @@ from a2net_tf.settings import Config
 
 @pytest.mark.parametrize(("num_levels", "giga"), [(3, 1.01), (4, 1.10), (5, 1.18), (6, 1.24)])
 def test_numbers_of_the_paper(num_levels, giga):
-    counts = profiler.profile(build_model(Config(num_levels=num_levels), 2048, 20))
+    counts = profiler.profile(build_model(Config(num_levels=num_levels, precision="float32"), 2048, 20))
     assert counts["multiply_adds"] / 1e9 == pytest.approx(giga, abs=0.005)
     if num_levels == 6:
         assert counts["multiply_adds"] == 1_239_018_496

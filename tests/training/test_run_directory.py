@@ -27,6 +27,7 @@ def run(tmp_path, make_config):
         num_windows=7,
         seconds_per_step=0.1,  # no float32
         first_step_seconds=-0.25,
+        precision="float32",
     )
 
 

@@ -1,0 +1,131 @@
+"""--precision=auto from the command line: what a run is started in, goes on in, and is evaluated in."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from a2net_tf import settings
+from a2net_tf.errors import UserError
+from a2net_tf.main import main
+from a2net_tf.modes import jobs
+from a2net_tf.training import run_directory
+from tests import tiny
+
+pytestmark = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="limits the processor")
+
+# Below AVX-512 TensorFlow would end with an error of oneDNN where the processor has AVX-512 and computes in bfloat16.
+NO_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+NO_AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def output_of(arguments, environment):
+    """What a command prints in a process that oneDNN's limits apply to from the start."""
+    command = [sys.executable, "-m", "a2net_tf.main", *arguments]
+    done = subprocess.run(
+        command, cwd=tiny.REPO, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def description(run):
+    return json.loads((run / "run.json").read_text())
+
+
+def started_in_bfloat16(parent):
+    """A run of one epoch, as --precision=auto leaves it on a machine with bfloat16."""
+    run = tiny.train(parent / "run", "--precision=bfloat16")
+    changed = description(run)
+    changed["config"]["precision"] = "auto"
+    (run / "run.json").write_text(json.dumps(changed))
+    return run
+
+
+def test_a_run_goes_on_in_bfloat16_and_is_evaluated_in_what_the_processor_has(tmp_path):
+    run = started_in_bfloat16(tmp_path)
+    printed = output_of(tiny.train_flags(run, "--precision=auto", "--epochs=2"), NO_BFLOAT16)
+    assert "computing in bfloat16 (--precision=auto)" in printed.splitlines()
+    assert "warning: bfloat16 is emulated on this processor (no AVX512-BF16 or AMX): expect about " in printed
+    assert "trained 2 epochs" in printed
+    assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "bfloat16")
+
+    printed = output_of(["--mode=evaluate", f"--workdir={run}"], NO_AVX512)
+    assert "computing in float32 (--precision=auto)" in printed.splitlines()
+    assert "emulated" not in printed
+    assert json.loads((run / "metrics.json").read_text())["settings"]["precision"] == "float32"
+    assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "bfloat16")
+
+
+def test_a_new_run_is_started_in_what_the_processor_has(tmp_path):
+    run = tmp_path / "run"
+    printed = output_of(tiny.train_flags(run, "--precision=auto"), NO_AVX512)
+    assert "computing in float32 (--precision=auto)" in printed.splitlines()
+    assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "float32")
+    assert "--precision=auto" in (run / "flags.txt").read_text().splitlines()
+
+
+def test_an_exported_model_says_what_it_computes_in(tmp_path):
+    run, model = started_in_bfloat16(tmp_path), tmp_path / "model"
+    printed = output_of(["--mode=export", f"--workdir={run}", f"--saved_model={model}"], NO_AVX512)
+    assert "computing in float32 (--precision=auto)" in printed.splitlines()
+    assert json.loads((model / "assets.extra" / "model_card.json").read_text())["precision"] == "float32"
+
+
+def test_a_tflite_file_may_be_asked_for_with_auto(tmp_path):
+    with tiny.silence():
+        flags = [f"--workdir={tiny.trained()}", f"--tflite={tmp_path / 'm.tflite'}", "--precision=auto"]
+        assert main(["--mode=export", *flags]) == 0
+    assert (tmp_path / "m.tflite").exists()
+
+
+def test_a_run_of_an_older_version_goes_on_in_its_precision(tmp_path):
+    run = tiny.copy_of_trained(tmp_path)
+    old = description(run)
+    del old["precision"]
+    (run / "run.json").write_text(json.dumps(old))
+    assert run_directory.load(str(run)).computed.precision == "float32"
+    more = ("--epochs=3", "--validation_split=validation[:2]", "--precision=auto")
+    tiny.train(run, *more)
+    assert (description(run)["config"]["precision"], description(run)["precision"]) == ("float32", "float32")
+
+
+def test_a_run_does_not_go_on_in_another_precision(tmp_path, capsys):
+    run = started_in_bfloat16(tmp_path)
+    line = tiny.refused(capsys, run, *tiny.train_flags(run, "--precision=float32"), alone=False)
+    assert "--precision=float32 (was bfloat16)" in line
+    capsys.readouterr()
+    assert main(tiny.train_flags(run, "--precision=bfloat16")) == 0  # all done, and the same
+    assert description(run)["config"]["precision"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("saved", "recorded", "requested", "expected"),
+    [
+        ("auto", "bfloat16", "auto", "auto"),
+        ("auto", "bfloat16", "bfloat16", "auto"),
+        ("auto", "bfloat16", "float32", None),
+        ("auto", "float32", "bfloat16", None),
+        ("bfloat16", "bfloat16", "auto", "bfloat16"),
+        ("float32", "float32", "bfloat16", None),
+    ],
+)
+def test_what_a_run_goes_on_in(make_config, saved, recorded, requested, expected):
+    run = run_directory.Run(make_config(precision=saved), ["a"], 5, None, 1, 1.0, 0.0, precision=recorded)
+    if expected is None:
+        with pytest.raises(UserError, match=rf"--precision={requested} \(was {recorded}\)"):
+            run_directory.to_continue(run, make_config(precision=requested))
+    else:
+        assert run_directory.to_continue(run, make_config(precision=requested)).precision == expected
+
+
+def test_finished_runs_with_auto_are_not_done_again(tmp_path, capsys):
+    flags = tiny.train_flags(tmp_path / "run", "--mode=train_and_evaluate", "--noplots", "--precision=auto")
+    config = settings.parse(flags)[0]
+    jobs.run_all([config], 1)
+    assert "finished in" in capsys.readouterr().out
+    jobs.run_all([config], 1)
+    assert "finished earlier, average mAP" in capsys.readouterr().out
