@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from a2net_tf import __version__, settings
-from a2net_tf.detection.model import build_model, inference_copy
+from a2net_tf.detection.model import build_model
 from a2net_tf.errors import UserError
 from a2net_tf.safe_files import replace_file, write_json, write_text
 from a2net_tf.settings import Config
@@ -132,7 +132,8 @@ def build_network(run: Run) -> keras.Model:
 def build_inference_network(run: Run) -> keras.Model:
     """The same for inference: its windows' length changes no weight, nor the name of one; weights in the precision."""
     config = dataclasses.replace(run.config, window_steps=run.config.inference_steps)
-    return inference_copy(build_network(run._replace(config=config)))
+    names = run.class_names
+    return build_model(config, run.num_features, len(names), statistics=run.statistics, for_inference=True)
 
 
 def load_network(run: Run) -> keras.Model:
