@@ -50,15 +50,17 @@ setup(
     packages=mapped_packages(),
     package_dir={"a2net_tf": "a2net_tf", "a2net_tf.datasets": "datasets", "a2net_tf.export": "export"},
     package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "*.config", "*.sh", "batching_parameters.txt"]},
+    # Continuous integration tests both ends: what pip finds newest, and tests/lowest_versions.txt.
     install_requires=[
         "tensorflow>=2.17,<2.22",
-        "keras>=3.5",
-        "numpy",
-        "tfds-nightly",
-        "absl-py",
-        "tqdm",
-        "tensorflow-serving-api",  # message types of TF Serving, for warm-up requests and the client; 30 kB
-        "protobuf<7",  # tfds-nightly cannot read a prepared dataset with protobuf 7 (FieldDescriptor.label is gone)
+        "keras>=3.5,<4",
+        "numpy>=1.26,<3",
+        "tfds-nightly>=4.9.7.dev202411120044,<4.10",
+        "tensorflow-metadata>=1.16.1,<1.18",  # of tfds-nightly; later ones need protobuf 5, and TensorFlow 2.17 needs 4
+        "absl-py>=2.1,<3",
+        "tqdm>=4.66,<5",
+        "tensorflow-serving-api>=2.17,<2.22",  # message types of TF Serving, for warm-up requests and the client; 30 kB
+        "protobuf>=4.25.2,<7",  # tfds-nightly cannot read a dataset with protobuf 7 (FieldDescriptor.label is gone)
     ],
     entry_points={"console_scripts": ["a2net = a2net_tf.main:main"]},
     extras_require={

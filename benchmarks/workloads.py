@@ -199,11 +199,11 @@ class Training:
         return self._step(batch or self.batch)["loss"].numpy()
 
     def _run(self, batch):
-        outputs = self.trainer.network(batch["features"], training=True)
+        outputs = self.trainer.forward(batch["features"], tf.constant([0, 0]))
         return tf.add_n([tf.reduce_sum(output) for output in outputs.values()])
 
     def _run_losses(self, batch):
-        outputs = self.trainer.network(batch["features"], training=True)
+        outputs = self.trainer.forward(batch["features"], tf.constant([0, 0]))
         return self.trainer.objective(outputs, batch, tf.constant([0, 0]))[0]["loss"]
 
     def _run_gradients(self, batch):

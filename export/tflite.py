@@ -21,7 +21,7 @@ from a2net_tf.compat import tflite_schema as schema
 from a2net_tf.compat import with_constant_weights
 from a2net_tf.detection import pyramid
 from a2net_tf.detection.localizer import Localizer
-from a2net_tf.detection.model import plain_copy
+from a2net_tf.detection.model import Network, plain_copy
 from a2net_tf.detection.postprocess import Candidates, Detections, vote
 from a2net_tf.errors import UserError
 from a2net_tf.export import tflite_run
@@ -39,9 +39,6 @@ _TOLERANCE = 1e-3  # of a float32 file's scores; a wrong weight shows as much mo
 # int8 has 256 values from the lowest to the highest; without the far ends they lie closer together. Of 0, 0.001, 0.01
 # and 0.1, this one kept the scores of HAPT's training windows closest to those in float32.
 _CLIPPED_PERCENTILE = 0.01
-
-# Where a network's predictions of all levels come together.
-_JOINING_LAYERS = ("anchor_free_logits", "anchor_free_distances_raw", "anchors")
 
 
 class Converted(NamedTuple):
@@ -166,14 +163,12 @@ class _Parts:
         windows: f32[N, W, D] on which ranges are looked up.
     """
 
-    def __init__(self, network: keras.Model, config: Config, windows: np.ndarray):
+    def __init__(self, network: Network, config: Config, windows: np.ndarray):
         scales = _equalize_anchors(network, config, windows) if config.anchor_based else []
-        entry = network.get_layer("base1").input
+        entry = network.cuts.first
         values = keras.Model(network.input, entry).predict(windows, batch_size=32, verbose=0)
         low, high = np.percentile(values, [_CLIPPED_PERCENTILE, 100 - _CLIPPED_PERCENTILE])
-        names = {layer.name for layer in network.layers}
-        joined = [network.get_layer(name).input for name in _JOINING_LAYERS if name in names]
-        predictions = tf.nest.flatten(joined)
+        predictions = [tensor for head in network.cuts.predictions.values() for tensor in head]
         self.prepare = keras.Model(network.input, keras.ops.clip(entry, low, high))
         self.convolve = keras.Model(entry, predictions)
         finish = keras.Model(predictions, network.output)

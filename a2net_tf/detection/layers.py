@@ -1,6 +1,8 @@
 """Layers of the network: convolution, group normalisation of joined levels, dropout that repeats, a learned scale."""
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -163,10 +165,16 @@ class GroupNorm(keras.layers.Layer):
         return input_shape
 
 
+# The draw of each dropout, by its layer's name, within ``drawing``. Each device that shares a
+# batch runs in a thread, which has its own.
+_DRAWS: contextvars.ContextVar[dict | None] = contextvars.ContextVar("draws", default=None)
+
+
 class Drop(keras.layers.Layer):
     """Sets values to 0 at random in training, and scales the others so that the mean stays (dropout, drop path).
 
-    The draw depends on ``seed_drops`` alone: a resumed run repeats it, and devices that share a batch draw as one.
+    The draw depends on what ``drawing`` is given alone: a resumed run repeats it, and devices that share a batch draw
+    as one.
 
     Args:
         rate: share of what is dropped.
@@ -176,13 +184,19 @@ class Drop(keras.layers.Layer):
     def __init__(self, rate: float, *, whole_windows: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.rate, self.whole_windows = rate, whole_windows
-        self.draw = None
 
     def call(self, inputs, training=False):
-        """[B, T, channels] -> [B, T, channels]; as it is unless in training."""
-        if not training or self.draw is None:
+        """[B, T, channels] -> [B, T, channels]; as it is unless in training.
+
+        Raises:
+            RuntimeError: in training, but not within ``drawing``.
+        """
+        if not training:
             return inputs
-        seed, part = self.draw
+        draws_by_name = _DRAWS.get()
+        if draws_by_name is None or self.name not in draws_by_name:
+            raise RuntimeError(f"{self.name}: in training, call the network within `with layers.drawing(network, ...)`")
+        seed, part = draws_by_name[self.name]
         shape = tf.unstack(tf.shape(inputs))
         drawn = draws.uniform([shape[0], 1, 1] if self.whole_windows else shape, seed, part)
         kept = tf.cast(drawn >= self.rate, inputs.dtype)
@@ -193,17 +207,22 @@ class Drop(keras.layers.Layer):
         return input_shape
 
 
-def seed_drops(network: keras.Model, seed: tf.Tensor, part: tuple[tf.Tensor | int, int]) -> None:
-    """Says what the network's dropouts of the next call in training are drawn from.
+@contextlib.contextmanager
+def drawing(network: keras.Model, seed: tf.Tensor, part: tuple[tf.Tensor | int, int] = (0, 1)) -> Iterator[None]:
+    """Within it, the network may be called in training: its dropouts draw from ``seed``, each something else.
 
     Args:
         network: of ``build_model``.
         seed: i32[2], another one for each training step.
         part: which of how many equal parts of a batch the call is given.
     """
-    for number, layer in enumerate(layer for layer in network.layers if isinstance(layer, Drop)):
-        # A tuple: Keras would look for layers in a list.
-        layer.draw = (tf.random.experimental.stateless_fold_in(seed, number), part)
+    names = [layer.name for layer in network.layers if isinstance(layer, Drop)]
+    fold_in = tf.random.experimental.stateless_fold_in
+    token = _DRAWS.set({name: (fold_in(seed, number), part) for number, name in enumerate(names)})
+    try:
+        yield
+    finally:
+        _DRAWS.reset(token)
 
 
 class LevelScale(keras.layers.Layer):

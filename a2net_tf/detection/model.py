@@ -1,7 +1,8 @@
 """The network of Table II as a functional Keras model with named outputs. Knows nothing of targets or losses."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -14,13 +15,60 @@ from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
 
+@dataclasses.dataclass(frozen=True)
+class Blueprint:
+    """What a network is built from: the arguments of ``build_model``."""
+
+    config: Config
+    num_features: int
+    num_classes: int
+    statistics: tuple[np.ndarray, np.ndarray] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+    """The symbolic tensors at which a network can be cut into parts, in the order of computation.
+
+    Attributes:
+        first: what goes into the first convolution.
+        base: what the base layers make of it.
+        levels: the hierarchical features, one tensor each level.
+        joined: the levels as one sequence, which the anchor-free branches share; None without that head.
+        predictions: by head, what its convolutions predict of each level, not decoded yet.
+    """
+
+    first: keras.KerasTensor
+    base: keras.KerasTensor
+    levels: Sequence[keras.KerasTensor]
+    joined: keras.KerasTensor | None
+    predictions: Mapping[str, Sequence[keras.KerasTensor]]
+
+
+class Network(keras.Model):
+    """A functional model that knows what it was built from and where it can be cut.
+
+    Args:
+        inputs: symbolic, as for ``keras.Model``.
+        outputs: by name.
+        blueprint: what it was built from.
+        cuts: where its parts begin and end.
+    """
+
+    def __init__(
+        self, inputs: keras.KerasTensor, outputs: Mapping[str, keras.KerasTensor], *, blueprint: Blueprint, cuts: Cuts
+    ):
+        super().__init__(inputs, outputs, name="a2net")
+        self.blueprint, self.cuts = blueprint, cuts
+
+
 def build_model(
     config: Config,
     num_features: int,
     num_classes: int,
     *,
     statistics: tuple[np.ndarray, np.ndarray] | None = None,
-) -> keras.Model:
+    for_inference: bool = False,
+) -> Network:
     """Builds A2Net.
 
     Args:
@@ -28,6 +76,7 @@ def build_model(
         num_features: D.
         num_classes: C, without background.
         statistics: mean and variance f32[D] of the training features; the first layer normalises with them.
+        for_inference: weights have the type that they are computed in: cast once, not in every call. Not for training.
 
     Raises:
         UserError: ``config.feature_columns`` reach beyond D.
@@ -37,121 +86,182 @@ def build_model(
         A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, of the branches that
         exist: ``anchor_free_logits`` [B, L, C+1], ``anchor_free_distances`` [B, L, 2] in grid units, ``anchor_logits``
         [B, A, C+1], ``anchor_overlap`` [B, A], ``anchor_offsets`` [B, A, 2]. Class 0 is background; with
-        ``config.class_scores`` = sigmoid there is no background, and logits have C entries.
+        ``config.class_scores`` = sigmoid there is no background, and logits have C entries. The names of weights
+        (``weight.path``) are the keys of checkpoints.
     """
+    blueprint = Blueprint(config, num_features, num_classes, statistics)
+    policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)
+    builder = _Builder(config, num_classes + (config.class_scores == "softmax"), policy)
     inputs = keras.Input((config.window_steps, num_features), name="features", dtype="float32")
-    x = inputs
+    first = _prepare(inputs, blueprint)
+    base = builder.base(first)
+    levels = builder.levels(base)
+    outputs, predictions, joined = {}, {}, None
+    if config.anchor_free:
+        joined = builder.join(levels)
+        predictions["anchor_free"], found = builder.anchor_free_head(joined)
+        outputs.update(found)
+    if config.anchor_based:
+        predictions["anchor_based"], found = builder.anchor_based_head(levels)
+        outputs.update(found)
+    cuts = Cuts(first, base, tuple(levels), joined, predictions)
+    return Network(inputs, outputs, blueprint=blueprint, cuts=cuts)
+
+
+def _prepare(x: keras.KerasTensor, blueprint: Blueprint) -> keras.KerasTensor:
+    """The features as the first convolution sees them."""
+    config, statistics = blueprint.config, blueprint.statistics
     if statistics is not None:
         x = keras.layers.Normalization(mean=statistics[0], variance=statistics[1], dtype="float32", name="normalize")(x)
     if config.feature_columns:
         first, end = config.feature_columns
-        if end > num_features:
-            raise UserError(f"--feature_columns={first},{end}: the features have only {num_features} columns")
+        if end > blueprint.num_features:
+            raise UserError(f"--feature_columns={first},{end}: the features have only {blueprint.num_features} columns")
         x = x[..., first:end]
     if config.input_dropout:
         x = Drop(config.input_dropout, dtype="float32", name="input_dropout")(x)
-    levels = _pyramid(x, config)
-    num_logits = num_classes + (config.class_scores == "softmax")
-    outputs = {}
-    if config.anchor_free:
-        outputs.update(_anchor_free_head(levels, num_logits, config))
-    if config.anchor_based:
-        outputs.update(_anchor_based_head(levels, num_logits, config))
-    return keras.Model(inputs, outputs, name="a2net")
+    return x
 
 
-def _block(
-    x: keras.KerasTensor,
-    filters: int,
-    size: int,
-    config: Config,
-    *,
-    name: str,
-    stride: int = 1,
-    joined: Sequence[int] = (),
-) -> keras.KerasTensor:
-    """A convolution with what the settings put behind it: normalisation, ReLU, the way around it."""
-    y = x
-    if config.convolution_norm == "none":
-        y = _convolution(filters, size, config, stride=stride, joined=joined, name=name)(y)
-    else:
-        y = _convolution(filters, size, config, stride=stride, activation=None, name=name)(y)
-        per_step = config.convolution_norm == "group_per_step"
-        y = GroupNorm(
-            config.norm_groups,
-            per_step=per_step,
-            activation="relu",
-            joined=joined,
-            dtype=dtype_policy(config),
-            name=f"{name}_norm",
-        )(y)
-    if not (config.residual and y.shape == x.shape):
-        return y
-    if config.drop_path:
-        y = Drop(config.drop_path, whole_windows=True, dtype=dtype_policy(config), name=f"{name}_drop_path")(y)
-    return keras.layers.Add(dtype=dtype_policy(config), name=f"{name}_add")([x, y])
+def dtype_policy(config: Config) -> str:
+    """Keras's name for computing in ``config.precision`` with weights in float32; raises ValueError for auto."""
+    if config.precision == AUTO:  # decided once, where a run is made or loaded: all parts of a network must agree
+        raise ValueError(
+            "precision is auto: expected float32, bfloat16 or float16, as detection.precision.resolve says"
+        )
+    return "float32" if config.precision == "float32" else f"mixed_{config.precision}"
 
 
-def _convolution(filters: int, size: int, config: Config, *, stride: int = 1, **kwargs) -> Convolution:
-    """A convolution as the settings have it."""
-    kwargs = {"activation": "relu", "dtype": dtype_policy(config), **kwargs}
-    as_product = config.convolution == "product"
-    if config.convolution == "auto":
-        as_product = not tf.config.list_physical_devices("GPU")
-    return Convolution(filters, size, stride, as_product=as_product, **kwargs)
+def plain_copy(network: Network) -> Network:
+    """A copy with direct convolutions in float32, however the network was trained: what other formats convert well."""
+    return rebuild(network, dataclasses.replace(network.blueprint.config, convolution="direct", precision="float32"))
 
 
-def _pyramid(x: keras.KerasTensor, config: Config) -> list[keras.KerasTensor]:
-    """Base layers and hierarchical features: one [B, cells, channels] per level."""
-    x = _block(x, config.base_channels, 1, config, name="base1")
-    x = _block(x, config.base_channels, 9, config, name="base2")
-    x = keras.layers.MaxPooling1D(2, dtype=dtype_policy(config), name="pool")(x)
-    levels = []
-    for i, channels in enumerate(config.level_channels[: config.num_levels], start=1):
-        x = _block(x, channels, 3, config, stride=1 if i == 1 else 2, name=f"conv{i}")
-        levels.append(x)
-    return levels
+def rebuild(network: Network, config: Config, *, for_inference: bool = False) -> Network:
+    """The network with other settings, which change no shape of a weight, and the same weights; see ``build_model``."""
+    blueprint = dataclasses.replace(network.blueprint, config=config)
+    copy = build_model(
+        config,
+        blueprint.num_features,
+        blueprint.num_classes,
+        statistics=blueprint.statistics,
+        for_inference=for_inference,
+    )
+    values = {weight.path: weight.value for weight in network.weights}
+    for weight in copy.weights:
+        weight.assign(tf.cast(values[weight.path], weight.dtype))
+    return copy
 
 
-def _anchor_free_head(levels: Sequence[keras.KerasTensor], num_logits: int, config: Config) -> dict:
-    """Per-level reduction, two branches shared by all levels, one learned scale of the distances per level.
+@dataclasses.dataclass(frozen=True)
+class _Builder:
+    """Makes the parts of a network.
 
-    The levels go through the branches as one sequence with a step of zeros after each, which is what padding would put
-    there: one large convolution instead of many small ones.
+    Attributes:
+        config: the settings.
+        num_logits: of each cell and anchor.
+        policy: Keras's name for the types of weights and computation.
     """
-    reduced = []
-    for i, level in enumerate(levels, start=1):
-        x = _block(level, config.head_channels, 1, config, name=f"anchor_free_reduce{i}")
-        reduced.append(keras.layers.ZeroPadding1D((0, 1), dtype=dtype_policy(config), name=f"gap{i}")(x))
-    joined = keras.layers.Concatenate(axis=1, dtype=dtype_policy(config), name="joined")(reduced)
-    lengths = pyramid.level_lengths(config.window_steps, config.num_levels)
-    bias = [_prior_bias(config)] * num_logits
-    logits = _split(_branch(joined, lengths, num_logits, config, name="anchor_free_class", bias=bias), lengths)
-    distances = _split(_branch(joined, lengths, 2, config, name="anchor_free_distance"), lengths)
-    scaled = [LevelScale(name=f"anchor_free_scale{i}")(part) for i, part in enumerate(distances, start=1)]
-    all_distances = keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_distances_raw")(scaled)
-    activation = None if config.distance_activation == "none" else config.distance_activation
-    activate = keras.layers.Activation(activation, dtype="float32", name="anchor_free_distances")
-    return {
-        "anchor_free_logits": keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_logits")(logits),
-        "anchor_free_distances": activate(all_distances),
-    }
 
+    config: Config
+    num_logits: int
+    policy: str
 
-def _branch(
-    x: keras.KerasTensor,
-    lengths: Sequence[int],
-    outputs: int,
-    config: Config,
-    *,
-    name: str,
-    bias: Sequence[float] = (),
-) -> keras.KerasTensor:
-    """Two hidden convolutions and a prediction, on joined levels."""
-    for i in (1, 2):
-        x = _block(x, config.head_channels, 3, config, joined=lengths, name=f"{name}_conv{i}")
-    predict = {"activation": None, "dtype": "float32", "joined": lengths, "initial_bias": bias}
-    return _convolution(outputs, 3, config, **predict, name=f"{name}_predict")(x)
+    def base(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Base layers: [B, T, D] -> [B, T / 2, channels]."""
+        x = self._block(x, self.config.base_channels, 1, name="base1")
+        x = self._block(x, self.config.base_channels, 9, name="base2")
+        return keras.layers.MaxPooling1D(2, dtype=self.policy, name="pool")(x)
+
+    def levels(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
+        """Hierarchical features: one [B, cells, channels] per level."""
+        levels = []
+        for i, channels in enumerate(self.config.level_channels[: self.config.num_levels], start=1):
+            x = self._block(x, channels, 3, stride=1 if i == 1 else 2, name=f"conv{i}")
+            levels.append(x)
+        return levels
+
+    def join(self, levels: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+        """Per-level reduction; the levels as one sequence with a step of zeros after each.
+
+        That is what padding would put there: one large convolution instead of many small ones.
+        """
+        reduced = []
+        for i, level in enumerate(levels, start=1):
+            x = self._block(level, self.config.head_channels, 1, name=f"anchor_free_reduce{i}")
+            reduced.append(keras.layers.ZeroPadding1D((0, 1), dtype=self.policy, name=f"gap{i}")(x))
+        return keras.layers.Concatenate(axis=1, dtype=self.policy, name="joined")(reduced)
+
+    def anchor_free_head(self, joined: keras.KerasTensor) -> tuple[list[keras.KerasTensor], dict]:
+        """Two branches shared by all levels, one learned scale of the distances per level: predictions and outputs."""
+        lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)
+        bias = [_prior_bias(self.config)] * self.num_logits
+        logits = _split(self._branch(joined, lengths, self.num_logits, name="anchor_free_class", bias=bias), lengths)
+        distances = _split(self._branch(joined, lengths, 2, name="anchor_free_distance"), lengths)
+        scaled = [LevelScale(name=f"anchor_free_scale{i}")(part) for i, part in enumerate(distances, start=1)]
+        all_distances = keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_distances_raw")(scaled)
+        activation = None if self.config.distance_activation == "none" else self.config.distance_activation
+        activate = keras.layers.Activation(activation, dtype="float32", name="anchor_free_distances")
+        outputs = {
+            "anchor_free_logits": keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_logits")(logits),
+            "anchor_free_distances": activate(all_distances),
+        }
+        return [*logits, *scaled], outputs
+
+    def anchor_based_head(self, levels: Sequence[keras.KerasTensor]) -> tuple[list[keras.KerasTensor], dict]:
+        """One convolution per level; channels are anchors x (class logits, overlap, centre, width)."""
+        values = self.num_logits + 3
+        num_ratios = len(self.config.anchor_ratios)
+        bias = [_prior_bias(self.config)] * self.num_logits + [0.0] * 3
+        rows = []
+        for i, level in enumerate(levels, start=1):
+            predict = {"activation": None, "dtype": "float32", "initial_bias": bias}
+            layer = self._convolution(num_ratios * values, 3, **predict, name=f"anchor_based_predict{i}")
+            rows.append(keras.layers.Reshape((-1, values), dtype="float32", name=f"anchors{i}")(layer(level)))
+        x = keras.layers.Concatenate(axis=1, dtype="float32", name="anchors")(rows)
+        logits, overlap, offsets = keras.ops.split(x, [self.num_logits, self.num_logits + 1], axis=-1)
+        overlap = keras.ops.squeeze(overlap, -1)
+        return rows, {"anchor_logits": logits, "anchor_overlap": overlap, "anchor_offsets": offsets}
+
+    def _branch(
+        self, x: keras.KerasTensor, lengths: Sequence[int], outputs: int, *, name: str, bias: Sequence[float] = ()
+    ) -> keras.KerasTensor:
+        """Two hidden convolutions and a prediction, on joined levels."""
+        for i in (1, 2):
+            x = self._block(x, self.config.head_channels, 3, joined=lengths, name=f"{name}_conv{i}")
+        predict = {"activation": None, "dtype": "float32", "joined": lengths, "initial_bias": bias}
+        return self._convolution(outputs, 3, **predict, name=f"{name}_predict")(x)
+
+    def _block(
+        self, x: keras.KerasTensor, filters: int, size: int, *, name: str, stride: int = 1, joined: Sequence[int] = ()
+    ) -> keras.KerasTensor:
+        """A convolution with what the settings put behind it: normalisation, ReLU, the way around it."""
+        config, y = self.config, x
+        if config.convolution_norm == "none":
+            y = self._convolution(filters, size, stride=stride, joined=joined, name=name)(y)
+        else:
+            y = self._convolution(filters, size, stride=stride, activation=None, name=name)(y)
+            y = self._norm(joined, name=f"{name}_norm")(y)
+        if not (config.residual and y.shape == x.shape):
+            return y
+        if config.drop_path:
+            y = Drop(config.drop_path, whole_windows=True, dtype=self.policy, name=f"{name}_drop_path")(y)
+        return keras.layers.Add(dtype=self.policy, name=f"{name}_add")([x, y])
+
+    def _convolution(self, filters: int, size: int, *, stride: int = 1, **kwargs) -> Convolution:
+        """A convolution as the settings have it."""
+        kwargs = {"activation": "relu", "dtype": self.policy, **kwargs}
+        as_product = self.config.convolution == "product"
+        if self.config.convolution == "auto":
+            as_product = not tf.config.list_physical_devices("GPU")
+        return Convolution(filters, size, stride, as_product=as_product, **kwargs)
+
+    def _norm(self, joined: Sequence[int], *, name: str) -> GroupNorm:
+        """Normalisation with ReLU as the settings have it."""
+        per_step = self.config.convolution_norm == "group_per_step"
+        return GroupNorm(
+            self.config.norm_groups, per_step=per_step, activation="relu", joined=joined, dtype=self.policy, name=name
+        )
 
 
 def _prior_bias(config: Config) -> float:
@@ -165,54 +275,3 @@ def _split(joined: keras.KerasTensor, lengths: Sequence[int]) -> list[keras.Kera
     """The levels of a joined sequence, without the gaps."""
     bounds = np.cumsum([part for length in lengths for part in (length, 1)])
     return keras.ops.split(joined, bounds[:-1].tolist(), axis=1)[::2]
-
-
-def dtype_policy(config: Config) -> str:
-    """Keras's name for computing in ``config.precision`` with weights in float32; raises ValueError for auto."""
-    if config.precision == AUTO:  # decided once, where a run is made or loaded: all parts of a network must agree
-        raise ValueError(
-            "precision is auto: expected float32, bfloat16 or float16, as detection.precision.resolve says"
-        )
-    return "float32" if config.precision == "float32" else f"mixed_{config.precision}"
-
-
-def _anchor_based_head(levels: Sequence[keras.KerasTensor], num_logits: int, config: Config) -> dict:
-    """One convolution per level; channels are anchors x (class logits, overlap, centre, width)."""
-    values = num_logits + 3
-    num_ratios = len(config.anchor_ratios)
-    bias = [_prior_bias(config)] * num_logits + [0.0] * 3
-    rows = []
-    for i, level in enumerate(levels, start=1):
-        predict = {"activation": None, "dtype": "float32", "initial_bias": bias}
-        layer = _convolution(num_ratios * values, 3, config, **predict, name=f"anchor_based_predict{i}")
-        rows.append(keras.layers.Reshape((-1, values), dtype="float32", name=f"anchors{i}")(layer(level)))
-    x = keras.layers.Concatenate(axis=1, dtype="float32", name="anchors")(rows)
-    logits, overlap, offsets = keras.ops.split(x, [num_logits, num_logits + 1], axis=-1)
-    return {"anchor_logits": logits, "anchor_overlap": keras.ops.squeeze(overlap, -1), "anchor_offsets": offsets}
-
-
-def inference_copy(network: keras.Model) -> keras.Model:
-    """A copy whose weights have the type that they are computed in: cast once, not in every call. Not for training.
-
-    A network in float32 is returned as it is.
-    """
-    if not any(layer.dtype_policy.name.startswith("mixed") for layer in network.layers):
-        return network
-    return _copy(network, {f'"mixed_{name}"': f'"{name}"' for name in ("bfloat16", "float16")})
-
-
-def plain_copy(network: keras.Model) -> keras.Model:
-    """A copy with direct convolutions in float32, however the network was trained: what other formats convert well."""
-    types = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
-    return _copy(network, {'"as_product": true': '"as_product": false', **{f'"{t}"': '"float32"' for t in types}})
-
-
-def _copy(network: keras.Model, changes: dict[str, str]) -> keras.Model:
-    """A copy with other settings of its layers: ``changes`` says what replaces what in the network's JSON."""
-    description = network.to_json()
-    for old, new in changes.items():
-        description = description.replace(old, new)
-    layers = {layer.__name__: layer for layer in (Convolution, GroupNorm, Drop, LevelScale)}
-    copy = keras.models.model_from_json(description, custom_objects=layers)
-    copy.set_weights(network.get_weights())
-    return copy

@@ -1,24 +1,17 @@
 """Counts parameters and multiply-adds on the built network, by part."""
 
-import re
 import statistics
 import time
-from collections import Counter
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from a2net_tf.detection.layers import Convolution
-
-_PARTS = {
-    "base": r"base\d(_norm)?$",
-    "features": r"conv\d+(_norm)?$",
-    "anchor_free": r"anchor_free",
-    "anchor_based": r"anchor_based",
-}
+from a2net_tf.detection.model import Network
 
 
-def profile(network: keras.Model) -> dict:
+def profile(network: Network) -> dict:
     """Counts what one window costs.
 
     Multiply-adds are those of the convolutions: kernel size x input channels x output channels x output length, of all
@@ -28,16 +21,17 @@ def profile(network: keras.Model) -> dict:
         ``parameters`` and ``multiply_adds`` in total, and ``parts``: {name: {"parameters", "multiply_adds"}}. Only
         trainable weights count as parameters.
     """
-    parameters = Counter()
-    for weight in network.trainable_variables:
-        parameters[_part(weight.path)] += int(weight.value.shape.num_elements())
-    multiply_adds = Counter()
-    for name, count in _convolutions(network):
-        multiply_adds[_part(name)] += count
-    parts = {p: {"parameters": parameters[p], "multiply_adds": multiply_adds[p]} for p in _PARTS if parameters[p]}
+    shared, parts = _shared_by_levels(network), {}
+    # What joins levels is not counted: nothing reads the output there.
+    all_levels = sum(level.shape[1] for level in network.cuts.levels)
+    for name, layers in _layers_of_parts(network).items():
+        steps = {layer: all_levels if layer in shared else layer.output.shape[1] for layer in _convolutions(layers)}
+        parts[name] = {
+            "parameters": sum(w.shape.num_elements() for layer in layers for w in layer.trainable_variables),
+            "multiply_adds": sum(layer.kernel.shape.num_elements() * n for layer, n in steps.items()),
+        }
     return {
-        "parameters": sum(parameters.values()),
-        "multiply_adds": sum(multiply_adds.values()),
+        **{what: sum(part[what] for part in parts.values()) for what in ("parameters", "multiply_adds")},
         "window_steps": int(network.inputs[0].shape[1]),
         "num_features": int(network.inputs[0].shape[2]),
         "parts": parts,
@@ -56,22 +50,31 @@ def window_milliseconds(network: keras.Model, *, repetitions: int = 30) -> float
     return statistics.median(times[3:])
 
 
-def _convolutions(network: keras.Model) -> list[tuple[str, int]]:
-    """(name, multiply-adds) of every convolution, for one window."""
-    layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
-    # What joins levels is not counted: nothing reads the output there.
-    joined = next((sum(layer.joined) for layer in layers if layer.joined), 0)
-    shared = re.compile("anchor_free_(class|distance)_")
-    steps = [joined if shared.match(layer.name) else layer.output.shape[1] for layer in layers]
-    return [(layer.name, layer.kernel.shape.num_elements() * n) for layer, n in zip(layers, steps, strict=True)]
+def _layers_of_parts(network: Network) -> dict[str, list[keras.layers.Layer]]:
+    """What each part of the network computes with, by its name."""
+    cuts, before, parts = network.cuts, [], {}
+    for name, end in {"base": cuts.base, "features": cuts.levels, **cuts.predictions}.items():
+        layers = _layers_before(network, end)
+        parts[name] = [layer for layer in layers if layer not in before]
+        before += layers
+    return parts
 
 
-def _part(path: str) -> str:
-    """The part of the network that a weight's or operation's slash-separated name belongs to."""
-    for part, pattern in _PARTS.items():
-        if any(re.match(pattern, re.sub(r"_\d+$", "", scope)) for scope in path.split("/")):
-            return part
-    raise ValueError(f"{path} belongs to no known part of the network")
+def _shared_by_levels(network: Network) -> list[keras.layers.Layer]:
+    """Layers that run on all levels at once, joined to one sequence."""
+    if network.cuts.joined is None:
+        return []
+    before = _layers_before(network, network.cuts.joined)
+    after = _layers_before(network, network.cuts.predictions["anchor_free"])
+    return [layer for layer in after if layer not in before]
+
+
+def _layers_before(network: Network, end: keras.KerasTensor | Sequence[keras.KerasTensor]) -> list[keras.layers.Layer]:
+    return keras.Model(network.inputs, end).layers
+
+
+def _convolutions(layers: Sequence[keras.layers.Layer]) -> list[Convolution]:
+    return [layer for layer in layers if isinstance(layer, Convolution)]
 
 
 def format_profile(counts: dict) -> str:

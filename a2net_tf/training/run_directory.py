@@ -23,7 +23,7 @@ import numpy as np
 
 from a2net_tf import __version__, settings
 from a2net_tf.data.array_files import read_arrays
-from a2net_tf.detection.model import build_model, inference_copy
+from a2net_tf.detection.model import build_model
 from a2net_tf.detection.precision import AUTO
 from a2net_tf.errors import UserError
 from a2net_tf.safe_files import read_json_object, read_table, replace_file, write_json, write_text
@@ -153,8 +153,9 @@ def build_network(run: Run) -> keras.Model:
 
 def build_inference_network(run: Run) -> keras.Model:
     """The same for inference: its windows' length changes no weight, nor the name of one; weights in the precision."""
-    config = dataclasses.replace(run.config, window_steps=run.config.inference_steps)
-    return inference_copy(build_network(run._replace(config=config)))
+    config = dataclasses.replace(run.computed, window_steps=run.config.inference_steps)
+    names = run.class_names
+    return build_model(config, run.num_features, len(names), statistics=run.statistics, for_inference=True)
 
 
 def load_network(run: Run) -> keras.Model:

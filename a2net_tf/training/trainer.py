@@ -15,7 +15,7 @@ import tensorflow as tf
 from a2net_tf.compat import AlreadyBuilt, take_gradients_as_summed
 from a2net_tf.data import input_pipeline
 from a2net_tf.data.augment import SignalLayout
-from a2net_tf.detection.layers import seed_drops
+from a2net_tf.detection.layers import drawing
 from a2net_tf.detection.objective import Objective
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
@@ -63,7 +63,7 @@ class Trainer(AlreadyBuilt, keras.Model):
         self.network = network
         self.config = config
         self.objective = Objective(config)
-        self._forward = network
+        self._forward = self.forward
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "gradient_norm", *self.objective.names)}
         self.built = True  # there is nothing to build but the network
 
@@ -73,7 +73,7 @@ class Trainer(AlreadyBuilt, keras.Model):
             # Keras would clip, and look for overflow, on each device's own gradients, and sum them afterwards.
             take_gradients_as_summed(optimizer)
             if jit_compile:  # XLA compiles for one device; the losses, where the devices meet, are left out
-                self._forward = tf.function(self.network, jit_compile=True)
+                self._forward = tf.function(self.forward, jit_compile=True, autograph=False)
                 jit_compile = False
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
@@ -86,14 +86,20 @@ class Trainer(AlreadyBuilt, keras.Model):
         """Raw outputs of the network."""
         return self.network(features)
 
+    def forward(
+        self, features: tf.Tensor, seed: tf.Tensor, part: tuple[tf.Tensor | int, int] = (0, 1)
+    ) -> dict[str, tf.Tensor]:
+        """Raw outputs of the network in training; see ``layers.drawing``."""
+        with drawing(self.network, seed, part):
+            return self.network(features, training=True)
+
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One update on a batch of ``input_pipeline.training_batches``, or on this device's part of it."""
         # A draw that depends on the step alone: a resumed run repeats it.
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
         weights = self.network.trainable_variables
-        seed_drops(self.network, seed, _part())
         with tf.GradientTape() as tape:
-            outputs = self._forward(batch["features"], training=True)
+            outputs = self._forward(batch["features"], seed, _part())
             parts, positives = self.objective(outputs, batch, seed, part=_part(), add_up=_add_up)
             scaled = self.optimizer.scale_loss(parts["loss"])
         logged = {**parts, **positives}

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale, seed_drops
-from a2net_tf.detection.model import build_model, inference_copy, plain_copy
+from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale, drawing
+from a2net_tf.detection.model import build_model, plain_copy, rebuild
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
@@ -192,6 +192,10 @@ def test_plain_copy_is_direct_and_float32(precision, make_config, make_network):
         np.testing.assert_allclose(value, exact[name], atol=1e-4, err_msg=name)
 
 
+def inference_copy(network):
+    return rebuild(network, network.blueprint.config, for_inference=True)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_inference_copy_gives_the_same_with_smaller_weights(precision, make_config, make_network):
     network = make_network(make_config(precision=precision))
@@ -203,6 +207,33 @@ def test_inference_copy_gives_the_same_with_smaller_weights(precision, make_conf
     for name, value in run(copy, features).items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(value, exact[name], err_msg=name)
+
+
+COPIED = {
+    "faithful": {},
+    "modern": {"convolution_norm": "group", "residual": True, "drop_path": 0.2, "input_dropout": 0.1, "norm_groups": 4},
+    "part of the features": {"feature_columns": (1, 4), "anchor_free": False, "class_scores": "sigmoid"},
+}
+
+
+@pytest.mark.parametrize("changes", COPIED.values(), ids=COPIED)
+def test_copy_of_a_direct_float32_network_is_equal(changes, make_config, make_network):
+    config = make_config(convolution="direct", level_channels=(8, 8, 8, 8), **changes)
+    network = make_network(config, statistics=(np.arange(5) / np.float32(3), np.full(5, 0.3, np.float32)))
+    features = random_features(config)
+    expected = run(network, features)
+    for copy in (plain_copy(network), inference_copy(network), plain_copy(inference_copy(network))):
+        assert copy is not network
+        assert [weight.path for weight in copy.weights] == [weight.path for weight in network.weights]
+        for name, value in run(copy, features).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    copy.weights[0].assign(copy.weights[0] + 1)
+    assert (copy.weights[0].numpy() != network.weights[0].numpy()).all()
+
+
+def test_copy_refuses_settings_that_need_other_weights(make_config, make_network):
+    with pytest.raises(ValueError, match="shape"):
+        rebuild(make_network(make_config()), make_config(base_channels=9))
 
 
 # --- variations
@@ -421,37 +452,66 @@ def test_drop_path_needs_a_way_around(make_config):
         make_config(drop_path=0.1)
 
 
+def dropped(layer, x, *, seed, part=(0, 1)):
+    with drawing(keras.Sequential([layer]), tf.constant(seed), part):
+        return layer(x, training=True)
+
+
 @pytest.mark.parametrize("whole_windows", [False, True])
 def test_drop(whole_windows, same_in_graph):
     layer = Drop(0.25, whole_windows=whole_windows)
     x = np.ones((400, 5, 3), np.float32)
     np.testing.assert_array_equal(layer(x), x)
-    np.testing.assert_array_equal(layer(x, training=True), x)  # nobody has said what to draw from
-    layer.draw = (tf.constant([1, 2]), (0, 1))
-    np.testing.assert_array_equal(layer(x), x)
-    found = same_in_graph(lambda values: layer(values, training=True), x)
+    with drawing(keras.Sequential([layer]), tf.constant([1, 2])):
+        np.testing.assert_array_equal(layer(x), x)
+    found = same_in_graph(lambda values: dropped(layer, values, seed=[1, 2]), x)
     np.testing.assert_allclose(np.unique(found), [0, 1 / 0.75])
     assert found.mean() == pytest.approx(1, abs=0.1)
     assert (found == found[:, :1, :1]).all() == whole_windows
-    layer.draw = (tf.constant([1, 3]), (0, 1))
-    assert (layer(x, training=True).numpy() != found).any()
+    assert (dropped(layer, x, seed=[1, 3]).numpy() != found).any()
 
 
 def test_drops_of_parts_are_those_of_the_whole():
     layer, x = Drop(0.5), np.ones((6, 4, 3), np.float32)
-    layer.draw = (tf.constant([1, 2]), (0, 1))
-    whole = layer(x, training=True).numpy()
+    whole = dropped(layer, x, seed=[1, 2]).numpy()
     for index in range(3):
-        layer.draw = (tf.constant([1, 2]), (index, 3))
-        np.testing.assert_array_equal(layer(x[:2], training=True), whole[2 * index : 2 * index + 2])
+        part = dropped(layer, x[:2], seed=[1, 2], part=(index, 3))
+        np.testing.assert_array_equal(part, whole[2 * index : 2 * index + 2])
 
 
-def test_seed_drops_gives_each_layer_its_own_draw(make_config):
-    network = build_model(make_config(input_dropout=0.1, residual=True, drop_path=0.1, level_channels=(8,) * 4), 5, 3)
-    seed_drops(network, tf.constant([1, 2]), (0, 1))
-    seeds = [layer.draw[0].numpy().tolist() for layer in network.layers if isinstance(layer, Drop)]
-    assert len(seeds) == 1 + 2 + 4 + 4
-    assert len({tuple(seed) for seed in seeds}) == len(seeds)
+def network_that_drops(make_config):
+    return build_model(make_config(input_dropout=0.1, residual=True, drop_path=0.1, level_channels=(8,) * 4), 5, 3)
+
+
+def test_each_layer_has_its_own_draw(make_config):
+    network = network_that_drops(make_config)
+    layers, x = [layer for layer in network.layers if isinstance(layer, Drop)], np.ones((200, 1, 1), np.float32)
+    with drawing(network, tf.constant([1, 2])):
+        drawn = [layer(x, training=True).numpy().tobytes() for layer in layers]
+    assert len(drawn) == 1 + 2 + 4 + 4
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_training_without_a_draw_is_refused(make_config):
+    network, features = network_that_drops(make_config), random_features(make_config())
+    network(features)
+    with pytest.raises(RuntimeError, match="input_dropout: in training, call the network within .*drawing"):
+        network(features, training=True)
+    with drawing(network, tf.constant([1, 2])):
+        first = network(features, training=True)["anchor_logits"].numpy()
+    with pytest.raises(RuntimeError, match="drawing"):
+        network(features, training=True)
+    with pytest.raises(ZeroDivisionError), drawing(network, tf.constant([1, 2])):
+        raise ZeroDivisionError
+    with pytest.raises(RuntimeError, match="drawing"):
+        network(features, training=True)
+    with drawing(network, tf.constant([1, 2])):
+        np.testing.assert_array_equal(network(features, training=True)["anchor_logits"], first)
+
+
+def test_network_without_drops_needs_no_draw(make_config):
+    network, features = build_model(make_config(), 5, 3), random_features(make_config())
+    np.testing.assert_array_equal(network(features, training=True)["anchor_logits"], network(features)["anchor_logits"])
 
 
 # --- a score for each class

@@ -12,10 +12,10 @@ from a2net_tf.export import reload, saved_model
 from a2net_tf.main import main
 from tests import tiny
 
-OLD_PYTHON = os.environ.get("A2NET_PYTHON_TF217", "")
+OLD_PYTHON = os.environ.get("A2NET_PYTHON_LOWEST", "")
 
 pytestmark = pytest.mark.skipif(
-    not OLD_PYTHON, reason="A2NET_PYTHON_TF217 names no Python interpreter with TensorFlow 2.17"
+    not OLD_PYTHON, reason="A2NET_PYTHON_LOWEST names no Python interpreter with TensorFlow 2.17"
 )
 
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from a2net_tf import settings
 from a2net_tf.data import input_pipeline, prepared
+from a2net_tf.detection.model import build_model
 from a2net_tf.main import main
 from a2net_tf.training import callbacks, optimizers, run_directory, trainer
 from tests import tiny
@@ -139,6 +140,24 @@ def test_same_seed_same_weights_when_the_dataset_is_prepared_by_the_same_command
 def test_training_prepares_features_in_the_type_that_is_asked_for(tmp_path):
     tiny.train(tmp_path / "run", f"--data_dir={tmp_path / 'data'}", "--stored_features=float16")
     assert prepared.stored_type(prepared.open_dataset("toy_actions", str(tmp_path / "data"))) == "float16"
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_network_can_be_called_in_training_after_fit(jit_compile, make_config):
+    """Nothing of the graph that ``fit`` made is left in its dropouts."""
+    config = make_config(input_dropout=0.5, deterministic=False, jit_compile=jit_compile)
+    model = trainer.Trainer(build_model(config, 5, 3), config)
+    model.compile(optimizers.make_optimizer(config, 1), jit_compile=jit_compile, auto_scale_loss=False)
+    features = np.random.default_rng(0).normal(size=(4, 32, 5)).astype(np.float32)
+    windows = {"features": features, "segments": np.zeros((4, 6, 2), np.float32), "labels": np.zeros((4, 6), np.int32)}
+    model.fit(tf.data.Dataset.from_tensors(windows), verbose=0)
+    with pytest.raises(RuntimeError, match="input_dropout: in training, call the network within .*drawing"):
+        model.network(features, training=True)
+    first, again, other = (
+        model.forward(features, tf.constant(seed))["anchor_logits"] for seed in ([1, 2], [1, 2], [1, 3])
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first.numpy() != other.numpy()).any()
 
 
 def test_other_seed_other_weights(tmp_path):

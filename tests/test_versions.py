@@ -1,0 +1,81 @@
+"""The versions that setup.py allows: both ends of each range work, and the installed ones are inside."""
+
+import ast
+import importlib.metadata
+import json
+import os
+import subprocess
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from tests import tiny
+
+LOWEST_PYTHON = os.environ.get("A2NET_PYTHON_LOWEST", "")
+
+needs_lowest = pytest.mark.skipif(
+    not LOWEST_PYTHON, reason="A2NET_PYTHON_LOWEST names no Python interpreter with tests/lowest_versions.txt"
+)
+
+
+def requirements():
+    """Of setup.py, by name; read, not run."""
+    tree = ast.parse((tiny.REPO / "setup.py").read_text())
+    (value,) = (
+        node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "install_requires"
+    )
+    return {each.name: each.specifier for each in map(Requirement, ast.literal_eval(value))}
+
+
+def lowest_versions():
+    """Of the file, by name."""
+    lines = (tiny.REPO / "tests" / "lowest_versions.txt").read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    return {each.name: bound(each.specifier, "==") for each in pinned}
+
+
+def bound(specifier, operator):
+    (version,) = (part.version for part in specifier if part.operator == operator)
+    return Version(version)
+
+
+def test_every_requirement_has_a_floor_and_a_ceiling():
+    for name, specifier in requirements().items():
+        assert sorted(part.operator for part in specifier) == ["<", ">="], name
+
+
+def test_lowest_versions_are_those_of_setup():
+    assert lowest_versions() == {name: bound(specifier, ">=") for name, specifier in requirements().items()}
+
+
+def test_installed_versions_are_allowed():
+    for name, specifier in requirements().items():
+        installed = importlib.metadata.version(name)
+        assert specifier.contains(installed, prereleases=True), f"{name} {installed} is outside of {specifier}"
+
+
+@needs_lowest
+def test_lowest_versions_are_installed():
+    names = list(lowest_versions())
+    code = f"import importlib.metadata as m; print([m.version(name) for name in {names}])"
+    done = subprocess.run([LOWEST_PYTHON, "-c", code], capture_output=True, text=True, check=True)
+    installed = dict(zip(names, map(Version, ast.literal_eval(done.stdout)), strict=True))
+    assert installed == lowest_versions()
+
+
+@needs_lowest
+def test_lowest_versions_train_evaluate_export_and_predict(tmp_path):
+    run, model, found = tmp_path / "run", tmp_path / "model", tmp_path / "found.json"
+    data = ["--dataset=toy_actions", f"--data_dir={tmp_path / 'data'}", "--eval_split=test[:1]"]
+    train = ["--train_split=train[:8]", *tiny.NETWORK, *tiny.MODERN, "--epochs=1", "--noplots"]
+    for arguments in (
+        ["--mode=train_and_evaluate", f"--workdir={run}", *data, *train],
+        ["--mode=export", f"--workdir={run}", f"--saved_model={model}"],
+        ["--mode=predict", f"--saved_model={model}", f"--output={found}", *data],
+    ):
+        command = [LOWEST_PYTHON, "-m", "a2net_tf.main", *arguments]
+        done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert 0 <= json.loads((run / "metrics.json").read_text())["mAP"][0] <= 1
+    assert len(json.loads(found.read_text())["results"]) == 1
