@@ -31,7 +31,7 @@ with quiet_native_logs():
     import tensorflow as tf
 
     from a2net_tf import safe_files
-    from a2net_tf.data import prepared
+    from a2net_tf.data import prepared, schema
     from a2net_tf.detection import windows
     from a2net_tf.detection.localizer import Localizer
     from a2net_tf.detection.postprocess import Candidates, suppress_sequences
@@ -265,7 +265,7 @@ def _tflite_form(name: str, path: pathlib.Path) -> Form:
 
     def find(sequence):
         detections = loaded.detect(sequence["features"], float(sequence["feature_stride_seconds"]))
-        videos = [_text(sequence["id"])] * len(detections["scores"])
+        videos = [schema.sequence_name(sequence)] * len(detections["scores"])
         return Detections(videos, detections["segments"], detections["class_ids"], detections["scores"])
 
     return Form(name, path.stat().st_size, seconds, candidates, find)
@@ -300,7 +300,7 @@ def _merge_windows(run: Callable[[np.ndarray], Candidates], sequence: dict, mode
     number = int(detections.num_detections[0])
     stride, first = float(sequence["feature_stride_seconds"]), float(sequence["first_step_seconds"])
     seconds = detections.segments[0, :number].numpy() * stride + first
-    videos = [_text(sequence["id"])] * number
+    videos = [schema.sequence_name(sequence)] * number
     return Detections(videos, seconds, detections.class_ids[0, :number].numpy(), detections.scores[0, :number].numpy())
 
 
@@ -310,10 +310,6 @@ def _arrays(candidates: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:
 
 def _bytes_below(path: pathlib.Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 # Measuring
@@ -388,7 +384,7 @@ def _average_map(detections: list[Detections], model: Model) -> float | None:
     if "segments" not in model.sequences[0]:
         return None
     wrapped = [
-        SequenceDetections(_text(s["id"]), float(s["duration_seconds"]), {"both": f}, s)
+        SequenceDetections(schema.sequence_name(s), float(s["duration_seconds"]), {"both": f}, s)
         for s, f in zip(model.sequences, detections, strict=True)
     ]
     return scoring.metrics_by_branch(wrapped, model.run)["both"]["average_mAP"]

@@ -176,6 +176,9 @@ def _configure(
     return config, config.int8_calibrator
 
 
+# The same functions stand in tensorrt.py: each script is copied alone to where it runs.
+
+
 def read_windows(path: str, shape: tuple[int, int]) -> np.ndarray:
     """Windows f32[M, W, D] of an .npy file, or of the only array in an .npz file.
 

@@ -152,6 +152,9 @@ def check_signature(function: Callable) -> tuple[int, int]:
     return int(spec.shape[1]), int(spec.shape[2])
 
 
+# The same functions stand in onnx_to_tensorrt.py: each script is copied alone to where it runs.
+
+
 def read_windows(path: str, shape: tuple[int, int]) -> np.ndarray:
     """Windows f32[M, W, D] of an .npy file, or of the only array in an .npz file.
 

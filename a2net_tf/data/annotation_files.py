@@ -138,6 +138,39 @@ def clean_entries(entries: Iterable[Entry], where: str, max_clip_seconds: float 
     return cleaned
 
 
+def choose_entries(
+    entries: Sequence[Entry],
+    available: Collection[str],
+    class_names: Sequence[str],
+    *,
+    splits: Iterable[str],
+    dataset: str,
+    max_clip_seconds: float,
+) -> tuple[dict[str, list[Entry]], dict[str, dict]]:
+    """Cleans what is to be prepared, and counts it; prints both.
+
+    Args:
+        entries: of all subsets.
+        available: names of the videos that have features; the others are left out.
+        class_names: C names.
+        splits: the subsets to prepare.
+        dataset: its name, for what is printed.
+        max_clip_seconds: see ``clean_actions``.
+
+    Returns:
+        The entries by split, and their ``count_actions`` by split.
+    """
+    chosen, counts = {}, {}
+    for split in splits:
+        where = f"{dataset} {split}"
+        kept = [entry for entry in entries if entry.subset == split and entry.name in available]
+        chosen[split] = clean_entries(kept, where, max_clip_seconds)
+        labels = [[action.label for action in entry.actions] for entry in chosen[split]]
+        counts[split] = count_actions(labels, class_names)
+        print(f"{where}: {describe_counts(counts[split])}")
+    return chosen, counts
+
+
 def check_labels(entries: Iterable[Entry], class_names: Collection[str], where: str) -> None:
     """Raises UserError for the first label that is not in ``class_names``."""
     for entry in entries:

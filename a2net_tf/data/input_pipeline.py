@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from a2net_tf.data import augment
+from a2net_tf.data import augment, schema
 from a2net_tf.data.augment import Augmentation, SignalLayout
 from a2net_tf.data.schema import CHUNK_OVERLAP_STEPS
 from a2net_tf.data.statistics import FeatureStatistics
@@ -247,7 +247,7 @@ class _Totals:
 
     def add(self, record: dict[str, np.ndarray], num_windows: int) -> None:
         if self.statistics.add(record["features"][: int(record["chunk_owned_steps"])]):
-            raise UserError(f"sequence {record['id'].decode()}: features hold NaN or infinite values")
+            raise UserError(f"sequence {schema.sequence_name(record)}: features hold NaN or infinite values")
         base = (float(record["feature_stride_seconds"]), float(record["first_step_seconds"]))
         self.time_base = self.time_base or base
         if int(record["chunk_start_step"]) == 0:

@@ -66,6 +66,12 @@ def record_features(
     )
 
 
+def sequence_name(record: dict) -> str:
+    """The id of a record, which is bytes where TFDS has read it."""
+    name = record["id"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 def numpy_type(stored_features: str) -> np.dtype:
     """The numpy type of one of ``STORED_FEATURES``; TensorFlow brings bfloat16 along."""
     if stored_features not in STORED_FEATURES:

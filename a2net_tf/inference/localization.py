@@ -134,7 +134,8 @@ def _check_windows_fit(record: dict, window_steps: int) -> None:
     if window_steps > shared and not is_last:
         raise UserError(
             f"windows of {window_steps} steps (--inference_window_steps, --window_steps): sequence "
-            f"{_text(record['id'])} is so long that it comes in chunks, which share {shared} steps; at most {shared}"
+            f"{schema.sequence_name(record)} is so long that it comes in chunks, which share {shared} steps; at most "
+            f"{shared}"
         )
 
 
@@ -149,7 +150,7 @@ def _by_sequence(chunks: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, lis
     """
     waiting: dict[str, list] = {}
     for record, value in chunks:
-        video = _text(record["id"])
+        video = schema.sequence_name(record)
         description = {name: entry for name, entry in record.items() if name != "features"}
         parts = waiting.setdefault(video, [])
         parts.append((int(record["chunk_start_step"]), description, value))
@@ -169,7 +170,7 @@ def _detect(
         tf.constant([record["feature_stride_seconds"]], tf.float32),
         tf.constant([record["first_step_seconds"]], tf.float32),
     )
-    video = _text(record["id"])
+    video = schema.sequence_name(record)
     detections = {
         name: _table(
             video,
@@ -193,7 +194,7 @@ def localize_exported(model: tf.Module, records: Iterable[dict]) -> Iterator[Seq
             num_steps=tf.constant([whole["num_steps"]], tf.int32),
             seconds_per_step=tf.constant([whole["feature_stride_seconds"]], tf.float32),
         )
-        video = _text(whole["id"])
+        video = schema.sequence_name(whole)
         table = _table(video, {name: value[0] for name, value in reply.items()})
         yield SequenceDetections(video, float(whole["duration_seconds"]), {"both": table}, whole)
 
@@ -208,14 +209,14 @@ def stitched(records: Iterable[dict]) -> Iterator[dict]:
     wholes: dict[str, np.ndarray] = {}
 
     def place(record: dict) -> None:
-        video, part = _text(record["id"]), record["features"]
+        video, part = schema.sequence_name(record), record["features"]
         if video not in wholes:
             wholes[video] = _aligned_array(int(record["num_steps"]), part.shape[1])
         start, owned = int(record["chunk_start_step"]), int(record["chunk_owned_steps"])
         wholes[video][start : start + owned] = part[:owned]
 
     for record, _ in _by_sequence((record, place(record)) for record in records):
-        yield {**record, "features": wholes.pop(_text(record["id"]))}
+        yield {**record, "features": wholes.pop(schema.sequence_name(record))}
 
 
 def _aligned_array(*shape: int) -> np.ndarray:
@@ -240,7 +241,3 @@ def _table(video: str, detections: dict[str, tf.Tensor]) -> Detections:
         labels=detections["class_ids"].numpy()[:count].astype(np.int64),
         scores=detections["scores"].numpy()[:count].astype(np.float64),
     )
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -226,7 +226,7 @@ class GroupTotals:
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds a record; of chunks, the steps that each owns, and the rest with the first."""
-        name = record["id"].decode()
+        name = schema.sequence_name(record)
         self.non_finite[name] += self.features.add(record["features"][: record["chunk_owned_steps"]])
         if record["chunk_start_step"] == 0:
             self._add_sequence(name, record)

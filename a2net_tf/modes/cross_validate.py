@@ -17,7 +17,7 @@ import keras
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files, settings
-from a2net_tf.data import input_pipeline, prepared
+from a2net_tf.data import input_pipeline, prepared, schema
 from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import results_files
@@ -135,7 +135,7 @@ def _check_recordings(builder: tfds.core.DatasetBuilder, splits: Iterable[str]) 
     for split in splits:
         num_actions, names = 0, set()
         for record in prepared.read_records(builder, split).as_numpy_iterator():
-            names.add(record["id"].decode())
+            names.add(schema.sequence_name(record))
             num_actions += len(record["labels"])
         for name in sorted(names & split_of.keys()):
             raise UserError(

@@ -114,15 +114,15 @@ class Builder(prepared.FolderBuilder):
         print(f"activitynet13: features of {len(files)} annotated videos, {num_features} values per step")
         names, where = [entry.name for entry in entries], str(folder / "features")
         annotation_files.check_missing(names, files, allow_missing=settings.allow_missing, where=where)
-        splits, counts = {}, {}
-        for split in SPLITS:
-            where = f"activitynet13 {split}"
-            chosen = [entry for entry in entries if entry.subset == split and entry.name in files]
-            chosen = annotation_files.clean_entries(chosen, where, settings.max_clip_seconds)
-            counts[split] = annotation_files.count_actions([[a.label for a in e.actions] for e in chosen], CLASS_NAMES)
-            print(f"{where}: {annotation_files.describe_counts(counts[split])}")
-            size = {"num_features": num_features, "num_steps": self.builder_config.num_steps}
-            splits[split] = [functools.partial(build_records, e, files[e.name], **size) for e in chosen]
+        clip = settings.max_clip_seconds
+        chosen, counts = annotation_files.choose_entries(
+            entries, files, CLASS_NAMES, splits=SPLITS, dataset="activitynet13", max_clip_seconds=clip
+        )
+        size = {"num_features": num_features, "num_steps": self.builder_config.num_steps}
+        splits = {
+            split: [functools.partial(build_records, entry, files[entry.name], **size) for entry in of_split]
+            for split, of_split in chosen.items()
+        }
         metadata = {"also_reported": {}, "counts": counts, "settings": dataclasses.asdict(settings)}
         return prepared.FolderContents(num_features, CLASS_NAMES, splits, metadata)
 

@@ -80,14 +80,19 @@ class Builder(prepared.FolderBuilder):
         files = find_features(folder, entries)
         names = [entry.name for entry in entries]
         annotation_files.check_missing(names, files, allow_missing=settings.allow_missing, where=str(folder))
-        entries, counts = choose_entries(entries, files, class_names, settings=settings)
-        num_features = settings.num_features or feature_files.find_num_features([files[e.name] for e in entries])
+        subsets, clip = sorted({entry.subset for entry in entries}), settings.max_clip_seconds
+        chosen, counts = annotation_files.choose_entries(
+            entries, files, class_names, splits=subsets, dataset="feature_folder", max_clip_seconds=clip
+        )
+        used = [files[entry.name] for of_split in chosen.values() for entry in of_split]
+        num_features = settings.num_features or feature_files.find_num_features(used)
         augment.read_layout(settings.signal, num_features, f"{folder / feature_files.SETTINGS_FILE} or {file.name}")
         print(f"feature_folder: {len(files)} feature files, {num_features} values per step, {len(class_names)} classes")
         build = functools.partial(build_records, class_names=class_names, num_features=num_features, settings=settings)
-        splits = {split: [] for split in counts}
-        for entry in entries:
-            splits[entry.subset].append(functools.partial(build, entry, files[entry.name]))
+        splits = {
+            split: [functools.partial(build, entry, files[entry.name]) for entry in of_split]
+            for split, of_split in chosen.items()
+        }
         metadata = {
             "also_reported": {},
             "counts": counts,
@@ -146,21 +151,6 @@ def check_classes(entries: list[Entry], class_names: tuple[str, ...], file: path
     if len(set(class_names)) < len(class_names) or "" in class_names:
         raise UserError(f"{file} or {feature_files.SETTINGS_FILE}: 'classes' has a name twice or an empty one")
     annotation_files.check_labels(entries, class_names, str(file))
-
-
-def choose_entries(
-    entries: list[Entry], files: dict[str, pathlib.Path], class_names: tuple[str, ...], *, settings: Settings
-) -> tuple[list[Entry], dict[str, dict]]:
-    """The videos that have features, with cleaned actions, and the printed counts of each split."""
-    chosen, counts = [], {}
-    for split in sorted({entry.subset for entry in entries}):
-        where = f"feature_folder {split}"
-        kept = [entry for entry in entries if entry.subset == split and entry.name in files]
-        kept = annotation_files.clean_entries(kept, where, settings.max_clip_seconds)
-        counts[split] = annotation_files.count_actions([[a.label for a in e.actions] for e in kept], class_names)
-        print(f"{where}: {annotation_files.describe_counts(counts[split])}")
-        chosen += kept
-    return chosen, counts
 
 
 # Features and records
