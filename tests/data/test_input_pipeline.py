@@ -612,11 +612,12 @@ def test_records_look_like_the_schema(config):
 READ = """
 import os, pathlib, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-from a2net_tf import config, input_pipeline, records
-settings = config.Config(random_offsets=True, shuffle_buffer=64, epochs=9)
-dataset = records.read_records(records.open_dataset(sys.argv[1]), "train")
-steps = -(-input_pipeline.scan(dataset, settings).num_windows // 32)
-for _ in input_pipeline.training_batches(dataset, settings, first_epoch=0, steps_per_epoch=steps).take(steps):
+from a2net_tf.data import input_pipeline, prepared
+from a2net_tf.settings import Config
+config = Config(random_offsets=True, shuffle_buffer=64, epochs=9)
+dataset = prepared.read_records(prepared.open_dataset(sys.argv[1]), "train")
+steps = -(-input_pipeline.scan(dataset, config).num_windows // 32)
+for _ in input_pipeline.training_batches(dataset, config, first_epoch=0, steps_per_epoch=steps).take(steps):
     pass
 line = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(int(line.split()[1]) / 1024)

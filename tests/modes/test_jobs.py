@@ -39,8 +39,8 @@ def start(folder, *names):
     runs = [tiny.train_flags(folder / name, *flags) for name in names]
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has none
-        "from a2net_tf import config, jobs\n"
-        f"jobs.run_all([config.parse(run)[0] for run in {runs!r}], 2)\n"
+        "from a2net_tf import settings\nfrom a2net_tf.modes import jobs\n"
+        f"jobs.run_all([settings.parse(run)[0] for run in {runs!r}], 2)\n"
     )
     command = subprocess.Popen([sys.executable, "-c", script], cwd=tiny.REPO, stderr=subprocess.PIPE, text=True)
     while not all((folder / name / "history.csv").exists() for name in names):

@@ -1,5 +1,8 @@
-"""Several devices train as one does. Logical CPU devices exist only in processes that ask for them before TensorFlow
-starts, so this file is also a program: ``python -m tests.test_distribution steps 2 FILE`` and ``... main 2 FLAGS``."""
+"""Several devices train as one does.
+
+Logical CPU devices exist only in processes that ask for them before TensorFlow starts, so this file is also a program:
+``python -m tests.training.test_distribution steps 2 FILE`` and ``... main 2 FLAGS``.
+"""
 
 import csv
 import json
@@ -176,7 +179,7 @@ def run_main(num_devices, arguments):
 
 
 def program(*arguments):
-    command = [sys.executable, "-m", "tests.test_distribution", *map(str, arguments)]
+    command = [sys.executable, "-m", "tests.training.test_distribution", *map(str, arguments)]
     return subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
