@@ -17,7 +17,7 @@ from tests import tiny
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(slow, tmp_path):
     """A trained run of two epochs, to be damaged at will."""
     return tiny.copy_of_trained(tmp_path)
 
@@ -88,6 +88,7 @@ def test_bad_flags(refused, arguments, message):
     assert re.search(message, refused(*arguments))
 
 
+@pytest.mark.slow
 def test_help_lists_every_flag_without_tensorflow():
     """Loading TensorFlow takes seconds; the first thing that anyone types should not."""
     command = [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--help"]
@@ -103,6 +104,7 @@ def test_help_lists_every_flag_without_tensorflow():
     assert done.stdout.startswith("A2Net: find when actions happen")
 
 
+@pytest.mark.slow
 def test_mistyped_flag_needs_no_tensorflow():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--epoch=3"],
@@ -121,6 +123,7 @@ def test_help_in_process(capsys, arguments):
     assert "modes:" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_exit_status_and_no_traceback_in_a_new_process(tmp_path):
     done = tiny.in_new_process("--mode=evaluate", f"--workdir={tmp_path / 'nowhere'}")
     assert done.returncode == 1
@@ -607,6 +610,7 @@ def test_disk_full_when_evaluating(refused, run):
     assert f"{run / 'detections.json'}: cannot be written" in message
 
 
+@pytest.mark.slow
 def test_disk_full_when_training(run, tmp_path):
     """The epoch that could not be saved is lost, the one before is kept. In a new process: HDF5 may crash it."""
     kept = ("last.npz", "best.npz", "history.csv", "state/checkpoint")
@@ -881,6 +885,7 @@ def test_import_release_needs_its_flags(refused, tmp_path):
     assert "--mode=import_release needs --release_checkpoint and --workdir" in refused("--mode=import_release")
 
 
+@pytest.mark.slow
 def test_imported_release_can_be_evaluated_and_used(refused, tmp_path):
     torch = pytest.importorskip("torch", reason='needs torch (pip install "a2net-tf[release]")')
     from tests.modes.test_import_release import largest_difference, random_state

@@ -583,7 +583,7 @@ def test_suggested_overlap_helps(capsys, prepared_flags):
     starts = np.arange(2, 90, 10.0)
     segments, labels = np.stack([starts, starts + 6], axis=1), np.arange(len(starts)) % 3
     splits = {key: [make_sequence(segments, labels, name=key)] for key in ("train", "test")}
-    flags = [*prepared(splits), "--noanchor_based"]
+    flags = [*prepared_flags(splits), "--noanchor_based"]
     output, _ = run(capsys, *flags, "--inference_overlap=0")
     [line] = [line for line in warnings_in(output) if "between the windows" in line]
     flag = line.split(": ")[-1]
@@ -595,9 +595,9 @@ def test_suggested_overlap_helps(capsys, prepared_flags):
 
 def test_many_splits_are_summed_up(capsys, prepared_flags):
     splits = {f"user{i}": [make_sequence([[2, 4]], [i % 3], name=str(i))] for i in range(7)}
-    output, _ = run(capsys, *prepared(splits))
+    output, _ = run(capsys, *prepared_flags(splits))
     assert "\nall splits: user0+user1+user2+user3+user4+user5+user6\n" in output
-    output, _ = run(capsys, *prepared(splits), "--train_split=user0+user1", "--eval_split=user5")
+    output, _ = run(capsys, *prepared_flags(splits), "--train_split=user0+user1", "--eval_split=user5")
     for line in (
         "training: --train_split=user0+user1",
         "evaluation: --eval_split=user5",
