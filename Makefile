@@ -1,12 +1,14 @@
-# Two commands do all the set-up on a machine that has only Python (3.10 or newer):
+# Three commands do all the set-up on a machine that has only Python (3.10 or newer):
 #   make quickstart   virtual environment, install, then the main job on the embedded toy dataset
-#   make test         virtual environment, install with test tools, lint and all tests
+#   make test-fast    virtual environment, install with test tools, lint and the tests of two minutes: those that neither
+#                     train nor convert a model nor start a process
+#   make test         the same with all tests
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m a2net_tf.main
 QUICK = runs/quickstart
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-fast lint clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -30,8 +32,14 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# Each process begins with one half of the tests, in their order, and takes over from the other when it has done its own.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses=2 --dist=worksteal
+
 test: lint
-	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
+	$(PYTEST)
+
+test-fast: lint
+	$(PYTEST) -m "not slow"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

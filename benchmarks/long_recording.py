@@ -28,6 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a che
 SECONDS_PER_STEP = 4 / 30
 _NETWORK = "--flagfile=configs/thumos14.flags"
 _STEPS_AT_ONCE = 4096
+_EXPORTS = {"constants": "--freeze", "variables": "--nofreeze"}
 
 
 class Prepared(NamedTuple):
@@ -71,12 +72,13 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return process.submit(function, *arguments).result()
 
 
-def prepare(folder: pathlib.Path, flags: Sequence[str]) -> Prepared:
+def prepare(folder: pathlib.Path, flags: Sequence[str], kinds: Sequence[str] = tuple(_EXPORTS)) -> Prepared:
     """Makes a run with random weights below ``folder`` and exports it with constants and with variables.
 
     Args:
         folder: exists.
         flags: settings of the network, with --num_features and --num_classes.
+        kinds: of the exports that are wanted: "constants", "variables".
     """
     from a2net_tf import main, settings
     from a2net_tf.detection import precision
@@ -90,10 +92,12 @@ def prepare(folder: pathlib.Path, flags: Sequence[str]) -> Prepared:
     run_directory.save(run)
     run_directory.save_weights(run_directory.build_network(run), run_directory.weights_path(run, "last"))
     ways = {"run": f"--workdir={workdir}"}
-    for name, flag in (("exported, constants", "--freeze"), ("exported, variables", "--nofreeze")):
-        ways[name] = f"--saved_model={folder / name}"
+    for kind in kinds:
+        ways[f"exported, {kind}"] = f"--saved_model={folder / kind}"
         with _silence():
-            status = main.main(["--mode=export", f"--workdir={workdir}", ways[name], flag])
+            status = main.main(
+                ["--mode=export", f"--workdir={workdir}", f"--saved_model={folder / kind}", _EXPORTS[kind]]
+            )
         if status:
             raise SystemExit(status)
     return Prepared(ways, config.num_features, config.inference_steps, config.inference_stride_steps)

@@ -6,7 +6,10 @@ import os
 import numpy as np
 import pytest
 
+from tests import tiny
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+tiny.folder()  # before pytest-xdist starts its processes: they share it
 
 SMALL = {
     "window_steps": 32,
@@ -24,6 +27,18 @@ SMALL = {
     "max_detections": 20,
     "precision": "float32",  # auto depends on the machine
 }
+
+
+@pytest.fixture(scope="session")
+def slow():
+    """Named by fixtures that train, convert or start a process: all tests that use these are marked slow."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "slow" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -169,6 +169,7 @@ def test_evaluation_finds_the_same(make_config, make_network, tmp_path, overlap_
         assert [row["label"] for row in rows] == [names[label] for label in found.merged.labels]
 
 
+@pytest.mark.slow
 @needs_torch
 def test_the_pytorch_process_holds_no_tensorflow():
     """Its memory would be counted."""
@@ -186,6 +187,7 @@ def test_settings_that_the_pytorch_network_does_not_have(make_config):
         pytorch_a2net.A2Net(make_config(overlap_loss="mse"), 5, 3)
 
 
+@pytest.mark.slow
 @needs_torch
 def test_a_recipe_is_measured_without_pytorch():
     """One line says why, and the own rows are there."""
@@ -431,7 +433,7 @@ def test_rows_of_the_recipe_by_hand():
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(slow, tmp_path_factory):
     """The table and the JSON of all quick parts."""
     file = tmp_path_factory.mktemp("speed") / "speed.json"
     done = command("speed", *SIZES, "--quick", "--threads=1", f"--json={file}")
@@ -489,6 +491,7 @@ def test_a_ratio_that_fell_is_told_by_the_exit_status(measured, tmp_path, capsys
     ]
 
 
+@pytest.mark.slow
 def test_without_torch(tmp_path):
     """A torch that cannot be found: one line says so, and the own rows are there."""
     (tmp_path / "torch.py").write_text('raise ModuleNotFoundError("No module named torch", name="torch")')
@@ -504,6 +507,7 @@ def test_without_torch(tmp_path):
     assert "PyTorch float32" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_torch", [pytest.param(True, marks=needs_torch), False])
 def test_recipe(tmp_path, with_torch):
     """A run of the toy dataset, whose sequences stand for people."""
@@ -526,6 +530,7 @@ def test_recipe(tmp_path, with_torch):
         assert rows["steps"]["actionformer"]["median"] == 105 * (8 // 2)
 
 
+@pytest.mark.slow
 def test_scaling(tmp_path):
     arguments = (*SIZES, "--quick", "--axes=levels,videos", f"--json={tmp_path / 'scaling.json'}")
     done = command("scaling", *arguments)

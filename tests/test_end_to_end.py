@@ -13,6 +13,8 @@ from a2net_tf.main import main
 from a2net_tf.training import run_directory
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 NARROW = ("--base_channels=8", "--level_channels=8,8,8,8,8,8", "--head_channels=8")
 HAPT = tiny.REPO.parent / "shared" / "data" / "hapt.zip"
 

@@ -17,7 +17,7 @@ from tests import tiny
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(slow, tmp_path):
     """A trained run of two epochs, to be damaged at will."""
     return tiny.copy_of_trained(tmp_path)
 
@@ -88,6 +88,7 @@ def test_bad_flags(refused, arguments, message):
     assert re.search(message, refused(*arguments))
 
 
+@pytest.mark.slow
 def test_help_lists_every_flag_without_tensorflow():
     """Loading TensorFlow takes seconds; the first thing that anyone types should not."""
     command = [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--helpfull"]
@@ -114,6 +115,7 @@ def test_short_help_and_that_of_a_mode_need_no_tensorflow():
         assert done.stdout.startswith(start)
 
 
+@pytest.mark.slow
 def test_mistyped_flag_needs_no_tensorflow():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "a2net_tf.main", "--epoch=3"],
@@ -137,6 +139,7 @@ def test_help_of_a_mode_that_there_is_not(refused):
     assert message.startswith("error: --mode=trian: no such mode; have train, evaluate, train_and_evaluate, ")
 
 
+@pytest.mark.slow
 def test_exit_status_and_no_traceback_in_a_new_process(tmp_path):
     done = tiny.in_new_process("--mode=evaluate", f"--workdir={tmp_path / 'nowhere'}")
     assert done.returncode == 1
@@ -623,6 +626,7 @@ def test_disk_full_when_evaluating(refused, run):
     assert f"{run / 'detections.json'}: cannot be written" in message
 
 
+@pytest.mark.slow
 def test_disk_full_when_training(run, tmp_path):
     """The epoch that could not be saved is lost, the one before is kept. In a new process: HDF5 may crash it."""
     kept = ("last.npz", "best.npz", "history.csv", "state/checkpoint")
@@ -897,6 +901,7 @@ def test_import_release_needs_its_flags(refused, tmp_path):
     assert "--mode=import_release needs --release_checkpoint and --workdir" in refused("--mode=import_release")
 
 
+@pytest.mark.slow
 def test_imported_release_can_be_evaluated_and_used(refused, tmp_path):
     torch = pytest.importorskip("torch", reason='needs torch (pip install ".[release]")')
     from tests.modes.test_import_release import largest_difference, random_state

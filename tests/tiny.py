@@ -1,7 +1,8 @@
-"""Whole commands on the toy dataset with a network as small as can be. Slow things are made once per process."""
+"""Whole commands on the toy dataset with a network as small as can be. Slow things are made once per test run."""
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import os
 import pathlib
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from a2net_tf.main import main
 
@@ -22,22 +23,43 @@ FEATURES = 16  # of toy_actions
 CLASSES = ("tap", "rise", "fall", "slow_wave", "fast_wave", "stall")
 
 
-@functools.cache
 def folder() -> pathlib.Path:
-    """For what several tests use; removed when the process ends."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="a2net_tf_tests_"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return path
+    """For what several tests use, in all processes of a test run; removed when the process that made it ends.
+
+    With pytest-xdist that is the one that starts the others (see conftest.py): they inherit its environment.
+    """
+    if "A2NET_TESTS_FOLDER" not in os.environ:
+        os.environ["A2NET_TESTS_FOLDER"] = tempfile.mkdtemp(prefix="a2net_tf_tests_")
+        atexit.register(shutil.rmtree, os.environ["A2NET_TESTS_FOLDER"], ignore_errors=True)
+    return pathlib.Path(os.environ["A2NET_TESTS_FOLDER"])
 
 
-@functools.cache
-def data_dir() -> pathlib.Path:
+def once(make: Callable[..., None]) -> Callable[..., pathlib.Path]:
+    """``make(path, *flags)`` fills a path of ``folder``: by the first process that asks, while the others wait for it.
+
+    What it makes is not to be changed.
+    """
+
+    @functools.cache
+    def made(*flags: str) -> pathlib.Path:
+        path = folder() / "".join([make.__name__, *flags])
+        with open(f"{path}.made", "a") as marker:
+            fcntl.flock(marker, fcntl.LOCK_EX)
+            if not os.path.getsize(marker.name):
+                make(path, *flags)
+                marker.write("yes")
+        return path
+
+    return made
+
+
+@once
+def data_dir(path: pathlib.Path) -> None:
     """Where toy_actions lies prepared."""
     from a2net_tf.data import prepared
 
     with silence():
-        prepared.open_dataset("toy_actions", data_dir=str(folder() / "data"))
-    return folder() / "data"
+        prepared.open_dataset("toy_actions", data_dir=str(path))
 
 
 def data(train_split: str = "train[:8]") -> tuple[str, ...]:
@@ -62,10 +84,10 @@ def train(workdir: pathlib.Path, *more: str) -> pathlib.Path:
     return workdir
 
 
-@functools.cache
-def trained() -> pathlib.Path:
-    """A run of two epochs with validation. Not to be changed: see ``copy_of_trained``."""
-    return train(folder() / "trained", "--epochs=2", "--validation_split=validation[:2]")
+@once
+def trained(path: pathlib.Path) -> None:
+    """A run of two epochs with validation; ``copy_of_trained`` is there to be changed."""
+    train(path, "--epochs=2", "--validation_split=validation[:2]")
 
 
 # What configs/hapt_modern.flags and configs/thumos14_modern.flags add to the faithful network.
@@ -88,10 +110,18 @@ MODERN = (
 )
 
 
-@functools.cache
-def modern() -> pathlib.Path:
-    """A run of two epochs with the modern settings. Not to be changed."""
-    return train(folder() / "modern", "--epochs=2", *MODERN)
+@once
+def modern(path: pathlib.Path) -> None:
+    """A run of two epochs with the modern settings and two levels: its exports take the longest of all."""
+    train(path, "--epochs=2", "--num_levels=2", *MODERN)
+
+
+@once
+def exported(path: pathlib.Path, run: str, *flags: str) -> None:
+    """The SavedModel of the run "trained" or "modern" that ``--mode=export`` writes with these flags."""
+    workdir = {"trained": trained, "modern": modern}[run]()
+    with silence():
+        assert main(["--mode=export", f"--workdir={workdir}", f"--saved_model={path}", *flags]) == 0
 
 
 def copy_of_trained(parent: pathlib.Path) -> pathlib.Path:

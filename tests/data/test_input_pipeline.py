@@ -614,16 +614,17 @@ import os, pathlib, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 from a2net_tf.data import input_pipeline, prepared
 from a2net_tf.settings import Config
-settings = Config(random_offsets=True, shuffle_buffer=64, epochs=9)
+config = Config(random_offsets=True, shuffle_buffer=64, epochs=9)
 dataset = prepared.read_records(prepared.open_dataset(sys.argv[1]), "train")
-steps = -(-input_pipeline.scan(dataset, settings).num_windows // 32)
-for _ in input_pipeline.training_batches(dataset, settings, first_epoch=0, steps_per_epoch=steps).take(steps):
+steps = -(-input_pipeline.scan(dataset, config).num_windows // 32)
+for _ in input_pipeline.training_batches(dataset, config, first_epoch=0, steps_per_epoch=steps).take(steps):
     pass
 line = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(int(line.split()[1]) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="asks Linux for the peak")
 def test_memory_does_not_grow_with_the_recording(tmp_path):
     """The features of the longer one are 584 MB more."""

@@ -16,9 +16,12 @@ from a2net_tf.datasets.thumos14 import thumos14_dataset_builder_test as thumos
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent
 DATA = REPO.parent / "shared" / "data"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("apache_beam") is None, reason="the tfds command line needs apache-beam"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("apache_beam") is None, reason="the tfds command line needs apache-beam"
+    ),
+]
 
 
 def run_build(name: str, data_dir: pathlib.Path, *options: str) -> subprocess.CompletedProcess:

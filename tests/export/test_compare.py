@@ -42,7 +42,7 @@ def test_a_class_that_is_missing_is_infinitely_far():
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def compared(slow, tmp_path_factory):
     """Everything that the command wrote for a tiny model of the modern recipe, which has more to get wrong."""
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch, tiny.silence():

@@ -9,14 +9,15 @@ import pytest
 
 from a2net_tf import settings
 from a2net_tf.export import reload, saved_model
-from a2net_tf.main import main
+from a2net_tf.inference import trained
 from tests import tiny
 
 OLD_PYTHON = os.environ.get("A2NET_PYTHON_LOWEST", "")
 
-pytestmark = pytest.mark.skipif(
-    not OLD_PYTHON, reason="A2NET_PYTHON_LOWEST names no Python interpreter with TensorFlow 2.17"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not OLD_PYTHON, reason="A2NET_PYTHON_LOWEST names no Python interpreter with TensorFlow 2.17"),
+]
 
 
 def test_it_is_that_release():
@@ -26,20 +27,18 @@ def test_it_is_that_release():
 
 
 @pytest.mark.parametrize(
-    ("trained", "flags"),
+    ("name", "flags"),
     [
-        (tiny.trained, []),
-        (tiny.trained, ["--freeze"]),
-        (tiny.trained, ["--precision=bfloat16"]),
-        (tiny.modern, []),
-        (tiny.modern, ["--freeze"]),
+        ("trained", []),
+        ("trained", ["--freeze"]),
+        ("trained", ["--precision=bfloat16"]),
+        ("modern", []),
+        ("modern", ["--freeze"]),
     ],
 )
-def test_same_detections(trained, flags, tmp_path):
-    path, workdir = tmp_path / "model", trained()
+def test_same_detections(name, flags, tmp_path):
+    path, workdir = tiny.exported(name, *flags), {"trained": tiny.trained, "modern": tiny.modern}[name]()
     command = ["--mode=export", f"--workdir={workdir}", f"--saved_model={path}", *flags]
-    with tiny.silence():
-        assert main(command) == 0
     run, localizer = trained.load_trained(*settings.parse(command))
     random = np.random.default_rng(0)
     lengths = (1, 63, 64, 65, 500)

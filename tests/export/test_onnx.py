@@ -59,7 +59,7 @@ def make_localizer(make_config, make_network):
 
 
 @pytest.fixture(scope="module")
-def converted(make_localizer):
+def converted(slow, make_localizer):
     """A localizer, its run, and the candidates as ONNX: converting takes seconds."""
     localizer, run = make_localizer()
     return localizer, run, onnx_export._convert_candidates(Exported(localizer, run))
@@ -253,6 +253,7 @@ def test_windows_without_a_detection(voting_tiou, make_config):
 # --- writing
 
 
+@pytest.mark.slow
 def test_candidates_only(make_localizer, tmp_path):
     """For runtimes without NonMaxSuppression; also the way with Soft-NMS and with one head."""
     localizer, run = make_localizer(soft_nms_sigma=0.5, anchor_free=False, num_levels=2)
@@ -268,6 +269,7 @@ def test_candidates_only(make_localizer, tmp_path):
     np.testing.assert_allclose(found["candidate_scores"], expected["scores"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_independent_classes_several_of_them_and_votes(make_localizer, tmp_path):
     settings = {"class_scores": "sigmoid", "classes_per_candidate": 2, "voting_tiou": 0.4}
     localizer, run = make_localizer(**settings)

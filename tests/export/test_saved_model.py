@@ -21,6 +21,8 @@ from a2net_tf.main import main
 from a2net_tf.training import run_directory
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = ("segments", "scores", "class_ids", "labels", "num_detections")
 
 # What somebody without this package writes.
@@ -323,25 +325,26 @@ def stored_bytes(model):
     return sum(file.stat().st_size for file in (model / "variables").iterdir())
 
 
-def test_constants_in_the_graph_find_the_same(model, tmp_path):
-    frozen = export_tiny(tmp_path / "model", "--freeze")
+def test_constants_in_the_graph_find_the_same(model):
+    path = tiny.exported("trained", "--freeze")
+    frozen = tf.saved_model.load(str(path))
     assert not frozen.signatures["serving_default"].variables
-    assert (tmp_path / "model" / "saved_model.pb").stat().st_size > bytes_of_weights()
-    assert stored_bytes(tmp_path / "model") < 1000
+    assert (path / "saved_model.pb").stat().st_size > bytes_of_weights()
+    assert stored_bytes(path) < 1000
     np.testing.assert_allclose(raw_scores(frozen), raw_scores(model), atol=1e-5)
-    assert json.loads((tmp_path / "model" / "assets.extra" / "model_card.json").read_text())["weights"] == "constants"
+    assert json.loads((path / "assets.extra" / "model_card.json").read_text())["weights"] == "constants"
 
 
 @pytest.mark.parametrize("flags", [[], ["--freeze"]], ids=str)
-def test_bfloat16_stores_half_and_stays_close(flags, exported, model, tmp_path):
-    half = export_tiny(tmp_path / "model", "--precision=bfloat16", *flags)
-    whole = export_tiny(tmp_path / "whole", *flags)
-    sizes = [stored_bytes(path) + (path / "saved_model.pb").stat().st_size for path in tmp_path.iterdir()]
-    assert max(sizes) - min(sizes) > 0.15 * bytes_of_weights()  # the last layers, here most of it, stay float32
+def test_bfloat16_stores_half_and_stays_close(flags, model):
+    paths = [tiny.exported("trained", *flags), tiny.exported("trained", "--precision=bfloat16", *flags)]
+    whole, half = (tf.saved_model.load(str(path)) for path in paths)
+    sizes = [stored_bytes(path) + (path / "saved_model.pb").stat().st_size for path in paths]
+    assert sizes[0] - sizes[1] > 0.15 * bytes_of_weights()  # the last layers, here most of it, stay float32
     np.testing.assert_allclose(raw_scores(whole), raw_scores(model), atol=1e-5)
     difference = np.abs(raw_scores(half) - raw_scores(model))
     assert 0 < np.quantile(difference, 0.99) < 0.05
-    assert json.loads((tmp_path / "model" / "assets.extra" / "model_card.json").read_text())["precision"] == "bfloat16"
+    assert json.loads((paths[1] / "assets.extra" / "model_card.json").read_text())["precision"] == "bfloat16"
 
 
 def test_weights_that_no_graph_can_hold(tmp_path, monkeypatch, capsys):

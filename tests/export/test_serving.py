@@ -27,7 +27,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 from a2net_tf.export.serving import client
-from a2net_tf.main import main
 from a2net_tf.training import run_directory
 from tests import tiny
 
@@ -45,7 +44,7 @@ MALFORMED = 200  # python -m tests.serving_server MODEL_BASE --fuzz=10000 sends 
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(slow, tmp_path_factory):
     """MODEL_BASE with the one version 1."""
     if ADDRESS:
         assert "TF_SERVING_MODEL" in os.environ, "TF_SERVING_MODEL must name the SavedModel that the server serves"
@@ -53,8 +52,7 @@ def base(tmp_path_factory):
         (base / "1").symlink_to(pathlib.Path(os.environ["TF_SERVING_MODEL"]).absolute())
         return base
     base = tmp_path_factory.mktemp("served")
-    with tiny.silence():
-        assert main(["--mode=export", f"--workdir={tiny.trained()}", f"--saved_model={base / '1'}"]) == 0
+    shutil.copytree(tiny.exported("trained"), base / "1")
     return base
 
 

@@ -37,7 +37,7 @@ print("hides", found is not None and found.origin == str(script.with_name("tenso
 
 
 @pytest.fixture(scope="module")
-def export(make_config, make_network, tmp_path_factory):
+def export(slow, make_config, make_network, tmp_path_factory):
     """Writes the SavedModel of a small random network with the given settings; returns its directory."""
 
     def write(**changes):
@@ -184,6 +184,7 @@ def test_other_models_are_refused(tmp_path):
 # --- TF-TRT: the command
 
 
+@pytest.mark.slow
 def test_without_tensorrt_there_is_one_sentence(path, tmp_path):
     """In a folder of its own: neither this package nor the package ``tensorrt`` may be mistaken."""
     if HAS_TF_TRT and tf.config.list_physical_devices("GPU"):

@@ -66,7 +66,7 @@ def trained(make_localizer):
 
 
 @pytest.fixture(scope="module")
-def export(trained, tmp_path_factory):
+def export(slow, trained, tmp_path_factory):
     """Path and description of the conversion to a quantization, made once."""
     folder = tmp_path_factory.mktemp("tflite")
 
@@ -210,6 +210,7 @@ def test_quantized_files_are_close(export, runtime, quantization, tolerance):
     assert len(np.unique(boundaries)) > 1000  # of 1200: decoded in float32, not in 256 values
 
 
+@pytest.mark.slow
 def test_int8_keeps_overlaps_apart_from_large_offsets(make_localizer, tmp_path):
     """Both come out of one convolution: a range shared with offsets of thousands would make every overlap 0."""
     localizer, run = make_localizer(anchor_free=False)
@@ -228,6 +229,7 @@ def test_int8_keeps_overlaps_apart_from_large_offsets(make_localizer, tmp_path):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_networks", "settings"),
     [
@@ -248,6 +250,7 @@ def test_int8_of_other_networks(make_localizer, tmp_path, num_networks, settings
         assert np.abs(found["candidate_segments"] - expected.segments[0]).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_several_networks_in_bfloat16_with_soft_suppression(make_localizer, tmp_path):
     """Everything at once that is unlike the other tests: the file equals the same networks in float32."""
     settings = {"soft_nms_sigma": 0.3, "min_score": 0.01, "overlap_score": "sigmoid", "distance_activation": "relu"}
@@ -265,6 +268,7 @@ def test_several_networks_in_bfloat16_with_soft_suppression(make_localizer, tmp_
         assert_same(model.detect(features), expected_detections(in_float32, features))
 
 
+@pytest.mark.slow
 def test_boundaries_by_vote(make_localizer, tmp_path):
     """In the file for a window, in numpy for a recording; an older file says nothing of votes and has none."""
     localizer, run = make_localizer(voting_tiou=0.4, classes_per_candidate=3)
@@ -489,6 +493,7 @@ def test_the_command_says_what_is_wrong(export, tmp_path):
         assert line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_command_as_a_module(tmp_path):
     done = tiny.in_new_process(str(tmp_path), "x.npy", module="a2net_tf.export.tflite_run")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {tmp_path}: no such file\n")

@@ -230,7 +230,7 @@ def test_stitched_keeps_no_sequence_back():
 
 
 @pytest.fixture(scope="module")
-def exported(localizer, tmp_path_factory):
+def exported(slow, localizer, tmp_path_factory):
     """The localizer as a SavedModel, loaded again."""
     path = str(tmp_path_factory.mktemp("exported"))
     run = Run(

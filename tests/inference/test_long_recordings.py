@@ -12,15 +12,18 @@ MEGABYTES = 4e-6 * FEATURES * STEPS
 # Few candidates, so that the features are what takes memory.
 NETWORK = ["--num_levels=2", "--base_channels=4", "--level_channels=4,4", "--head_channels=4", "--noanchor_based"]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere"),
+]
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The run and its exported forms, and files of three lengths."""
+    """The run and its export with constants, and files of three lengths."""
     folder = tmp_path_factory.mktemp("long")
     flags = [*NETWORK, f"--num_features={FEATURES}", "--num_classes=3", "--inference_window_steps=256"]
-    found = long_recording.in_fresh_process(long_recording.prepare, folder, flags)
+    found = long_recording.in_fresh_process(long_recording.prepare, folder, flags, ["constants"])
     return found, {steps: write_zeros(folder / f"{steps}.npy", steps) for steps in (256, STEPS // 2, STEPS)}
 
 

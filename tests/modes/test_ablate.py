@@ -230,14 +230,21 @@ def test_missing_baseline(tmp_path):
 # --- whole commands
 
 
+ONE_LEVEL = ("--num_levels=1", "--level_channels=8")  # graphs of tens of networks take long to make
+
+
+def train_flags(workdir, *more):
+    return tiny.train_flags(workdir, *ONE_LEVEL, *more)
+
+
 def run_ablation(workdir, name, *flags):
     with tiny.silence():
-        assert main(["--mode=ablate", f"--ablation={name}", *tiny.train_flags(workdir, *flags)[1:]]) == 0
+        assert main(["--mode=ablate", f"--ablation={name}", *train_flags(workdir, *flags)[1:]]) == 0
     return json.loads(next(workdir.glob("ablation_*.json")).read_text())
 
 
 @pytest.fixture(scope="module")
-def branches(tmp_path_factory):
+def branches(slow, tmp_path_factory):
     """Branches with two seeds."""
     folder = tmp_path_factory.mktemp("branches")
     return folder, run_ablation(folder, "branches", "--ablation_seeds=3,4")
@@ -267,7 +274,7 @@ def test_rows_are_those_of_single_evaluations(branches, tmp_path):
 def test_a_row_is_what_training_alone_gives(branches, tmp_path):
     """Earlier trainings in the same process change nothing."""
     folder, _ = branches
-    alone = tiny.train(tmp_path / "alone", "--seed=4")
+    alone = tiny.train(tmp_path / "alone", *ONE_LEVEL, "--seed=4")
     with np.load(folder / "a2net_seed4" / "last.npz") as there, np.load(alone / "last.npz") as here:
         assert set(there) == set(here)
         for name in here:
@@ -304,7 +311,7 @@ def test_again_trains_nothing_and_reuses_the_networks_of_another_table(branches)
     folder, _ = branches
     before = {path: path.read_bytes() for path in folder.rglob("last.npz")}
     with tiny.silence():
-        flags = tiny.train_flags(folder, "--ablation=lambda", "--ablation_seeds=3,4")[1:]
+        flags = train_flags(folder, "--ablation=lambda", "--ablation_seeds=3,4")[1:]
         assert main(["--mode=ablate", *flags]) == 0
     assert {path: path.read_bytes() for path in folder.rglob("last.npz")} == before
     rows = json.loads((folder / "ablation_lambda.json").read_text())["rows"]
@@ -317,6 +324,7 @@ def test_again_trains_nothing_and_reuses_the_networks_of_another_table(branches)
     assert rows[4]["seeds"]["3"]["mAP"] == rows[-1]["seeds"]["3"]["mAP"]  # 0.5 is the default
 
 
+@pytest.mark.slow
 def test_streams(tmp_path):
     rows = run_ablation(tmp_path, "streams")["rows"]
     assert [row["label"] for row in rows] == [
@@ -331,6 +339,7 @@ def test_streams(tmp_path):
     assert run["config"]["feature_columns"] == [8, 16]
 
 
+@pytest.mark.slow
 def test_values_of_a_setting(tmp_path):
     rows = run_ablation(tmp_path, "nms_tiou 0.1 0.9", "--noanchor_based", "--max_detections=5000")["rows"]
     assert [row["label"] for row in rows] == ["nms_tiou 0.1: anchor_free", "nms_tiou 0.9: anchor_free"]
@@ -339,11 +348,11 @@ def test_values_of_a_setting(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
+def recipe(slow, tmp_path_factory):
     """Two ingredients, one of training and one of localization; two trainings at the same time."""
     folder = tmp_path_factory.mktemp("recipe")
     baseline = folder / "baseline.flags"
-    baseline.write_text("\n".join([*tiny.NETWORK, "--epochs=1"]) + "\n")
+    baseline.write_text("\n".join([*tiny.NETWORK, *ONE_LEVEL, "--epochs=1"]) + "\n")
     flags = (f"--baseline={baseline}", "--random_offsets", "--nms_tiou=0.9", "--max_detections=5000", "--jobs=2")
     return folder, flags, run_ablation(folder, "recipe", *flags)
 
@@ -404,7 +413,7 @@ def test_recipe_again_prints_a_table_per_branch_and_trains_nothing(recipe, capsy
     folder, flags, _ = recipe
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("last.npz")}
     name = "--ablation=recipe inference"
-    assert main([*tiny.train_flags(folder, *flags)[1:], "--mode=ablate", name]) == 0
+    assert main([*train_flags(folder, *flags)[1:], "--mode=ablate", name]) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("last.npz")} == before
     printed = capsys.readouterr().out.splitlines()
     tables = [i for i, line in enumerate(printed) if line.endswith("train min")]
@@ -418,8 +427,8 @@ def test_recipe_again_prints_a_table_per_branch_and_trains_nothing(recipe, capsy
 def test_runs_of_more_epochs_do_not_pass_for_fewer(recipe, capsys):
     folder, flags, _ = recipe
     with tiny.silence():
-        assert main(tiny.train_flags(folder / "longer" / "a2net_seed0", "--epochs=2")) == 0
-    command = [*tiny.train_flags(folder / "longer", *flags)[1:], "--mode=ablate", "--ablation=lambda"]
+        assert main(train_flags(folder / "longer" / "a2net_seed0", "--epochs=2")) == 0
+    command = [*train_flags(folder / "longer", *flags)[1:], "--mode=ablate", "--ablation=lambda"]
     line = tiny.refused(capsys, folder, *command, alone=False)
     assert line.endswith("a2net_seed0 holds a run of 2 epochs, not 1: use another --workdir")
 
@@ -434,25 +443,25 @@ def test_time_of_a_run_that_did_not_measure_it(recipe):
 
 
 def test_a_wrong_split_does_not_wait_until_all_is_trained(tmp_path, capsys):
-    flags = [*tiny.train_flags(tmp_path / "out")[1:], "--mode=ablate", "--ablation=lambda", "--eval_split=nothing"]
+    flags = [*train_flags(tmp_path / "out")[1:], "--mode=ablate", "--ablation=lambda", "--eval_split=nothing"]
     assert "split 'nothing' is not in" in tiny.refused(capsys, tmp_path, *flags, alone=False)
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is(tmp_path, capsys):
-    flags = [*tiny.train_flags(tmp_path / "out")[1:], "--mode=ablate", "--ablation=levels"]
+    flags = [*train_flags(tmp_path / "out")[1:], "--mode=ablate", "--ablation=levels"]
     line = tiny.refused(capsys, tmp_path, *flags)  # windows of 64 steps do not halve seven times
     assert "--window_steps=64 does not halve 7 times" in line
 
 
 def test_ablation_needs_a_name(tmp_path, capsys):
-    line = tiny.refused(capsys, tmp_path, *tiny.train_flags(tmp_path / "out")[1:], "--mode=ablate")
+    line = tiny.refused(capsys, tmp_path, *train_flags(tmp_path / "out")[1:], "--mode=ablate")
     assert line == "error: --mode=ablate needs --ablation"
 
 
 def test_a_folder_of_other_settings_is_refused(branches, capsys):
     folder, _ = branches
     flags = [
-        *tiny.train_flags(folder, "--ablation=branches", "--ablation_seeds=3")[1:],
+        *train_flags(folder, "--ablation=branches", "--ablation_seeds=3")[1:],
         "--mode=ablate",
         "--clip_norm=1",
     ]

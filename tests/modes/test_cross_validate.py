@@ -49,7 +49,7 @@ def weight_files(folder):
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory):
+def three(slow, tmp_path_factory):
     """Three folds."""
     folder = tmp_path_factory.mktemp("three")
     return folder, run_folds(folder)
@@ -145,27 +145,32 @@ def test_table_of_folds():
     ]
 
 
-def found_by_hand(folder, branch):
-    """Ground truth and detections of all folds, by the command for one run, put together here."""
+@pytest.fixture(scope="module")
+def by_hand(three):
+    """Ground truth, detections by branch, and names of classes: of all folds, by the command for one run."""
+    folder, _ = three
     builder = prepared.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
     class_names = prepared.class_names(builder)
-    truths, detections = [], []
+    truths, detections = [], {"anchor_free": [], "anchor_based": [], "both": []}
     for name, split in zip(NAMES, SPLITS, strict=True):
         config = run_directory.load(str(folder / name)).config
         current, localizer = trained.load_trained(config, frozenset())
         _, found = scoring.localize_split(current, localizer)
-        detections += [item.detections[branch] for item in found]
+        for branch, of_branch in detections.items():
+            of_branch += [item.detections[branch] for item in found]
         for record in prepared.read_records(builder, split).as_numpy_iterator():
             rows = zip(record["segments"].tolist(), record["labels"].tolist(), strict=True)
             truths += [(record["id"].decode(), segment, label) for segment, label in rows]
     videos, segments, labels = zip(*truths, strict=True)
-    return instances.GroundTruth(videos, segments, labels), Detections.concatenate(detections), class_names
+    together = {branch: Detections.concatenate(of_branch) for branch, of_branch in detections.items()}
+    return instances.GroundTruth(videos, segments, labels), together, class_names
 
 
 @pytest.mark.parametrize("branch", ["anchor_free", "anchor_based", "both"])
-def test_pooled_numbers_are_those_of_all_detections_put_together_by_hand(three, branch):
-    folder, written = three
-    truth, detections, class_names = found_by_hand(folder, branch)
+def test_pooled_numbers_are_those_of_all_detections_put_together_by_hand(three, by_hand, branch):
+    _, written = three
+    truth, found, class_names = by_hand
+    detections = found[branch]
     expected = protocols.evaluate(
         truth, detections, protocol="activitynet", tiou_thresholds=written["tiou_thresholds"], class_names=class_names
     )
@@ -202,10 +207,10 @@ def test_a_fold_is_scored_as_the_evaluation_of_its_run_scores_it(three, tmp_path
     assert written["over_folds"]["both"]["average_mAP"]["deviation"] == pytest.approx(np.std(means, ddof=1))
 
 
-def test_detections_are_those_that_score_reads(three, tmp_path):
+def test_detections_are_those_that_score_reads(three, by_hand):
     """The file of all detections, judged without a model."""
     folder, written = three
-    truth, _, class_names = found_by_hand(folder, "both")
+    truth, _, class_names = by_hand
     detections = results_files.read_activitynet_detections(folder / "detections.json", class_names)
     expected = protocols.evaluate(
         truth, detections, protocol="activitynet", tiou_thresholds=[0.5], class_names=class_names
@@ -281,6 +286,7 @@ def test_after_a_kill_what_is_finished_is_not_trained_again(three, tmp_path):
     assert written["mAP"] == three[1]["mAP"]
 
 
+@pytest.mark.slow
 def test_folds_at_the_same_time(tmp_path):
     """Each has as many recordings of both splits as the others; all of them are scored."""
     written = run_folds(tmp_path, "--jobs=2", "--num_folds=2", "--epochs=1", "--noplots")
@@ -290,6 +296,7 @@ def test_folds_at_the_same_time(tmp_path):
     assert "epoch 1/1" in (tmp_path / "fold_1_of_2" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_all_splits_of_the_dataset_are_the_default(tmp_path):
     small = ("--epochs=1", "--train_stride_steps=64", "--noplots")
     written = run_folds(tmp_path, *small, splits=())
@@ -324,6 +331,7 @@ def test_a_fold_of_other_settings_is_refused(three, capsys):
     assert f"{NAMES[0]} holds a run with other settings: --clip_norm=1.0 (was 0.0)" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_fold_that_cannot_be_trained_is_named(tmp_path, capsys, number):
     assert main(flags(tmp_path, "--max_actions=1", f"--jobs={number}")) == 1

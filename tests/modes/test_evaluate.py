@@ -9,6 +9,8 @@ import pytest
 from a2net_tf.main import main
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def singles(tmp_path_factory):
@@ -116,8 +118,8 @@ def test_training_takes_one_directory(tmp_path, capsys):
     assert "takes one directory" in capsys.readouterr().err
 
 
-def test_lambda_sweep_equals_separate_evaluations(capsys):
-    workdir = tiny.trained()
+def test_lambda_sweep_equals_separate_evaluations(tmp_path, capsys):
+    workdir = tiny.copy_of_trained(tmp_path)
     evaluate(capsys, workdir, "--lambda_sweep=0.2,0.8")
     swept = json.loads((workdir / "metrics.json").read_text())["branches"]
     assert list(swept) == ["anchor_free", "anchor_based", "lambda 0.2", "lambda 0.8", "both"]

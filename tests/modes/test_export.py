@@ -12,6 +12,8 @@ from a2net_tf.export import tflite_run
 from a2net_tf.main import main
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("tf2onnx") is None, reason="tf2onnx is not installed")
 
 

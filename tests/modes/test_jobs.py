@@ -18,6 +18,8 @@ from a2net_tf.modes import jobs
 from a2net_tf.training import run_directory
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 

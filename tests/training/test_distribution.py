@@ -15,9 +15,12 @@ import pytest
 from a2net_tf.training import run_directory
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 WINDOWS, STEPS, ACTIONS = 8, 4, 5
 LEARNING_RATE = 1e-3
 
+ONE_LEVEL = ("--num_levels=1", "--level_channels=8")  # graphs of several devices take long to make
 AVERAGED = ("--clip_norm=1", "--ema_momentum=0.9")
 CASES = {
     "float32": AVERAGED,
@@ -41,7 +44,7 @@ CASES = {
     ),
     "xla": ("--jit_compile", "--nodeterministic", *AVERAGED),
 }
-BY_DEVICES = {  # graphs of several devices take long to make
+BY_DEVICES = {
     1: [case for case in CASES if case != "xla"],
     2: list(CASES),
     4: ["float32", "float16"],
@@ -63,7 +66,7 @@ def settings_of(case):
     from a2net_tf import settings
 
     flags = [f"--batch_size={WINDOWS}", f"--learning_rate={LEARNING_RATE}", "--decay_epochs=2", "--distribute=mirrored"]
-    network = [*tiny.NETWORK, "--num_levels=2", f"--max_actions={ACTIONS}"]
+    network = [*tiny.NETWORK, *ONE_LEVEL, f"--max_actions={ACTIONS}"]
     return settings.parse([*network, *flags, *CASES[case]])[0]
 
 
@@ -271,7 +274,7 @@ def test_a_step_that_overflows_on_one_device_is_skipped_on_all(found, num_device
 
 def test_the_number_of_devices_may_change_from_epoch_to_epoch(tmp_path):
     """The first epoch on two devices, the second on one, the third on four: as three on one."""
-    more = ("--validation_split=validation[:2]", "--ema_momentum=0.9")
+    more = ("--validation_split=validation[:2]", "--ema_momentum=0.9", *ONE_LEVEL)
     tiny.train(tmp_path / "one", *more, "--epochs=3")
     several = tmp_path / "several"
     train_on(2, several, *more, "--epochs=1")
