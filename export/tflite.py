@@ -168,7 +168,7 @@ class _Parts:
         entry = network.cuts.first
         values = keras.Model(network.input, entry).predict(windows, batch_size=32, verbose=0)
         low, high = np.percentile(values, [_CLIPPED_PERCENTILE, 100 - _CLIPPED_PERCENTILE])
-        predictions = [tensor for head in network.cuts.predictions.values() for tensor in head]
+        predictions = [tensor for branch in network.cuts.predictions.values() for tensor in branch]
         self.prepare = keras.Model(network.input, keras.ops.clip(entry, low, high))
         self.convolve = keras.Model(entry, predictions)
         finish = keras.Model(predictions, network.output)

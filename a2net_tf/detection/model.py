@@ -33,8 +33,8 @@ class Cuts:
         first: what goes into the first convolution.
         base: what the base layers make of it.
         levels: the hierarchical features, one tensor each level.
-        joined: the levels as one sequence, which the anchor-free branches share; None without that head.
-        predictions: by head, what its convolutions predict of each level, not decoded yet.
+        joined: the levels as one sequence, which the anchor-free branches share; None without that branch.
+        predictions: by branch, what its convolutions predict of each level, not decoded yet.
     """
 
     first: keras.KerasTensor
@@ -147,10 +147,19 @@ def rebuild(network: Network, config: Config, *, for_inference: bool = False) ->
         statistics=blueprint.statistics,
         for_inference=for_inference,
     )
-    values = {weight.path: weight.value for weight in network.weights}
-    for weight in copy.weights:
-        weight.assign(tf.cast(values[weight.path], weight.dtype))
+    copy_weights(network, copy)
     return copy
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Gives ``target`` the weights of ``source`` by their names: their order is Keras's, and depends on the precision.
+
+    Raises:
+        ValueError: a weight has another shape.
+    """
+    values = {weight.path: weight.numpy() for weight in source.weights}
+    for weight in target.weights:
+        weight.assign(tf.cast(values[weight.path], weight.dtype))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from a2net_tf.data import augment, input_pipeline, prepared
 from a2net_tf.data.augment import SignalLayout
 from a2net_tf.detection import precision
 from a2net_tf.detection.localizer import Localizer
+from a2net_tf.detection.model import copy_weights
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization, scoring
 from a2net_tf.settings import Config
@@ -125,7 +126,7 @@ def _validator(current: Run, builder: tfds.core.DatasetBuilder) -> Callable[[ker
     def validate(network: keras.Model) -> float:
         used, localizer = prepare(network)
         if used is not network:
-            used.set_weights(network.get_weights())
+            copy_weights(network, used)
         records = prepared.read_records(builder, current.config.validation_split)
         sequences = list(localization.localize(localizer, records.as_numpy_iterator()))
         return scoring.metrics_by_branch(sequences, current)[localizer.branches[-1]]["average_mAP"]
