@@ -374,6 +374,7 @@ def real(request, tmp_path_factory):
     return prepared.open_dataset(f"hapt/{request.param}", data_dir=str(data_dir), manual_dir=str(REAL_DATA))
 
 
+@pytest.mark.slow
 @needs_real_data
 def test_real_recordings(real):
     found = read(real, f"{hapt.TRAIN_SPLIT}+{hapt.TEST_SPLIT}")
@@ -384,6 +385,7 @@ def test_real_recordings(real):
     assert all(record["features"].shape[1] == prepared.num_features(real) for record in found.values())
 
 
+@pytest.mark.slow
 @needs_real_data
 def test_real_segments_lose_and_double_no_sample(real):
     """Every labelled sample lies in its action, and neighbouring rows meet in exactly the same float."""

@@ -346,27 +346,35 @@ def phone_record(num_steps, name="v"):
     return record_of([[s, s + 2] for s in range(0, num_steps - 2, 3)], features=features, name=name)
 
 
-def stretched(record, config, seed):
-    """Windows of features that are no signal, with their scales: vectors tell their step."""
+def stretched(record, config, num_seeds):
+    """By seed, windows of features that are no signal, with their scales: vectors tell their step."""
     config = change(config, time_scaling=0.5)
     augmentation = Augmentation(config.window_steps, SIGNAL, time_scaling=0.5)
     tensors = {name: tf.constant(record[name], spec.dtype) for name, spec in specification(record).items()}
-    chosen = {name: value.numpy() for name, value in input_pipeline.choose_windows(tensors, config, seed).items()}
-    return chosen, augmented(tensors, config, seed, augmentation)
+
+    def of_seed(seed):
+        chosen = input_pipeline.choose_windows(tensors, config, seed)
+        return augmented_batch(tensors, config, seed, augmentation).map(lambda batch: (chosen, batch))
+
+    seeds = tf.data.Dataset.from_tensor_slices([(0, seed) for seed in range(num_seeds)])
+    return list(seeds.flat_map(of_seed).as_numpy_iterator())  # one graph for all of them
 
 
 def augmented(tensors, config, seed, augmentation):
     """All windows of a record, augmented as one batch."""
+    return together(augmented_batch(tensors, config, seed, augmentation).unbatch())
+
+
+def augmented_batch(tensors, config, seed, augmentation):
     windows = input_pipeline.training_windows(tensors, config, seed, augmentation=augmentation).batch(1000)
-    return together(windows.map(lambda batch: input_pipeline.augment_batch(batch, augmentation)).unbatch())
+    return windows.map(lambda batch: input_pipeline.augment_batch(batch, augmentation))
 
 
 @pytest.mark.parametrize("random_offsets", [False, True])
 def test_segments_of_stretched_windows(random_offsets, config):
     config = change(config, random_offsets=random_offsets)
     count = 0
-    for seed in range(10):
-        chosen, found = stretched(record_of([[20, 22]], num_steps=40), config, seed=(0, seed))
+    for chosen, found in stretched(record_of([[20, 22]], num_steps=40), config, num_seeds=10):
         count += len(chosen["starts"])
         for start, scale, segment in zip(chosen["starts"], chosen["scales"], chosen["segments"][:, 0], strict=True):
             assert 0.5 <= scale < 1.5
@@ -379,8 +387,9 @@ def test_segments_of_stretched_windows(random_offsets, config):
 
 def test_stretched_windows_hold_what_lies_under_them(config):
     """Vector i stands for [start + i * scale, start + (i + 1) * scale), whose middle it tells."""
-    for seed in range(10):
-        chosen, found = stretched(record_of(EVERYWHERE[:13], num_steps=40), config, seed=(0, seed))
+    by_seed = stretched(record_of(EVERYWHERE[:13], num_steps=40), config, num_seeds=10)
+    assert len(by_seed) == 10
+    for chosen, found in by_seed:
         for start, scale, window in zip(chosen["starts"], chosen["scales"], found["features"][..., 0], strict=True):
             middles = start + scale * (np.arange(8) + 0.5)
             np.testing.assert_allclose(window, np.clip(middles - 0.5, 0, 39), rtol=1e-5, atol=1e-5)
@@ -389,8 +398,10 @@ def test_stretched_windows_hold_what_lies_under_them(config):
 @pytest.mark.parametrize("num_steps", [5, 8, 11, 40])
 def test_stretched_windows_end_inside_if_they_can(num_steps, config):
     config = change(config, random_offsets=True)
-    for seed in range(20):
-        chosen, found = stretched(record_of(EVERYWHERE[: num_steps // 3], num_steps=num_steps), config, seed=(0, seed))
+    record = record_of(EVERYWHERE[: num_steps // 3], num_steps=num_steps)
+    by_seed = stretched(record, config, num_seeds=20)
+    assert len(by_seed) == 20
+    for chosen, found in by_seed:
         ends = chosen["starts"] + 8 * chosen["scales"]
         assert ((ends <= num_steps) | (chosen["starts"] == 0)).all()
         assert (chosen["starts"] >= 0).all()
@@ -400,7 +411,7 @@ def test_stretched_windows_end_inside_if_they_can(num_steps, config):
 def test_a_fast_and_a_slow_window_by_hand(config, monkeypatch):
     """The windows at 0 and 4 hold 12 and 4 steps of the record: the action [5, 7) is in both."""
     monkeypatch.setattr(input_pipeline.augment, "random_scales", lambda *_: tf.constant([1.5, 0.5]))
-    chosen, found = stretched(record_of([[5, 7]], num_steps=12), config, seed=(0, 0))
+    [(chosen, found)] = stretched(record_of([[5, 7]], num_steps=12), config, num_seeds=1)
     np.testing.assert_array_equal(chosen["starts"], [0, 4])
     np.testing.assert_allclose(found["segments"][:, 0], [[5 / 12, 7 / 12], [1 / 4, 3 / 4]])
     np.testing.assert_allclose(found["features"][0, :, 0], 0.25 + 1.5 * np.arange(8))
@@ -433,6 +444,7 @@ def test_without_augmentation_layout_and_statistics_change_nothing(random_offset
     assert same_batches(phone_batches(config), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [EVERYTHING, *({name: value} for name, value in EVERYTHING.items())])
 def test_augmented_batches_depend_on_seed_and_epoch_alone(settings, config):
     config = change(config, **settings)

@@ -491,6 +491,7 @@ def many_candidates(seed):
     return segments, scores.astype(np.float32), random.integers(0, num_classes, count).astype(np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_detections", [1, 3, 40, 300])
 @pytest.mark.parametrize(("tiou", "min_score"), [(0.2, 0.0), (0.6, 0.3), (0.0, 0.0), (1.0, 0.0)])
 def test_rounds_equal_a_slow_restatement(max_detections, tiou, min_score, in_rounds):

@@ -354,6 +354,7 @@ def test_bad_arguments_of_onnx_to_tensorrt(arguments, message, onnx_file, capsys
     check_refused(onnx_to_tensorrt, {"onnx": onnx_file, "output": "new", **arguments}, message, capsys)
 
 
+@pytest.mark.slow
 def test_engine_without_tensorrt_is_one_sentence(onnx_file, tmp_path):
     done = run_alone(onnx_to_tensorrt, tmp_path, f"--onnx={onnx_file}", "--output=model.engine")
     (line,) = done.stderr.strip().splitlines()
