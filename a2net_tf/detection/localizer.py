@@ -37,10 +37,10 @@ class Member(tf.Module):
         self.config = config
         self._anchors = pyramid.default_anchors(config.inference_steps, config.num_levels, config.anchor_ratios)
         self._centers = pyramid.cell_centers(config.inference_steps, config.num_levels)
-        heads = [[False] * len(self._centers)] * config.anchor_free + [
+        origins = [[False] * len(self._centers)] * config.anchor_free + [
             [True] * len(self._anchors)
         ] * config.anchor_based
-        self.is_anchor_based = np.repeat(np.concatenate(heads), config.classes_per_candidate)  # bool[P]
+        self.is_anchor_based = np.repeat(np.concatenate(origins), config.classes_per_candidate)  # bool[P]
 
     def candidates(self, features: tf.Tensor) -> Candidates:
         """Candidates of windows f32[N, W, D] before suppression, in fractions of the window: [N, P, ...]."""

@@ -99,10 +99,10 @@ def build_model(
     outputs, predictions, joined = {}, {}, None
     if config.anchor_free:
         joined = builder.join(levels)
-        predictions["anchor_free"], found = builder.anchor_free_head(joined)
+        predictions["anchor_free"], found = builder.anchor_free_branch(joined)
         outputs.update(found)
     if config.anchor_based:
-        predictions["anchor_based"], found = builder.anchor_based_head(levels)
+        predictions["anchor_based"], found = builder.anchor_based_branch(levels)
         outputs.update(found)
     cuts = Cuts(first, base, tuple(levels), joined, predictions)
     return Network(inputs, outputs, blueprint=blueprint, cuts=cuts)
@@ -201,12 +201,12 @@ class _Builder:
             reduced.append(keras.layers.ZeroPadding1D((0, 1), dtype=self.policy, name=f"gap{i}")(x))
         return keras.layers.Concatenate(axis=1, dtype=self.policy, name="joined")(reduced)
 
-    def anchor_free_head(self, joined: keras.KerasTensor) -> tuple[list[keras.KerasTensor], dict]:
+    def anchor_free_branch(self, joined: keras.KerasTensor) -> tuple[list[keras.KerasTensor], dict]:
         """Two branches shared by all levels, one learned scale of the distances per level: predictions and outputs."""
         lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)
         bias = [_prior_bias(self.config)] * self.num_logits
-        logits = _split(self._branch(joined, lengths, self.num_logits, name="anchor_free_class", bias=bias), lengths)
-        distances = _split(self._branch(joined, lengths, 2, name="anchor_free_distance"), lengths)
+        logits = _split(self._tower(joined, lengths, self.num_logits, name="anchor_free_class", bias=bias), lengths)
+        distances = _split(self._tower(joined, lengths, 2, name="anchor_free_distance"), lengths)
         scaled = [LevelScale(name=f"anchor_free_scale{i}")(part) for i, part in enumerate(distances, start=1)]
         all_distances = keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_distances_raw")(scaled)
         activation = None if self.config.distance_activation == "none" else self.config.distance_activation
@@ -217,7 +217,7 @@ class _Builder:
         }
         return [*logits, *scaled], outputs
 
-    def anchor_based_head(self, levels: Sequence[keras.KerasTensor]) -> tuple[list[keras.KerasTensor], dict]:
+    def anchor_based_branch(self, levels: Sequence[keras.KerasTensor]) -> tuple[list[keras.KerasTensor], dict]:
         """One convolution per level; channels are anchors x (class logits, overlap, centre, width)."""
         values = self.num_logits + 3
         num_ratios = len(self.config.anchor_ratios)
@@ -232,7 +232,7 @@ class _Builder:
         overlap = keras.ops.squeeze(overlap, -1)
         return rows, {"anchor_logits": logits, "anchor_overlap": overlap, "anchor_offsets": offsets}
 
-    def _branch(
+    def _tower(
         self, x: keras.KerasTensor, lengths: Sequence[int], outputs: int, *, name: str, bias: Sequence[float] = ()
     ) -> keras.KerasTensor:
         """Two hidden convolutions and a prediction, on joined levels."""
