@@ -202,7 +202,7 @@ class _Builder:
         return keras.layers.Concatenate(axis=1, dtype=self.policy, name="joined")(reduced)
 
     def anchor_free_branch(self, joined: keras.KerasTensor) -> tuple[list[keras.KerasTensor], dict]:
-        """Two branches shared by all levels, one learned scale of the distances per level: predictions and outputs."""
+        """Two towers shared by all levels, one learned scale of the distances per level: predictions and outputs."""
         lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)
         bias = [_prior_bias(self.config)] * self.num_logits
         logits = _split(self._tower(joined, lengths, self.num_logits, name="anchor_free_class", bias=bias), lengths)

@@ -39,7 +39,7 @@ class TrainingFields:
         common=True,
     )
     head_channels: int = _network(
-        512, "The number of channels of the anchor-free head (Table II).", modes=_IMPORTED, common=True
+        512, "The number of channels of the anchor-free branch (Table II).", modes=_IMPORTED, common=True
     )
     anchor_ratios: tuple[float, ...] = _network(
         (0.5, 0.75, 1.0, 1.5, 2.0),
