@@ -3,13 +3,16 @@
 What is written is there whole or not at all, and a later result never destroys an earlier one.
 """
 
+import codecs
 import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
+import platform
 import re
+import sys
 import tempfile
 import uuid
 import zipfile
@@ -18,30 +21,123 @@ from collections.abc import Iterator, Sequence
 
 from a2net_tf.errors import UserError, list_some
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 Path = str | os.PathLike
 
 
 @contextlib.contextmanager
-def replace_file(path: Path) -> Iterator[pathlib.Path]:
+def replace_file(path: Path, *, keep_earlier: bool = False) -> Iterator[pathlib.Path]:
     """Gives a temporary path beside ``path``; it becomes ``path`` when the block ends well and is removed otherwise.
+
+    Args:
+        path: the file.
+        keep_earlier: what is there stays as ``name.1.json``, ``name.2.json``, ...: for results, of which no command
+            destroys an earlier one, not for the state of a run.
 
     Raises:
         UserError: the folder cannot be created or written, the disk is full, or ``path`` is not a regular file.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = _temporary_path(path)
     try:
         _refuse_other_than_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        exchange(temporary, path, keep_earlier=keep_earlier)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def exchange(written: Path, path: Path, *, keep_earlier: bool) -> None:
+    """Puts a file, or a folder, that is complete in the place of ``path``; see ``replace_file``.
+
+    Two commands that end at once take turns, and at no moment is a file missing that was there before.
+    """
+    path = pathlib.Path(path)
+    with _locked(path.parent):
+        if keep_earlier and path.exists():
+            _keep(path, _free_name(path))
+        os.replace(written, path)
+        _sync(path.parent)
+
+
+def _keep(path: pathlib.Path, older: pathlib.Path) -> None:
+    """Gives ``path`` a second name where the file system can, so that the first one stays until it is replaced."""
+    if path.is_dir():
+        os.rename(path, older)
+        return
+    try:
+        os.link(path, older)
+    except OSError:
+        os.rename(path, older)
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    number = 1
+    while (older := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    return older
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Only one process at a time is in this block for a folder. Systems without such locks go on without."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sync(folder: pathlib.Path) -> None:
+    """Brings the names in a folder to the disk: without it a new name may be gone after a power cut."""
+    with contextlib.suppress(OSError):  # a folder cannot be opened on Windows
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _temporary_path(path: pathlib.Path) -> pathlib.Path:
+    """A name that tells whose it is: what a killed process leaves is swept by the next one that writes ``path``."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
+
+
+def _sweep(path: pathlib.Path) -> None:
+    """Removes what processes of this machine that were killed have left of ``path``."""
+    prefix = f".{path.name}.{platform.node()}."
+    for file in path.parent.iterdir():
+        if file.name.startswith(prefix) and file.name.endswith(".partial"):
+            process = file.name.removeprefix(prefix).partition(".")[0]
+            if process.isdigit() and not _is_alive(int(process)):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _refuse_other_than_file(path: pathlib.Path) -> None:
@@ -51,15 +147,15 @@ def _refuse_other_than_file(path: pathlib.Path) -> None:
         raise UserError(f"{path}: is not a regular file and cannot be replaced")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` as UTF-8, whole or not at all. Raises UserError as ``replace_file`` does."""
-    with replace_file(path) as temporary:
+def write_text(path: Path, text: str, *, keep_earlier: bool = False) -> None:
+    """Writes ``text`` as UTF-8, whole or not at all; arguments and errors as of ``replace_file``."""
+    with replace_file(path, keep_earlier=keep_earlier) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
-    """Writes ``value`` as JSON, whole or not at all. Raises UserError as ``replace_file`` does."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+def write_json(path: Path, value: object, *, indent: int | None = 2, keep_earlier: bool = False) -> None:
+    """Writes ``value`` as JSON, whole or not at all; arguments and errors as of ``replace_file``."""
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n", keep_earlier=keep_earlier)
 
 
 def check_writable(path: Path) -> None:
@@ -86,15 +182,42 @@ def read_text(path: Path | zipfile.Path, *, hint: str = "") -> str:
     """
     file = path if isinstance(path, zipfile.Path) else pathlib.Path(path)
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not a text file (byte {error.start} is not UTF-8)") from None
+        return _decode(file.read_bytes(), path)
     except FileNotFoundError:
         raise UserError(f"{path}: cannot be read: No such file or directory{hint and '; '}{hint}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path}: damaged ({error}); an incomplete download?") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a NUL in the path
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{str(path)!r}: is no path ({error})") from None
+
+
+_OTHER_MARKS = {  # the longer ones first: that of UTF-16 begins that of UTF-32
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def _decode(content: bytes, path: object) -> str:
+    """UTF-8 with or without a byte order mark, with line ends of any system."""
+    for mark, encoding in _OTHER_MARKS.items():
+        if content.startswith(mark):
+            raise UserError(
+                f"{path}: is not a text file in UTF-8 but in {encoding} (PowerShell's > writes that); save it as UTF-8"
+            )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: is not a text file in UTF-8 (byte {error.start} is not UTF-8; Latin-1 or Windows-1252?); save it "
+            "as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> object:
@@ -104,10 +227,37 @@ def read_json(path: Path) -> object:
 
 def parse_json(text: str, where: str) -> object:
     """The value of a JSON text that came from ``where``; raises UserError if it is none."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise UserError(f"{where}: the key '{twice}' stands twice in one object; only one of them could be read")
+        return content
+
     try:
-        return json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique, parse_int=_parse_int)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: damaged JSON at line {error.lineno}: {error.msg}; is it cut off?") from None
+    except RecursionError:
+        raise UserError(f"{where}: objects or lists in it are nested too deeply") from None
+    if "\\ud" in text.lower():
+        _refuse_half_characters(value, where)
+    return value
+
+
+def _parse_int(digits: str) -> int | float:
+    """Of a number with thousands of digits, which Python refuses, an infinite float: other checks say where it is."""
+    return int(digits) if len(digits) <= 300 else float(digits)
+
+
+def _refuse_half_characters(value: object, where: str) -> None:
+    """One half of a pair of UTF-16 can neither be printed nor written."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: a text in it holds half a character ({error.object[error.start]!r})") from None
 
 
 def read_json_object(path: Path) -> dict:
@@ -119,11 +269,22 @@ _KINDS = {dict: "an object {...}", list: "a list [...]", str: "a text", float: "
 
 
 def check_kind(value: object, kind: type, where: str) -> object:
-    """``value`` of a JSON file if it is a ``kind`` (dict, list, str, or float for any number); else UserError."""
+    """``value`` of a JSON file if it is a ``kind`` (dict, list, str, object, or float for any finite number).
+
+    Raises:
+        UserError: it is not.
+    """
     if not (type(value) in (int, float) if kind is float else isinstance(value, kind)):
         found = _KINDS[type(value)] if isinstance(value, dict | list) else json.dumps(value)[:80]
         raise UserError(f"{where}: expected {_KINDS[kind]}, found {found}")
+    if kind is float and not abs(value) <= sys.float_info.max:
+        raise UserError(f"{where}: expected a finite number, found {_shortened(value)}")
     return value
+
+
+def _shortened(value: float) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:8]}... of {len(text)} digits"
 
 
 def get_value(entry: object, key: str, where: str, *, kind: type) -> object:
@@ -158,25 +319,31 @@ def read_table(path: Path, columns: Sequence[str], *, hint: str = "") -> list[tu
     return rows
 
 
-def keep_previous(*paths: Path) -> None:
-    """Renames what is already there to ``name.1.json``, ``name.2.json``, ...: no command destroys an earlier result."""
-    for path in map(pathlib.Path, paths):
-        if path.exists():
-            number = 1
-            while (older := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-                number += 1
-            os.replace(path, older)
+def file_names(names: Sequence[str]) -> list[str]:
+    """A file name for each of ``names``, without what file systems dislike, and without two that are the same.
+
+    Names that are file names already keep them. Where others would become the same, numbers are put behind them. Case
+    is not looked at: some file systems do not either.
+    """
+    chosen, taken = {}, {name.casefold() for name in names if _plain_name(name) == name}
+    for name in names:
+        plain, number = _plain_name(name), 1
+        candidate = plain
+        while candidate != name and candidate.casefold() in taken:
+            number += 1
+            candidate = f"{plain}-{number}"
+        taken.add(candidate.casefold())
+        chosen[name] = candidate
+    return [chosen[name] for name in names]
 
 
-def file_name(video: str) -> str:
-    """A sequence's name without what file systems dislike."""
-    return re.sub(r"[^\w.-]", "_", video)
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)[:150]
 
 
 def write_metrics(path: str, metrics: dict) -> None:
     """Writes metrics as JSON where the user asked for them, and says so; does nothing if ``path`` is empty."""
     if not path:
         return
-    keep_previous(path)
-    write_json(path, metrics)
+    write_json(path, metrics, keep_earlier=True)
     print(f"written: {path}")

@@ -98,8 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows, notes = run(current, localizer, options)
         print("\n".join(["", format_rows(rows), *notes]))
         if config.output:
-            safe_files.keep_previous(config.output)
-            safe_files.write_json(config.output, {**describe(current, options), "notes": notes, "rows": rows})
+            safe_files.write_json(
+                config.output, {**describe(current, options), "notes": notes, "rows": rows}, keep_earlier=True
+            )
             print(f"written: {config.output}")
         return 0
     except UserError as error:

@@ -74,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(format_rows(rows))
     if options.json:
         origin = {"machine": measure.machine(options.threads), "versions": run_directory.versions()}
-        safe_files.keep_previous(options.json)
-        safe_files.write_json(options.json, {**origin, "settings": settings.to_dict(config), "rows": rows})
+        safe_files.write_json(
+            options.json, {**origin, "settings": settings.to_dict(config), "rows": rows}, keep_earlier=True
+        )
         print(f"written: {options.json}")
     return 0
 

@@ -96,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows, notes, origin = run(config, options)
         print("\n".join(["", measure.format_rows(rows), *notes]))
         if options.json:
-            safe_files.keep_previous(options.json)
-            safe_files.write_json(options.json, {**origin, "notes": notes, "rows": rows})
+            safe_files.write_json(options.json, {**origin, "notes": notes, "rows": rows}, keep_earlier=True)
             print(f"written: {options.json}")
         return report_changes(rows, stored) if stored else 0
     except UserError as error:

@@ -122,12 +122,9 @@ def compare(config: Config, given: frozenset[str]) -> None:
     rows = [_row(form, _answers(form, model, batch), reference, model, times[form.name]) for form in forms]
     origin = {"workdir": config.workdir, "dataset": model.run.config.dataset, "split": model.run.config.eval_split}
     print(format_rows(rows))
-    safe_files.keep_previous(folder / "compare.json")
-    safe_files.write_json(
-        folder / "compare.json",
-        {**origin, "threads": os.cpu_count(), "versions": run_directory.versions(), "rows": rows},
-    )
-    print(f"written: {folder / 'compare.json'}")
+    versions = run_directory.versions()
+    about = {**origin, "threads": os.cpu_count(), "versions": versions, "rows": rows}
+    safe_files.write_metrics(str(folder / "compare.json"), about)
 
 
 def _model(config: Config, given: frozenset[str]) -> Model:

@@ -150,14 +150,13 @@ def export_onnx(
     if windows is None:
         windows = run_directory.random_features(run, _COMPARED_WINDOWS, run.config.inference_steps)
     windows = np.asarray(windows, np.float32)
-    with safe_files.replace_file(path) as temporary:
+    with safe_files.replace_file(path, keep_earlier=True) as temporary:
         onnx.save(model, temporary)
         onnx.checker.check_model(temporary, full_check=True)
         session = load_session(str(temporary))
         difference = max(_difference(exported, session, localizer.config, batch) for batch in (windows, windows[:1]))
         if not difference <= _TOLERANCE:
             raise UserError(f"{path}: not written: the ONNX model differs by {difference:.1e} from the trained one")
-        safe_files.keep_previous(path)
     return difference
 
 

@@ -10,7 +10,6 @@ import functools
 import json
 import logging
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -171,8 +170,7 @@ def export(
                     f"nothing was written to {path}"
                 )
         _write_extras(written / "assets.extra", run, origin, freeze=freeze)
-        safe_files.keep_previous(target)
-        shutil.move(written, target)
+        safe_files.exchange(written, target, keep_earlier=True)
     return differences
 
 

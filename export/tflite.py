@@ -78,10 +78,9 @@ def export_tflite(
     least_bytes = _num_kernel_weights(copy) * QUANTIZATIONS[quantization]
     content = _convert_to_int8(copy, windows) if quantization == "int8" else _convert_window(copy, quantization)
     used = _check_content(content, least_bytes)
-    with safe_files.replace_file(path) as temporary:
+    with safe_files.replace_file(path, keep_earlier=True) as temporary:
         _write(temporary, content, _describe(localizer, run, quantization))
         difference = _compare(temporary, compared, expected, quantization)
-        safe_files.keep_previous(path)
     return Converted(len(content), dict(used), difference)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from a2net_tf.data.feature_files import SETTINGS_FILE
+from a2net_tf.data.labels import check_label
 from a2net_tf.errors import MAX_LISTED, UserError, list_some
 from a2net_tf.safe_files import Path, check_kind, get_value, read_json_object
 
@@ -73,7 +74,8 @@ def _read_entry(name: str, fields: object, where: str, duration_key: str) -> Ent
 
 
 def _read_action(annotation: object, where: str) -> LabelledSegment:
-    return LabelledSegment(*get_segment(annotation, where), get_value(annotation, "label", where, kind=str))
+    segment = get_segment(annotation, where)
+    return LabelledSegment(*segment, check_label(get_value(annotation, "label", where, kind=object), where))
 
 
 def get_segment(entry: object, where: str) -> list[float]:

@@ -92,23 +92,76 @@ def read_features(file: pathlib.Path, key: str = "features") -> np.ndarray:
 
 
 def read_csv(file: pathlib.Path) -> np.ndarray:
-    """f32[rows, columns] of comma-separated numbers, with or without a header row."""
-    lines = safe_files.read_text(file).splitlines()
-    header = bool(lines) and not _is_number(lines[0].split(",")[0])
-    if len(lines) <= header:
+    """f32[rows, columns] of numbers between commas, semicolons or tabs, with or without a header row.
+
+    Lines that are empty or begin with # are passed over. Between semicolons or tabs numbers may have decimal commas. A
+    first column without a name that counts the rows (the index that pandas writes) is left out.
+
+    Raises:
+        UserError: names the line with an empty cell, another number of cells, or no number; or the first row, where it
+            may be a header of numbers.
+    """
+    lines = [
+        (number, line)
+        for number, line in enumerate(safe_files.read_text(file).split("\n"), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not lines:
         raise UserError(f"{file}: no rows of numbers")
-    try:
-        return np.loadtxt(lines[header:], delimiter=",", ndmin=2, dtype=np.float32)
-    except ValueError as error:
-        raise UserError(f"{file}: not comma-separated numbers ({error})") from None
+    separator = next((c for c in "\t;" if c in lines[0][1]), ",")
+    rows = [(number, [cell.strip().strip('"') for cell in line.split(separator)]) for number, line in lines]
+    header = None if all(_is_number(cell, separator) for cell in rows[0][1]) else rows.pop(0)[1]
+    if not rows:
+        raise UserError(f"{file}: no rows of numbers")
+    matrix = _to_matrix(file, rows, separator, header or rows[0][1])
+    if header is None:
+        _refuse_counting_header(file, matrix)
+        return matrix
+    if header[0].lower() in ("", "unnamed: 0", "index"):
+        return _without_index(file, matrix)
+    return matrix
 
 
-def _is_number(text: str) -> bool:
+def _to_matrix(
+    file: pathlib.Path, rows: Sequence[tuple[int, list[str]]], separator: str, first: Sequence[str]
+) -> np.ndarray:
+    for number, cells in rows:
+        if len(cells) != len(first):
+            raise UserError(f"{file}, line {number}: {len(cells)} cells, but the first line has {len(first)}")
+        for column, cell in enumerate(cells, start=1):
+            if not _is_number(cell, separator):
+                raise UserError(f"{file}, line {number}: expected a number in column {column}, found {cell[:40]!r}")
+    return np.array([[_number(cell, separator) for cell in cells] for _, cells in rows], np.float32)
+
+
+def _number(cell: str, separator: str) -> float:
+    return float(cell if separator == "," else cell.replace(",", "."))
+
+
+def _is_number(cell: str, separator: str) -> bool:
     try:
-        float(text)
+        _number(cell, separator)
     except ValueError:
         return False
     return True
+
+
+def _refuse_counting_header(file: pathlib.Path, matrix: np.ndarray) -> None:
+    """A first row 0, 1, 2, ... is what pandas writes where columns have no names; as a vector it shifts all others."""
+    columns = matrix.shape[1]
+    if columns > 1 and np.array_equal(matrix[0], np.arange(columns)):
+        raise UserError(
+            f"{file}: the first row is 0 to {columns - 1}: a header of numbers, as pandas writes it? Write the file "
+            "with header=False, or give the columns names"
+        )
+
+
+def _without_index(file: pathlib.Path, matrix: np.ndarray) -> np.ndarray:
+    if matrix.shape[1] < 2 or not np.array_equal(matrix[:, 0], np.arange(len(matrix))):
+        raise UserError(
+            f"{file}: the first column has no name and does not count the rows; is it an index or a feature?"
+        )
+    return matrix[:, 1:]
 
 
 def find_num_features(files: Sequence[pathlib.Path]) -> int:
@@ -163,9 +216,14 @@ def list_files(folder: pathlib.Path, suffixes: Collection[str] | None = None) ->
 
     Without ``suffixes``, files of any.
     """
-    files = []
+    files, entered = [], set()
     for path, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        real = os.path.realpath(path)
+        if real in entered:  # a link to a folder above it would go round and round
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [pathlib.Path(path, name) for name in names if not name.startswith(".")]
     return sorted(file for file in files if suffixes is None or file.suffix in suffixes)
 

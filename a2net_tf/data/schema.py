@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from a2net_tf.data.labels import check_class_names
 from a2net_tf.errors import UserError
 
 MAX_CHUNK_STEPS = 16384  # 134 MB of 2048 float32 features
@@ -44,7 +45,11 @@ def record_features(
         num_features: D, size of one feature vector.
         class_names: the C action classes, in the order of their ids (0-based; background is not among them).
         stored_features: type of the features, one of ``STORED_FEATURES``.
+
+    Raises:
+        UserError: a class name that TFDS could not keep, see ``labels.check_label``, or one that is there twice.
     """
+    class_names = check_class_names(class_names, "class names of the dataset")
     text, array = tfds.features.Text, tfds.features.Tensor
     # Without encoding="bytes" TFDS writes a float64 as a float32.
     seconds = functools.partial(array, dtype=np.float64, encoding="bytes")

@@ -87,7 +87,7 @@ def _read_rows(file: pathlib.Path, label: str) -> Iterator[Row]:
     rows = read_fields(file, "video start end", unit=" in seconds", hint=_HINT)
     for number, (where, fields) in enumerate(rows, start=1):
         video, start, end = fields
-        row = Row(any_number(start, f"{where}: start"), any_number(end, f"{where}: end"), label, video, where)
+        row = Row(finite_number(start, f"{where}: start"), finite_number(end, f"{where}: end"), label, video, where)
         if not 0 <= row.start_seconds < row.end_seconds < math.inf:
             raise UserError(f"{where}: from {start} to {end} s, expected 0 <= start < end (reversed?)")
         if tuple(fields) in seen:
@@ -115,12 +115,15 @@ def read_fields(path: Path, names: str, *, unit: str = "", hint: str = "") -> It
         yield f"{path}, line {number}", fields
 
 
-def any_number(text: str, where: str) -> float:
-    """The number that ``text`` says, NaN and infinity included; raises UserError if it says none."""
+def finite_number(text: str, where: str) -> float:
+    """The number that ``text`` says; raises UserError if it says none, or one that is not finite."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UserError(f"{where}: expected a number, found '{text}'") from None
+        raise UserError(f"{where}: expected a number, found '{text[:40]}'") from None
+    if not math.isfinite(number):
+        raise UserError(f"{where}: expected a finite number, found '{text[:40]}'")
+    return number
 
 
 def whole_number(text: str, where: str) -> int:
@@ -128,4 +131,4 @@ def whole_number(text: str, where: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UserError(f"{where}: expected a whole number, found '{text}'") from None
+        raise UserError(f"{where}: expected a whole number, found '{text[:40]}'") from None

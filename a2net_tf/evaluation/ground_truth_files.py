@@ -9,7 +9,6 @@ from a2net_tf.data import annotation_files, thumos14_files
 from a2net_tf.data.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import GroundTruth
-from a2net_tf.evaluation.results_files import strip_prefix
 from a2net_tf.safe_files import Path
 
 
@@ -46,7 +45,7 @@ def read_thumos14_ground_truth(path: Path, subset: str) -> tuple[GroundTruth, li
 
 
 def read_activitynet_ground_truth(path: Path, subset: str) -> tuple[GroundTruth, list[str]]:
-    """Reads the annotations of one subset; a ``v_`` before a video's name is taken off, as in the detections.
+    """Reads the annotations of one subset.
 
     Actions of no length stay, since the official numbers count them as missed: the validation subset holds three.
 
@@ -75,7 +74,7 @@ def select_subset(entries: Iterable[Entry], subset: str, path: Path) -> tuple[Gr
     for entry in chosen:
         for action in entry.actions:
             annotation_files.check_order(action, f"{path}: video '{entry.name}'", may_be_empty=True)
-            videos.append(strip_prefix(entry.name))
+            videos.append(entry.name)
             segments.append(action[:2])
             labels.append(ids[action.label])
     return GroundTruth(videos, segments, labels), names

@@ -15,7 +15,8 @@ import numpy as np
 from absl import logging
 
 from a2net_tf.data.annotation_files import get_segment
-from a2net_tf.data.thumos14_files import any_number, read_fields, whole_number
+from a2net_tf.data.labels import check_label
+from a2net_tf.data.thumos14_files import finite_number, read_fields, whole_number
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.safe_files import Path, check_kind, get_value, read_json, write_json, write_text
@@ -39,7 +40,9 @@ def write_activitynet(
         results.setdefault(video, [])
     for video, segment, label, score in _rows(ranked):
         results[video].append({"label": class_names[label], "score": score, "segment": segment})
-    write_json(path, {"version": "VERSION 1.3", "results": results, "external_data": {}}, indent=None)
+    write_json(
+        path, {"version": "VERSION 1.3", "results": results, "external_data": {}}, indent=None, keep_earlier=True
+    )
 
 
 def write_thumos14(path: Path, detections: Detections, class_ids: dict[int, int]) -> None:
@@ -62,7 +65,7 @@ def write_thumos14(path: Path, detections: Detections, class_ids: dict[int, int]
         lines[video] = []
     for video, (start, end), label, score in _rows(detections.select(np.argsort(-detections.scores, kind="stable"))):
         lines[video].append(f"{video} {start!r} {end!r} {challenge_ids[label]} {score!r}\n")
-    write_text(path, "".join(line for group in lines.values() for line in group))
+    write_text(path, "".join(line for group in lines.values() for line in group), keep_earlier=True)
 
 
 def write_csv(path: Path, detections: Detections, class_names: Sequence[str]) -> None:
@@ -79,7 +82,7 @@ def write_csv(path: Path, detections: Detections, class_names: Sequence[str]) ->
     writer.writerow(("video", "start_seconds", "end_seconds", "label", "score"))
     for video, (start, end), label, score in _rows(detections):
         writer.writerow((video, start, end, class_names[label], score))
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), keep_earlier=True)
 
 
 def _rows(detections: Detections) -> Iterator[tuple[str, list[float], int, float]]:
@@ -98,7 +101,7 @@ def _check_finite(path: Path, detections: Detections) -> None:
 def read_activitynet_detections(
     path: Path, class_names: Sequence[str] | None, *, dropped_labels: Collection[str] = ()
 ) -> Detections:
-    """Reads ActivityNet JSON; a ``v_`` before a video's name is taken off, as in the ground truth.
+    """Reads ActivityNet JSON. Names of videos stay as they are, see ``video_names.match_names``.
 
     Args:
         path: the file.
@@ -114,13 +117,13 @@ def read_activitynet_detections(
     for video, entries in results.items():
         for i, entry in enumerate(check_kind(entries, list, f"{path}: video '{video}': results")):
             where = f"{path}: video '{video}': results[{i}]"
-            label = None if class_names is None else get_value(entry, "label", where, kind=str)
+            label = None if class_names is None else check_label(get_value(entry, "label", where, kind=object), where)
             if label in dropped_labels:
                 num_dropped += 1
                 continue
             if class_names is not None and label not in ids:
                 raise UserError(f"{where}: unknown label '{label}'; the annotations have {list_some(class_names)}")
-            videos.append(strip_prefix(video))
+            videos.append(video)
             segments.append(get_segment(entry, where))
             labels.append(ids.get(label, 0))
             scores.append(get_value(entry, "score", where, kind=float))
@@ -130,7 +133,7 @@ def read_activitynet_detections(
 
 
 def read_thumos14_detections(path: Path, class_ids: dict[int, int]) -> Detections:
-    """Reads ``video start end class_id score`` lines; a ``.mp4`` after a video's name is taken off.
+    """Reads ``video start end class_id score`` lines. Names of videos stay as they are, as above.
 
     Args:
         path: the file.
@@ -142,10 +145,10 @@ def read_thumos14_detections(path: Path, class_ids: dict[int, int]) -> Detection
     videos, segments, labels, scores = [], [], [], []
     for where, fields in read_fields(path, "video start end class_id score"):
         video, start, end, class_id, score = fields
-        videos.append(video.removesuffix(".mp4"))
-        segments.append([any_number(start, f"{where}: start"), any_number(end, f"{where}: end")])
+        videos.append(video)
+        segments.append([finite_number(start, f"{where}: start"), finite_number(end, f"{where}: end")])
         labels.append(_thumos14_label(class_id, class_ids, where))
-        scores.append(any_number(score, f"{where}: score"))
+        scores.append(finite_number(score, f"{where}: score"))
     return Detections(videos, segments, labels, scores)
 
 
@@ -174,7 +177,7 @@ def write_srt(path: Path, detections: Detections, class_names: Sequence[str], *,
         if start < end:
             times = f"{_srt_time(start)} --> {_srt_time(end)}"
             blocks.append(f"{len(blocks) + 1}\n{times}\n{class_names[shown.labels[row]]}  {shown.scores[row]:.2f}\n")
-    write_text(path, "\n".join(blocks))
+    write_text(path, "\n".join(blocks), keep_earlier=True)
 
 
 def _srt_time(milliseconds: int) -> str:
@@ -182,8 +185,3 @@ def _srt_time(milliseconds: int) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02d}:{minutes:02d}:{seconds:02d},{milliseconds:03d}"
-
-
-def strip_prefix(video: str) -> str:
-    """A video's name without the ``v_`` that some files put before it."""
-    return video.removeprefix("v_")

@@ -9,7 +9,7 @@ from a2net_tf import safe_files, settings
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
-from a2net_tf.safe_files import Path, file_name
+from a2net_tf.safe_files import Path, file_names
 
 _SHOWN_ROWS = 10
 
@@ -110,39 +110,33 @@ class DetectionTable:
 
     def write_json(self, path: Path) -> list[pathlib.Path]:
         """Writes ActivityNet results, whatever the ending; see ``save``."""
-        _make_way(path)
+        _check_all(path)
         results_files.write_activitynet(path, self.arrays, self.class_names, videos=list(self.by_video))
         return [pathlib.Path(path)]
 
     def write_csv(self, path: Path) -> list[pathlib.Path]:
         """Writes a line per detection, whatever the ending; see ``save``."""
-        _make_way(path)
+        _check_all(path)
         results_files.write_csv(path, self.arrays, self.class_names)
         return [pathlib.Path(path)]
 
     def write_subtitles(self, path: Path, *, min_score: float) -> list[pathlib.Path]:
         """Writes subtitles, a file per sequence, with the ending .srt; see ``save``."""
         paths = _subtitle_paths(pathlib.Path(path), list(self.by_video))
-        _make_way(*paths)
+        _check_all(*paths)
         for written, found in zip(paths, self.by_video.values(), strict=True):
             results_files.write_srt(written, found, self.class_names, min_score=min_score)
         return paths
 
 
-def _make_way(*paths: Path) -> None:
-    """Renames what is there, unless what is to come could not be written."""
+def _check_all(*paths: Path) -> None:
+    """Refuses all before one is written, if one of them could not be."""
     for path in paths:
         safe_files.check_writable(path)
-    safe_files.keep_previous(*paths)
 
 
 def _subtitle_paths(path: pathlib.Path, videos: list[str]) -> list[pathlib.Path]:
     """One sequence: found.srt. Several: found.NAME.srt, numbered where file names would clash."""
     if len(videos) == 1:
         return [path.with_suffix(".srt")]
-    names = [file_name(video) for video in videos]
-    numbers = [names[:i].count(name) for i, name in enumerate(names)]
-    return [
-        path.with_suffix(f".{name}-{number + 1}.srt" if number else f".{name}.srt")
-        for name, number in zip(names, numbers, strict=True)
-    ]
+    return [path.with_suffix(f".{name}.srt") for name in file_names(videos)]

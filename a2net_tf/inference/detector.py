@@ -177,9 +177,19 @@ def _load_run(config: Config, given: frozenset[str]) -> Detector:
     )
 
 
+def _refuse_pattern(path: str) -> None:
+    """TensorFlow takes the path of a SavedModel for a pattern of file names, and would find nothing."""
+    if letters := sorted(set(path) & set("[]*?")):
+        raise UserError(
+            f"--saved_model={path}: TensorFlow cannot open a SavedModel whose path holds {' or '.join(letters)}; rename "
+            "or move the folder, or name it by a path without (cd into it, or a link)"
+        )
+
+
 def _load_exported(config: Config, given: frozenset[str]) -> Detector:
     if not pathlib.Path(config.saved_model, "saved_model.pb").exists():
         raise UserError(f"--saved_model={config.saved_model}: no SavedModel here (saved_model.pb is missing)")
+    _refuse_pattern(config.saved_model)
     try:
         model = tf.saved_model.load(config.saved_model)
         description = {name: value.numpy() for name, value in model.describe().items()}

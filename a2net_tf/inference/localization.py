@@ -1,5 +1,6 @@
 """Running a localizer, or an exported model, over sequences that come as records, matrices or .npy files."""
 
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from a2net_tf.data import array_files, schema
+from a2net_tf.data import feature_files, schema
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.postprocess import Candidates
 from a2net_tf.errors import UserError
@@ -33,27 +34,35 @@ class SequenceDetections(NamedTuple):
 def read_feature_files(
     path: str, *, num_features: int, seconds_per_step: float, first_step_seconds: float
 ) -> list[Iterator[dict]]:
-    """One iterable of records per .npy file of ``path`` (a file, or a folder of them).
+    """One iterable of records per feature file of ``path``: a file, or a folder with folders, as training reads it.
 
-    All headers are checked before anything is returned; the values are checked chunk by chunk when they are read.
+    Files are .npy, .npz or .csv; others in a folder are left out, and counted in a printed line. All shapes are checked
+    before anything is returned; the values are checked chunk by chunk when they are read.
 
     Raises:
-        UserError: nothing there, not a matrix, another feature size, no steps.
+        UserError: nothing there, two files of one name, not a matrix, another feature size, no steps.
     """
     source = pathlib.Path(path)
-    files = sorted(source.glob("*.npy")) if source.is_dir() else [source]
+    files = list(feature_files.find_feature_files(source).values()) if source.is_dir() else [source]
     if not files or not files[0].exists():
-        raise UserError(f"--features={path}: {'no .npy file in this folder' if source.is_dir() else 'no such file'}")
+        expected = ", ".join(feature_files.FEATURE_SUFFIXES)
+        told = f"no {expected} file in this folder, found {feature_files.describe_files(source)}"
+        raise UserError(f"--features={path}: {told if source.is_dir() else 'no such file'}")
+    if left_out := len(feature_files.list_files(source)) - len(files) if source.is_dir() else 0:
+        print(f"--features={path}: {len(files)} feature files; {left_out} files of other kinds are left out")
     for file in files:
-        features = array_files.map_array(file)
+        features = feature_files.read_features(file)
         schema.check_shape(features.shape, features.dtype, str(file), num_features)
     return [_file_records(file, num_features, seconds_per_step, first_step_seconds) for file in files]
 
 
 def _file_records(file: pathlib.Path, num_features: int, stride: float, first: float) -> Iterator[dict]:
-    # Mapped anew each time: what was read of a mapping counts as memory of the process until it is closed.
-    whole = _whole_record(file.stem, len(array_files.map_array(file)), stride, first)
-    yield from _chunks(whole, lambda: array_files.map_array(file), str(file), num_features)
+    # A .npy file is mapped anew each time: what was read of a mapping counts as memory until it is closed.
+    read = functools.partial(feature_files.read_features, file)
+    if file.suffix != ".npy":
+        features = read()
+        read = lambda: features  # noqa: E731 - the others are read once, whole
+    yield from _chunks(_whole_record(file.stem, len(read()), stride, first), read, str(file), num_features)
 
 
 def array_records(

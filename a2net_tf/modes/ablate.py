@@ -69,7 +69,7 @@ def _without_warnings_of_tracing() -> Iterator[None]:
 
 
 def _output_name(config: Config, suffix: str) -> str:
-    return f"ablation_{safe_files.file_name(config.ablation)}.{suffix}"
+    return f"ablation_{safe_files.file_names([config.ablation])[0]}.{suffix}"
 
 
 def _run(config: Config, plan: Plan, network: str, seed: int) -> Config:
@@ -192,10 +192,9 @@ def _write(config: Config, rows: Sequence[dict], notes: Sequence[str]) -> None:
     shown = ["\n".join(filter(None, (branch, format_ablation(table)))) for branch, table in tables.items()]
     print("\n".join([f"{title}, split {config.eval_split}", *shown, *notes]))
     paths = [folder / _output_name(config, suffix) for suffix in ("json", "csv", "png")]
-    safe_files.keep_previous(*paths)
     about = {"ablation": config.ablation, "dataset": config.dataset, "split": config.eval_split, "jobs": config.jobs}
-    safe_files.write_json(paths[0], {**about, "notes": list(notes), "rows": list(rows)})
-    safe_files.write_text(paths[1], _csv(rows))
+    safe_files.write_json(paths[0], {**about, "notes": list(notes), "rows": list(rows)}, keep_earlier=True)
+    safe_files.write_text(paths[1], _csv(rows), keep_earlier=True)
     if config.plots and importlib.util.find_spec("matplotlib"):
         panels = {
             branch: {row["label"]: [m["average_mAP"] for m in row["seeds"].values()] for row in table}

@@ -302,6 +302,7 @@ def _values_of_a_setting(name: str, values: Sequence[str]) -> Plan:
     if not matters_to_training(name):
         parts = [Part(f"{name} {text}", changes={name: value}, every_branch=True) for text, value in parsed.items()]
         return Plan({_JOINT: {}}, parts)
-    names = {text: safe_files.file_name(f"{name}_{text}") for text in parsed}  # no commas: they separate directories
+    folders = safe_files.file_names([f"{name}_{text}" for text in parsed])  # no commas: they separate directories
+    names = dict(zip(parsed, folders, strict=True))
     parts = [Part(f"{name} {text}", (network,), every_branch=True) for text, network in names.items()]
     return Plan({network: {name: parsed[text]} for text, network in names.items()}, parts)

@@ -50,9 +50,7 @@ def check(config: Config) -> None:
     report = make_report(builder, config)
     print(format_report(report, config))
     if config.metrics:
-        safe_files.keep_previous(config.metrics)
-        safe_files.write_json(config.metrics, report)
-        print(f"written: {config.metrics}")
+        safe_files.write_metrics(config.metrics, report)
     number = len(report["warnings"])
     print(f"check: {number} warning{'s' if number > 1 else ''}" if number else "check: no problem found")
     _refuse_non_finite(report)

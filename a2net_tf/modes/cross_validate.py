@@ -98,10 +98,10 @@ def make_folds(splits: Sequence[str], num_folds: int) -> list[Fold]:
     if num_folds == 1 or num_folds > len(splits):
         raise UserError(f"--num_folds={num_folds}: must be 2 to {len(splits)}, the number of splits, or 0: one each")
     count = num_folds or len(splits)
+    each = safe_files.file_names(splits) if count == len(splits) else [f"{i + 1}_of_{count}" for i in range(count)]
     folds = []
-    for i in range(count):
+    for i, name in enumerate(each):
         inside = splits[i::count]
-        name = safe_files.file_name(inside[0]) if count == len(splits) else f"{i + 1}_of_{count}"
         outside = [split for j, split in enumerate(splits) if j % count != i]
         folds.append(Fold(f"fold_{name}", "+".join(outside), "+".join(inside)))
     return folds
@@ -179,15 +179,16 @@ def _report(current: Run, scored: Sequence[Scored], dataset: str, folder: pathli
         print(f"training took {total:.0f} s, summed over the folds")
     names = ("cross_validation.json", "cross_validation.csv", "cross_validation.png", "detections.json")
     paths = [folder / name for name in names]
-    safe_files.keep_previous(*paths)
-    safe_files.write_text(paths[1], _csv(pooled, scored))
+    safe_files.write_text(paths[1], _csv(pooled, scored), keep_earlier=True)
     _plot(paths[2], pooled, scored, current, dataset)
     detections = Detections.concatenate([item.merged for item in sequences])
     results_files.write_activitynet(
         paths[3], detections, current.class_names, videos=[item.video for item in sequences]
     )
     safe_files.write_json(
-        paths[0], {**_description(pooled, scored, current), "training_seconds": total, "dataset": dataset}
+        paths[0],
+        {**_description(pooled, scored, current), "training_seconds": total, "dataset": dataset},
+        keep_earlier=True,
     )
     print(f"written: {', '.join(str(path) for path in paths if path.exists())}")
 

@@ -11,7 +11,7 @@ from a2net_tf.inference.localization import SequenceDetections
 from a2net_tf.inference.scoring import localize_split, metrics_by_branch
 from a2net_tf.inference.trained import load_trained
 from a2net_tf.report import plots, text_tables
-from a2net_tf.safe_files import file_name
+from a2net_tf.safe_files import file_names
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
@@ -61,12 +61,11 @@ def _write_evaluation(
         "settings": settings.to_dict(config),
         "versions": run_directory.versions(),
     }
-    safe_files.keep_previous(folder / "metrics.json", folder / "detections.json")
     videos = [f.video for f in sequences]
     detections = Detections.concatenate([f.merged for f in sequences])
     results_files.write_activitynet(folder / "detections.json", detections, current.class_names, videos=videos)
     metrics = {**merged, "branches": by_branch, **origin}
-    safe_files.write_json(folder / "metrics.json", metrics)
+    safe_files.write_json(folder / "metrics.json", metrics, keep_earlier=True)
     if config.plots:
         _plot_timelines(sequences[:_NUM_TIMELINES], current, folder / "timelines")
     return metrics
@@ -76,12 +75,13 @@ def _plot_timelines(sequences: list[SequenceDetections], current: Run, folder: p
     if importlib.util.find_spec("matplotlib") is None:
         print('no time lines drawn: matplotlib is missing (pip install ".[plots]" in the checkout, or --noplots)')
         return
-    for item in sequences:
+    for item, name in zip(sequences, file_names([item.video for item in sequences]), strict=True):
         actions = zip(item.record["segments"], item.record["labels"], strict=True)
         tracks = {"ground truth": [(float(s), float(e), int(label), None) for (s, e), label in actions]}
         for branch, table in item.detections.items():
             rows = zip(table.segments, table.labels, table.scores, strict=True)
             best = [(s, e, int(label), float(score)) for (s, e), label, score in rows]
             tracks[branch] = [row for row in best if row[3] >= current.config.subtitle_score]
-        path = folder / f"{file_name(item.video)}.png"
-        plots.plot_timeline(path, item.video, tracks, current.class_names, duration_seconds=item.duration_seconds)
+        plots.plot_timeline(
+            folder / f"{name}.png", item.video, tracks, current.class_names, duration_seconds=item.duration_seconds
+        )

@@ -28,11 +28,30 @@ def export(config: Config, given: frozenset[str]) -> None:
     wanted = [name for name in writers if getattr(config, name)]
     if not wanted:
         raise UserError("--mode=export needs --saved_model, --tflite or --onnx: what to write")
+    if config.saved_model:
+        _check_target(config)
     for name in wanted:
         path = pathlib.Path(getattr(config, name))
         safe_files.check_writable(path / "saved_model.pb" if name == "saved_model" else path)
     for name in wanted:
         writers[name](config, given)
+
+
+def _check_target(config: Config) -> None:
+    """Refuses a --saved_model that holds anything but a SavedModel: what is there will be renamed."""
+    target = pathlib.Path(config.saved_model)
+    if not target.name or target.name == "..":
+        raise UserError(f"--saved_model={config.saved_model}: expected the name of a folder to write")
+    if set(str(target)) & set("[]*?"):
+        raise UserError(
+            f"--saved_model={config.saved_model}: TensorFlow takes [ ] * ? in the path of a SavedModel for a pattern "
+            "and could not open it again; choose another name"
+        )
+    if target.is_dir() and any(target.iterdir()) and not (target / "saved_model.pb").exists():
+        raise UserError(
+            f"--saved_model={config.saved_model}: this folder is there and is no SavedModel; name a new folder, or one "
+            "that an earlier export has written"
+        )
 
 
 def _export_saved_model(config: Config, given: frozenset[str]) -> None:

@@ -1,10 +1,11 @@
 """``--mode=predict``: a trained or exported model at work."""
 
 import itertools
+import pathlib
 from collections.abc import Iterable
 
 from a2net_tf import safe_files, settings
-from a2net_tf.data import prepared
+from a2net_tf.data import feature_files, prepared
 from a2net_tf.errors import UserError
 from a2net_tf.inference import detector
 from a2net_tf.inference.detection_table import DetectionTable
@@ -24,6 +25,7 @@ def predict(config: Config, given: frozenset[str]) -> None:
     settings.require(config, "output")
     if config.output.endswith(".srt"):
         raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
+    _refuse_inputs(config)
     safe_files.check_writable(config.output)
     if not config.saved_model:
         settings.require(config, "workdir")
@@ -33,6 +35,17 @@ def predict(config: Config, given: frozenset[str]) -> None:
     subtitles = found.write_subtitles(config.output, min_score=config.subtitle_score)
     _print_detections(found)
     print(f"written: {written[0]} and {', '.join(map(str, subtitles[:3]))}{' ...' if len(subtitles) > 3 else ''}")
+
+
+def _refuse_inputs(config: Config) -> None:
+    """An --output that is an input, or looks like one, is a slip: a JSON would take its place."""
+    output = pathlib.Path(config.output)
+    if output.suffix.lower() in feature_files.FEATURE_SUFFIXES:
+        raise UserError(f"--output={config.output}: names the JSON file to write, but ends as a file of features does")
+    for name in ("features", "saved_model"):
+        given = getattr(config, name)
+        if given and output.resolve() == pathlib.Path(given).resolve():
+            raise UserError(f"--output={config.output}: is --{name} itself")
 
 
 def _split(model: Detector) -> Iterable[dict]:

@@ -1,15 +1,17 @@
 """``--mode=score``: judges a file of detections without a model."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
 from absl import logging
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import annotation_files
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files
+from a2net_tf.evaluation.instances import Detections, GroundTruth
+from a2net_tf.evaluation.video_names import match_names
 from a2net_tf.report import text_tables
 from a2net_tf.settings import Config
 
@@ -87,8 +89,7 @@ def score_file(
         detections = results_files.read_activitynet_detections(detections_path, known, dropped_labels=elsewhere)
     else:
         raise UserError(f"protocol: expected {', '.join(protocols.PROTOCOLS)} or proposals, got '{protocol}'")
-    if len(detections) and not np.isin(detections.videos, ground_truth.videos).any():
-        logging.warning("%s: no video of it has ground truth in %s", detections_path, ground_truth_path)
+    detections = _with_names_of(ground_truth, detections, str(detections_path), str(ground_truth_path))
     if class_agnostic:
         return proposals.average_recall(ground_truth, detections, tiou_thresholds=tiou_thresholds)
     return protocols.evaluate(
@@ -99,3 +100,20 @@ def score_file(
         class_names=class_names,
         duration_edges=duration_edges,
     )
+
+
+def _with_names_of(ground_truth: GroundTruth, detections: Detections, where: str, truth_where: str) -> Detections:
+    """The detections, with videos called as the ground truth calls them; says which of them it does not have."""
+    names = list(dict.fromkeys(detections.videos.tolist()))
+    annotated = {*ground_truth.videos.tolist(), *ground_truth.ambiguous_videos.tolist()}
+    matched = match_names(names, annotated, where)
+    unknown = [name for name in names if name not in matched]
+    if names and not matched:
+        logging.warning("%s: no video of it has ground truth in %s", where, truth_where)
+    elif unknown:
+        logging.warning(
+            "%s: %d of %d videos have no ground truth in %s, so all their detections count as wrong: %s",
+            *(where, len(unknown), len(names), truth_where, list_some(unknown)),
+        )
+    videos = [matched.get(video, video) for video in detections.videos.tolist()]
+    return dataclasses.replace(detections, videos=videos)

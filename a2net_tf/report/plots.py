@@ -12,6 +12,7 @@ _TICK_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 180
 _GROUP_GAP_ROWS = 0.5
 _POINTS_PER_LETTER = 4.4  # of a track's name
 _FAINTEST = 0.15  # a detection with score 0 can still be seen
+_AS_IT_IS = {"parse_math": False}  # else what stands between two $ in a name would be typeset, or fail
 
 
 def plot_timeline(
@@ -86,6 +87,7 @@ def _draw_class_name(axes, name: str, top: float, *, tracks: Mapping, colour: tu
         va="center",
         weight="bold",
         fontsize=8.5,
+        **_AS_IT_IS,
     )
 
 
@@ -97,7 +99,7 @@ def _draw_bars(axes, bars: Sequence[Bar], row: float, colour: tuple[float, float
 
 def _finish_axes(axes, title: str, row_names: Mapping[float, str], *, num_rows: float, duration_seconds: float) -> None:
     """Limits, ticks and labels."""
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, **_AS_IT_IS)
     axes.set_xlim(0, duration_seconds)
     axes.set_ylim(num_rows - _GROUP_GAP_ROWS - 0.4, -0.6)  # the first class on top
     axes.set_yticks(list(row_names), list(row_names.values()), fontsize=8, color="0.35")
@@ -144,14 +146,14 @@ def plot_bars(
     rows = {label: row for row, label in enumerate(labels)}
     size = (4.5 + 3.5 * len(panels), 1.1 + 0.28 * len(rows))
     figure = _import_figure()(figsize=size, dpi=100, layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9, **_AS_IT_IS)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (heading, values) in zip(all_axes, panels.items(), strict=True):
-        axes.set_title(heading, loc="left", fontsize=9)
+        axes.set_title(heading, loc="left", fontsize=9, **_AS_IT_IS)
         for label, numbers in values.items():
             _draw_mean_bar(axes, rows[label], [100 * number for number in numbers])
         _finish_bars(axes, rows, axis)
-    with replace_file(path) as temporary:
+    with replace_file(path, keep_earlier=True) as temporary:
         figure.savefig(temporary, format="png")
 
 
@@ -164,7 +166,7 @@ def _draw_mean_bar(axes, row: int, percents: Sequence[float]) -> None:
 
 def _finish_bars(axes, rows: Mapping[str, int], axis: str) -> None:
     """Limits, ticks and labels; the first row on top."""
-    axes.set_yticks(list(rows.values()), list(rows), fontsize=8)
+    axes.set_yticks(list(rows.values()), list(rows), fontsize=8, **_AS_IT_IS)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 112)
     axes.set_xlabel(axis, fontsize=9)

@@ -1,5 +1,7 @@
 """Refuses values out of range and settings that contradict each other, before anything is done."""
 
+import math
+
 from a2net_tf.errors import UserError
 from a2net_tf.settings.config import Config
 
@@ -114,7 +116,7 @@ def _check_ranges(config: Config) -> None:
         for v in value if isinstance(value, tuple) else (value,):
             too_low = v < low or (v == low and not inclusive)
             too_high = high is not None and (v > high or (v == high and not inclusive))
-            if too_low or too_high or v != v:
+            if too_low or too_high or not math.isfinite(v):
                 least = f"{'>=' if inclusive else '>'} {low}"
                 most = "" if high is None else f" and {'<=' if inclusive else '<'} {high}"
                 raise UserError(f"--{name}={v}: must be {least}{most}")

@@ -26,11 +26,16 @@ def _convert(name: str, value: Any) -> Any:
         expected = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
             raise UserError(f"--{name}={value!r}: expected {type(default).__name__}")
+        choices = FIELDS[name].metadata["choices"]
+        if choices and value not in choices:
+            raise UserError(f"--{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
         return value
     number = typing.get_args(FIELDS[name].type)[0]
+    if not isinstance(value, list | tuple):
+        raise UserError(f"--{name}={value!r}: expected a list")
     try:
         return tuple(number(v) for v in value)
-    except ValueError:
+    except (ValueError, TypeError):
         raise UserError(f"--{name}={','.join(map(str, value))}: expected {number.__name__}s between commas") from None
 
 

@@ -53,7 +53,9 @@ class EpochEnd(keras.callbacks.Callback):
         newest = self.manager.latest_checkpoint
         if newest is None:
             weights = run_directory.weights_path(self.run, "last")
-            if weights.exists():
+            if weights.exists() and not pathlib.Path(self.run.config.workdir, "history.csv").exists():
+                print(f"{weights}: of a first epoch that was not finished; starting over")
+            elif weights.exists():
                 raise UserError(
                     f"{self.manager.directory}: no readable state to resume from, although {weights} is there; use "
                     "another --workdir, or delete this one to start over"

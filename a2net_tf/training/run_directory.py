@@ -23,10 +23,11 @@ import numpy as np
 
 from a2net_tf import __version__, settings
 from a2net_tf.data.array_files import read_arrays
+from a2net_tf.data.labels import check_class_names
 from a2net_tf.detection.model import build_model
 from a2net_tf.detection.precision import AUTO
 from a2net_tf.errors import UserError
-from a2net_tf.safe_files import read_json_object, read_table, replace_file, write_json, write_text
+from a2net_tf.safe_files import check_kind, read_json_object, read_table, replace_file, write_json, write_text
 from a2net_tf.settings import Config
 
 
@@ -83,10 +84,30 @@ def load(workdir: str) -> Run:
         config = settings.from_dict(description["config"])
         description.setdefault("precision", config.precision)  # runs of older versions: there was no auto
         values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
+        _check_description(values, str(path))
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: damaged ({error})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error})") from None
     statistics = _load_statistics(path.parent / "statistics.npz", values["num_features"]) if config.normalize else None
     return Run(config=config, statistics=statistics, **values)
+
+
+def _check_description(values: dict[str, Any], path: str) -> None:
+    """Raises UserError unless everything that a run says of itself has the type that it was written with."""
+    names = check_class_names(check_kind(values["class_names"], list, f"{path}: class_names"), f"{path}: class_names")
+    for name, least in (("num_features", 1), ("num_windows", 0)):
+        if type(values[name]) is not int or values[name] < least:
+            raise UserError(f"{path}: {name}: expected a whole number from {least} on, found {values[name]!r}")
+    for name in ("seconds_per_step", "first_step_seconds"):
+        check_kind(values[name], float, f"{path}: {name}")
+    if values["seconds_per_step"] <= 0:
+        raise UserError(f"{path}: seconds_per_step: expected a number above 0, found {values['seconds_per_step']}")
+    also = check_kind(values["also_reported"], dict, f"{path}: also_reported")
+    for pair in also.items():
+        for name in pair:
+            if name not in names:
+                raise UserError(f"{path}: also_reported: {name!r} is none of the classes")
 
 
 def to_continue(saved: Run, requested: Config) -> Config:
@@ -108,6 +129,9 @@ def _load_statistics(path: pathlib.Path, num_features: int) -> tuple[np.ndarray,
     for name, array in arrays.items():
         if array.shape != (num_features,):
             raise UserError(f"{path}: damaged; expected {name} of shape {(num_features,)}, found {array.shape}")
+    _check_numbers(arrays, f"{path}: damaged")
+    if (arrays["variance"] < 0).any():
+        raise UserError(f"{path}: damaged; a variance is below 0")
     return arrays["mean"], arrays["variance"]
 
 
@@ -180,6 +204,7 @@ def load_network(run: Run) -> keras.Model:
         raise UserError(
             f"{path}: damaged, or of another architecture than run.json says: {len(wrong)} weights differ ({first})"
         )
+    _check_numbers(arrays, f"{path}: damaged")
     for weight in network.weights:
         weight.assign(arrays[weight.path])
     return network
@@ -196,7 +221,21 @@ def save_weights(network: keras.Model, path: pathlib.Path) -> None:
     Not Keras's HDF5 format: its library brings the process down when the disk is full, and loading it takes the weights
     of another architecture as far as names agree.
     """
-    _save_arrays(path, {weight.path: np.asarray(weight) for weight in network.weights})
+    arrays = {weight.path: np.asarray(weight) for weight in network.weights}
+    _check_numbers(
+        arrays, f"{path}: not written; training has diverged (a lower --learning_rate or --clip_norm=1 helps)"
+    )
+    _save_arrays(path, arrays)
+
+
+def _check_numbers(arrays: dict[str, np.ndarray], where: str) -> None:
+    """Raises UserError for the first array that holds anything but finite numbers: detections would mean nothing."""
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+            raise UserError(f"{where}: {name}: expected numbers, found {array.dtype}")
+        bad = ~np.isfinite(array.astype(np.float32))
+        if bad.any():
+            raise UserError(f"{where}: {name}: {int(bad.sum())} of {array.size} numbers are NaN or infinite")
 
 
 def _save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:

@@ -358,7 +358,6 @@ def _report(answers: list[Answer], output: str | None) -> None:
             Detections([a.video] * len(a.scores), a.segments, [class_names.index(n) for n in a.labels], a.scores)
             for a in answers
         ]
-        safe_files.keep_previous(output)
         results_files.write_activitynet(
             output, Detections.concatenate(tables), class_names, videos=[answer.video for answer in answers]
         )

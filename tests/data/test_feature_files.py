@@ -232,7 +232,10 @@ def test_reading_does_not_clean():
             {"annotations": [{"segment": [1, True], "label": "j"}]},
             "annotations[0]: segment: expected a number, found true",
         ),
-        ({"annotations": [{"segment": [1, 2], "label": 7}]}, "annotations[0]: label: expected a text, found 7"),
+        (
+            {"annotations": [{"segment": [1, 2], "label": 7.5}]},
+            "annotations[0]: label: expected a text or a whole number",
+        ),
         ({"annotations": ["jump"]}, 'annotations[0]: expected an object {...}, found "jump"'),
         ({"annotations": None}, "annotations: expected a list [...], found null"),
         ({"duration": "long"}, 'duration: expected a number, found "long"'),

@@ -33,7 +33,7 @@ def test_rows_by_class_then_line(folder):
         ("run_val.txt", "v 0 4\n\nv 5 6\n", "line 2: expected 'video start end' in seconds, found ''"),
         ("run_val.txt", "v 0 four\n", "line 1: end: expected a number, found 'four'"),
         ("run_val.txt", "v 4 4\n", r"line 1: from 4 to 4 s, expected 0 <= start < end \(reversed\?\)"),
-        ("run_val.txt", "v 0 inf\n", "line 1: from 0 to inf s"),
+        ("run_val.txt", "v 0 inf\n", "line 1: end: expected a finite number, found 'inf'"),
         ("Ambiguous_val.txt", "v 0 4\nw 0 4\nv 0  4\n", "line 3: the same as line 1"),
     ],
 )

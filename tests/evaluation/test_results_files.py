@@ -137,7 +137,7 @@ def test_thumos14_file(tmp_path):
 def test_thumos14_detections_of_other_tools(tmp_path):
     path = tmp_path / "d.txt"
     path.write_text("video_test_1.mp4\t1e1  20 7 .5\r\n\n")
-    assert as_rows(results_files.read_thumos14_detections(path, CLASS_IDS)) == [("video_test_1", [10, 20], 0, 0.5)]
+    assert as_rows(results_files.read_thumos14_detections(path, CLASS_IDS)) == [("video_test_1.mp4", [10, 20], 0, 0.5)]
     path.write_text("")
     assert len(results_files.read_thumos14_detections(path, CLASS_IDS)) == 0
 
@@ -279,7 +279,7 @@ def test_activitynet_ground_truth(tmp_path):
     safe_files.write_json(path, database())
     ground_truth, names = ground_truth_files.read_activitynet_ground_truth(path, "validation")
     assert names == NAMES
-    assert ground_truth.videos.tolist() == ["1", "1", "2"]
+    assert ground_truth.videos.tolist() == ["v_1", "v_1", "2"]
     assert ground_truth.segments.tolist() == [[0, 10], [20, 30], [5, 5]]
     assert ground_truth.labels.tolist() == [1, 0, 1]
 
@@ -353,7 +353,7 @@ def test_score_warns_when_no_video_is_known(tmp_path, caplog):
 
 def test_score_thumos14(tmp_path):
     write_thumos14_folder(tmp_path / "annotations_test")
-    (tmp_path / "d.txt").write_text("v.mp4 10 20 7 0.9\nu 1 2 21 0.9\nv 3.5 4.5 21 0.8\n")
+    (tmp_path / "d.txt").write_text("v.mp4 10 20 7 0.9\nu 1 2 21 0.9\nv.mp4 3.5 4.5 21 0.8\n")
     metrics = score.score_file(tmp_path / "d.txt", tmp_path, protocol="thumos14", tiou_thresholds=[0.5])
     assert metrics["protocol"] == "thumos14"
     assert metrics["per_class"]["jump"]["AP"] == [pytest.approx(1 / 3)]

@@ -212,7 +212,7 @@ def test_flagfiles_may_name_others(tmp_path):
     with pytest.raises(UserError, match="outer.flags: this file names itself"):
         settings.parse([f"--flagfile={outer}"])
     outer.write_bytes(b"--epochs=3\n\xff")
-    with pytest.raises(UserError, match=r"outer.flags: is not a text file \(byte 11 is not UTF-8\)"):
+    with pytest.raises(UserError, match=r"outer.flags: is not a text file in UTF-8 \(byte 11 is not UTF-8"):
         settings.parse([f"--flagfile={outer}"])
 
 
