@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -521,9 +522,39 @@ def test_no_feature_files(refused, run, tmp_path):
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "video.txt").write_text("1 2 3")
     message = refused(*predict_flags(run, tmp_path / "features"))
-    assert message == f"error: --features={tmp_path / 'features'}: no .npy file in this folder"
+    assert message == (
+        f"error: --features={tmp_path / 'features'}: no .npy, .npz, .csv file in this folder, "
+        "found 1 .txt (such as video.txt)"
+    )
     message = refused(*predict_flags(run, tmp_path / "nowhere.npy"))
     assert message == f"error: --features={tmp_path / 'nowhere.npy'}: no such file"
+
+
+def test_a_folder_is_read_as_training_reads_it(run, tmp_path, capsys):
+    folder = tmp_path / "features"
+    features = np.load(matrix(folder / "rec0.npy"))
+    np.savez(folder / "rec1.npz", features=features)
+    (folder / "sub").mkdir()
+    np.savetxt(folder / "sub" / "rec2.csv", features, delimiter=",")
+    (folder / "._rec0.npy").write_bytes(b"of a Mac")
+    (folder / "notes.txt").write_text("...")
+    assert main(predict_flags(run, folder)) == 0
+    assert f"--features={folder}: 3 feature files; 1 files of other kinds are left out" in capsys.readouterr().out
+    results = json.loads((run.parent / "out.json").read_text())["results"]
+    assert sorted(results) == ["rec0", "rec1", "rec2"]
+    assert results["rec0"] == results["rec1"]
+
+
+@pytest.mark.parametrize("name", ["video.npy", "other.npz", "table.CSV"])
+def test_an_output_that_would_replace_features(refused, run, tmp_path, name):
+    file = matrix(tmp_path / "video.npy")
+    message = refused(*predict_flags(run, file)[:-1], f"--output={tmp_path / name}")
+    assert "names the JSON file to write, but ends as a file of features does" in message
+
+
+def test_an_output_that_is_the_folder_of_features(refused, run, tmp_path):
+    folder = matrix(tmp_path / "features" / "video.npy").parent
+    assert "is --features itself" in refused(*predict_flags(run, folder)[:-1], f"--output={folder}")
 
 
 def test_one_bad_file_of_many_stops_before_work_begins(refused, run, tmp_path):
@@ -648,6 +679,21 @@ def test_disk_full_when_training(run, tmp_path):
     assert str(run) in errors[0]
     assert {name: (run / name).read_bytes() for name in kept} == before
     assert [path.name for path in run.rglob("*tmp*")] == []
+
+
+def test_a_defect_is_one_line_too(capsys, monkeypatch):
+    from a2net_tf.modes import command
+
+    def fail(config, given):
+        raise KeyError("no\x1b[2J such\nkey")
+
+    monkeypatch.setitem(command._MODES, "profile", fail)
+    assert main(["--mode=profile"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: KeyError: ")
+    path = pathlib.Path(line.rpartition("the traceback is in ")[2].removesuffix(")"))
+    assert "in fail" in path.read_text()
+    path.unlink()
 
 
 def test_interrupted_command_says_how_to_go_on(capsys, monkeypatch):

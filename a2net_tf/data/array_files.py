@@ -1,16 +1,17 @@
 """The one entrance of numpy's .npy and .npz files. Objects in them are refused: loading those can run any code."""
 
 import contextlib
+import math
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from a2net_tf.errors import UserError
 
-_DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+_LARGE = 2**30  # bytes of an unpacked array, from which on it is looked at twice
+_MOST_PACKED = 100  # times that numbers are packed; constant ones reach 1000
 
 
 def map_array(file: pathlib.Path) -> np.ndarray:
@@ -19,12 +20,12 @@ def map_array(file: pathlib.Path) -> np.ndarray:
     Raises:
         UserError: missing or damaged, or no .npy file.
     """
-    with contextlib.suppress(*_DAMAGED):  # np.load says better what is wrong
+    with contextlib.suppress(Exception):  # np.load says better what is wrong
         return np.lib.format.open_memmap(file, mode="r")
     try:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
-    except _DAMAGED as error:
+    except Exception as error:  # numpy's reader of headers lets through whatever Python's parser raises
         raise UserError(f"{file}: not a readable .npy array ({_explain(error)})") from None
     if not isinstance(loaded, np.ndarray):
         raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
@@ -51,8 +52,11 @@ def read_arrays(
                 raise ValueError("it is a single .npy array: save it with np.savez")
             members = archive.files
             keys = members if keys is None or (only_one and len(members) == 1) else keys
+            for key in keys:
+                if key in members:
+                    _check_size(archive.zip, key)
             arrays = {key: archive[key] for key in keys if key in members}
-    except _DAMAGED as error:
+    except Exception as error:
         raise UserError(f"{file}: not a readable .npz file ({_explain(error)})") from None
     for key in keys:
         if key not in arrays:
@@ -60,8 +64,22 @@ def read_arrays(
     return arrays
 
 
+def _check_size(archive: zipfile.ZipFile, key: str) -> None:
+    """Raises ValueError if an array would be larger than what is packed, or is packed as no measurements can be."""
+    entry = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    declared = math.prod(shape) * dtype.itemsize
+    if declared > entry.file_size:
+        raise ValueError(f"'{key}' declares {declared} bytes, but only {entry.file_size} are packed")
+    if declared > _LARGE and declared > _MOST_PACKED * entry.compress_size:
+        raise ValueError(f"'{key}' would unpack to {declared / 2**30:.1f} GiB from {entry.compress_size} bytes")
+
+
 def _explain(error: Exception) -> str:
     """What numpy said; of pickled objects it would advise to load them in spite of the danger."""
     if "pickle" not in str(error):
-        return str(error)
+        return " ".join(str(error).split())[:200] or type(error).__name__
     return "it holds Python objects, and allow_pickle is off because loading those can run any code: save numbers only"

@@ -181,8 +181,8 @@ def _refuse_pattern(path: str) -> None:
     """TensorFlow takes the path of a SavedModel for a pattern of file names, and would find nothing."""
     if letters := sorted(set(path) & set("[]*?")):
         raise UserError(
-            f"--saved_model={path}: TensorFlow cannot open a SavedModel whose path holds {' or '.join(letters)}; rename "
-            "or move the folder, or name it by a path without (cd into it, or a link)"
+            f"--saved_model={path}: TensorFlow cannot open a SavedModel whose path holds {' or '.join(letters)}; "
+            "rename or move it, or name it by a path without them"
         )
 
 

@@ -64,7 +64,7 @@ def test_check_choice():
 
 # Feature files
 
-MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3)
+MATRIX = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
 
 
 def test_the_same_matrix_in_every_format(tmp_path):
@@ -75,6 +75,56 @@ def test_the_same_matrix_in_every_format(tmp_path):
     np.savetxt(tmp_path / "e.csv", MATRIX, delimiter=",", header="rgb0,rgb1,flow0", comments="")
     for file in sorted(tmp_path.iterdir()):
         np.testing.assert_array_equal(feature_files.read_features(file), MATRIX)
+
+
+NUMBERS = [[5, 1.5], [6, -2], [7, 0.25]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5,1.5\n6,-2\n7,.25\n",
+        "\ufeff5,1.5\n6,-2\n7,.25\n",  # Windows tools put a byte order mark first
+        "5,1.5\r\n6,-2\r\n7,.25",
+        "a,b\n5,1.5\n6,-2\n7,.25\n",
+        '"a","b"\n5,1.5\n6,-2\n7,.25\n',
+        "5;1,5\n6;-2\n7;0,25\n",  # decimal commas
+        "a;b\n5;1.5\n6;-2\n7;0.25\n",
+        "5\t1.5\n6\t-2\n7\t.25\n",
+        "# made by hand\n\n5,1.5\n6,-2\n# so far\n7,.25\n\n",
+        ",a,b\n0,5,1.5\n1,6,-2\n2,7,.25\n",  # DataFrame.to_csv()
+        "Unnamed: 0,a,b\n0,5,1.5\n1,6,-2\n2,7,.25\n",
+    ],
+)
+def test_csv_as_people_write_it(tmp_path, text):
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    np.testing.assert_array_equal(feature_files.read_features(tmp_path / "x.csv"), np.float32(NUMBERS))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0,1,2\n5,6,7\n", "the first row is 0 to 2: a header of numbers, as pandas writes it"),
+        ("5,,7\n5,6,7\n8,,9\n", "line 3: expected a number in column 2, found ''"),  # the first is taken for a header
+        ("5,6\n7,\n", "line 2: expected a number in column 2, found ''"),
+        ("a,b,c\n5,6\n", "line 2: 2 cells, but the first line has 3"),
+        (",a,b\n3,5,1\n8,6,2\n", "the first column has no name and does not count the rows"),
+        ("a,b\n", "no rows of numbers"),
+        ("5,1.5\n6,two\n", "line 2: expected a number in column 2, found 'two'"),
+    ],
+)
+def test_csv_that_could_mean_something_else(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=f"x.csv.*{message}"):
+        feature_files.read_features(tmp_path / "x.csv")
+
+
+def test_a_link_to_the_folder_itself_is_entered_once(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "current").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert list(feature_files.find_feature_files(tmp_path)) == ["a"]
 
 
 def test_csv_of_one_row_and_of_one_column(tmp_path):
@@ -91,8 +141,8 @@ def test_csv_of_one_row_and_of_one_column(tmp_path):
         ("x.npy", b"", "not a readable .npy array"),
         ("x.npz", b"PK broken", "not a readable .npz file"),
         ("x.npz", b"", "not a readable .npz file"),
-        ("x.csv", b"1,2\n3,x\n", "not comma-separated numbers"),
-        ("x.csv", b"1,2\n3\n", "not comma-separated numbers"),
+        ("x.csv", b"1,2\n3,x\n", "line 2: expected a number in column 2, found 'x'"),
+        ("x.csv", b"1,2\n3\n", "line 2: 1 cells, but the first line has 2"),
         ("x.csv", b"", "no rows of numbers"),
         ("x.csv", b"f0,f1\n", "no rows of numbers"),
         ("x.csv", b"\xff\xfe\x00", "is not a text file"),
@@ -100,7 +150,7 @@ def test_csv_of_one_row_and_of_one_column(tmp_path):
 )
 def test_damaged_feature_file(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"x\.\w+: {message}"):
+    with pytest.raises(UserError, match=rf"x\.\w+[:,] {message}"):
         feature_files.read_features(tmp_path / name)
 
 

@@ -122,6 +122,10 @@ def test_a_run_in_bfloat16_becomes_a_file_in_float32(tmp_path, capsys):
         (["--onnx={}/m.onnx", "--precision=float16"], "--precision=float16 is for --saved_model; --onnx"),
         (["--tflite={}/m.tflite", "--tflite_type=int8", "--dataset={}/gone"], "no such dataset"),
         (["--tflite={}"], "is a folder"),
+        (["--saved_model=."], "expected the name of a folder to write"),
+        (["--saved_model=/"], "expected the name of a folder to write"),
+        (["--saved_model={}/a[1]"], "TensorFlow takes [ ] * ? in the path of a SavedModel for a pattern"),
+        ([f"--saved_model={tiny.REPO / 'docs'}"], "this folder is there and is no SavedModel"),
         (["--saved_model={}/m", "--nms_tiou=0.5", "--num_levels=2"], "--num_levels=2 (was 3)"),
     ],
 )

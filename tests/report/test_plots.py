@@ -111,3 +111,11 @@ def test_missing_matplotlib_says_how_to_get_it(tmp_path, monkeypatch):
 def test_unwritable_place(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         plot(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["costs $\\frac{5$", "$5 and $10", "a_b^c"])
+def test_names_are_drawn_letter_by_letter(tmp_path, name):
+    """Between two $ matplotlib would typeset mathematics, and end with an error where it is none."""
+    plot(tmp_path / "t.png", names=(name, "run"))
+    plots.plot_bars(tmp_path / "b.png", name, {name: {name: [0.5]}}, axis="mAP")
+    assert sorted(os.listdir(tmp_path)) == ["b.png", "t.png"]

@@ -257,6 +257,22 @@ def test_unknown_names_in_a_dict():
         settings.from_dict({"learn": 1, "epoch": 2})
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"class_scores": "Sigmoid"}, "--class_scores='Sigmoid': expected one of 'softmax', 'sigmoid'"),
+        ({"mode": "fly"}, "--mode='fly': expected one of 'train'"),
+        ({"decay_epochs": 3}, "--decay_epochs=3: expected a list"),
+        ({"decay_epochs": [None]}, "--decay_epochs=None: expected ints between commas"),
+        ({"learning_rate": float("inf")}, "--learning_rate=inf: must be > 0"),
+        ({"learning_rate": float("nan")}, "--learning_rate=nan: must be > 0"),
+    ],
+)
+def test_values_of_a_dict_are_checked_as_flags_are(values, message):
+    with pytest.raises(UserError, match=message):
+        settings.from_dict(values)
+
+
 # --- values and contradictions
 
 

@@ -209,3 +209,65 @@ def test_damaged_history(tmp_path, text, message):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(UserError, match=rf"history\.csv{message}"):
         run_directory.training_seconds(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_and_statistics_that_are_no_numbers(saved, value):
+    run, network = saved
+    folder = pathlib.Path(run.config.workdir)
+    for name, load in (
+        ("last.npz", lambda: run_directory.load_network(run)),
+        ("statistics.npz", lambda: run_directory.load(run.config.workdir)),
+    ):
+        arrays = dict(np.load(folder / name))
+        key = sorted(arrays)[0]
+        arrays[key] = arrays[key].copy()
+        arrays[key].flat[0] = value
+        np.savez(folder / name, **arrays)
+        with pytest.raises(UserError, match=rf"{name}: damaged: {key}: 1 of \d+ numbers are NaN or infinite"):
+            load()
+
+
+@pytest.mark.parametrize("dtype", [complex, "U5", bool])
+def test_weights_of_another_type(saved, dtype):
+    run, _ = saved
+    path = pathlib.Path(run.config.workdir, "last.npz")
+    arrays = {name: array.astype(dtype) for name, array in np.load(path).items()}
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match="last.npz: damaged: .*: expected numbers, found"):
+        run_directory.load_network(run)
+
+
+def test_weights_that_have_diverged_are_not_saved(saved):
+    run, network = saved
+    path = pathlib.Path(run.config.workdir, "last.npz")
+    before = path.read_bytes()
+    network.weights[-1].assign(np.full(network.weights[-1].shape, np.nan))
+    with pytest.raises(UserError, match="last.npz: not written; training has diverged"):
+        run_directory.save_weights(network, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": "abc"}, "class_names: expected a list"),
+        ({"class_names": None}, "class_names: expected a list"),
+        ({"class_names": ["a", None]}, "class_names: label: expected a text or a whole number, found null"),
+        ({"class_names": ["a", "a"]}, "the class 'a' is there twice"),
+        ({"num_features": "5"}, "num_features: expected a whole number from 1 on, found '5'"),
+        ({"num_features": True}, "num_features: expected a whole number"),
+        ({"seconds_per_step": "x"}, 'seconds_per_step: expected a number, found "x"'),
+        ({"seconds_per_step": 0}, "seconds_per_step: expected a number above 0, found 0"),
+        ({"first_step_seconds": None}, "first_step_seconds: expected a number, found null"),
+        ({"also_reported": None}, "also_reported: expected an object"),
+        ({"also_reported": {"jump": "fly"}}, "also_reported: 'fly' is none of the classes"),
+        ({"config": []}, "damaged"),
+    ],
+)
+def test_a_description_with_another_type(run, change, message):
+    run_directory.save(run)
+    path = pathlib.Path(run.config.workdir, "run.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=f"run.json: .*{message}"):
+        run_directory.load(run.config.workdir)
