@@ -29,7 +29,7 @@ def defined(path):
 def test_links_to_pages(page):
     for target, anchor in re.findall(r"\]\((?!http)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
         other = (page.parent / target) if target else page
-        assert other.exists() or other.suffix == ".ipynb", target
+        assert other.exists(), target
         assert not anchor or anchor in headings(other), f"{target}#{anchor}"
 
 
