@@ -4,7 +4,7 @@ import abc
 import importlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -240,8 +240,13 @@ def num_features(builder: tfds.core.DatasetBuilder) -> int:
     return int(builder.info.features["features"].shape[-1])
 
 
-def read_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Dataset:
+def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any) -> tf.data.Dataset:
     """Records of ``split`` (TFDS syntax, e.g. ``user01+user03`` or ``train[:80%]``) in a fixed order.
+
+    Args:
+        builder: of a prepared dataset.
+        split: its name, or an expression.
+        **decoding: as ``as_dataset`` takes it.
 
     Raises:
         UserError: unknown or empty split.
@@ -261,13 +266,31 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str) -> tf.data.Datas
     try:
         if builder.info.splits[split].num_examples == 0:
             raise UserError(f"split '{split}' of {builder.info.full_name} is empty")
-        return builder.as_dataset(split=split, shuffle_files=False, read_config=reading)
+        return builder.as_dataset(split=split, shuffle_files=False, read_config=reading, **decoding)
     except (ValueError, KeyError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
             f"split '{split}' is not in {builder.info.full_name}; it has {', '.join(builder.info.splits)}"
         ) from None
+
+
+def check_has_actions(builder: tfds.core.DatasetBuilder, split: str, setting: str) -> None:
+    """Raises UserError if ``split`` has no actions to be scored on: better before a training than after it.
+
+    Features are not read.
+
+    Args:
+        builder: of a prepared dataset.
+        split: as for ``read_records``.
+        setting: that names the split, for the message.
+    """
+    labels = read_records(builder, split, decoders=tfds.decode.PartialDecoding({"labels": True}))
+    if not any(len(record["labels"]) for record in labels.as_numpy_iterator()):
+        raise UserError(
+            f"split '{split}' (--{setting}) of {builder.info.full_name} has no actions, so nothing can be scored on "
+            "it; name another split, or use --mode=train"
+        )
 
 
 def find_damaged_file(builder: tfds.core.DatasetBuilder, split: str) -> str | None:

@@ -47,7 +47,7 @@ def ablate(config: Config) -> None:
     runs = [_run(config, plan, name, seed) for seed in seeds for name in plan.networks]
     _check_all(config, plan, seeds)
     builder = prepared.open_dataset_of(config)
-    prepared.read_records(builder, config.eval_split)  # a wrong name should not wait until all is trained
+    prepared.check_has_actions(builder, config.eval_split, "eval_split")  # before all is trained
     print("\n".join([*plan.notes, f"{len(plan.parts)} rows of {len(runs)} trained networks"]), flush=True)
     precision.announce(config.precision, precision.resolve(config.precision))
     with _without_warnings_of_tracing():

@@ -33,6 +33,10 @@ def train(config: Config) -> None:
     input_pipeline.check_window_fits_chunks(config)
     builder = prepared.open_dataset_of(config)
     layout = signal_layout(config, builder)
+    if config.validation_split:
+        prepared.check_has_actions(builder, config.validation_split, "validation_split")
+    if config.mode == "train_and_evaluate":
+        prepared.check_has_actions(builder, config.eval_split, "eval_split")
     current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
     precision.announce(current.config.precision, current.computed.precision)
     validate = _validator(current, builder) if config.validation_split else None

@@ -643,3 +643,14 @@ def test_refused_before_anything_is_read(capsys, flags, message):
     assert output == ""
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("mode", "flag"), [("train_and_evaluate", "eval"), ("train", "validation")])
+def test_a_split_without_actions_is_told_before_training(capsys, tmp_path, mode, flag):
+    """What evaluate would refuse is refused before hours are spent."""
+    path = prepare(tmp_path, {"train": [make_sequence([[3, 9]], [2])], "test": [make_sequence([], [])]})
+    flags = [f"--dataset={path}", f"--{flag}_split=test", f"--workdir={tmp_path / 'run'}", *tiny.NETWORK]
+    flags += ["--eval_split=train"] if flag == "validation" else []
+    line = tiny.refused(capsys, tmp_path, f"--mode={mode}", *flags)
+    assert f"split 'test' (--{flag}_split) of" in line
+    assert "has no actions" in line
