@@ -15,7 +15,7 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
-NARROW = ("--base_channels=8", "--level_channels=8,8,8,8,8,8", "--head_channels=8")
+NARROW = ("--base_channels=8", "--level_channels=8,8,8,8,8,8", "--head_channels=8", "--precision=float32")
 HAPT = tiny.REPO.parent / "shared" / "data" / "hapt.zip"
 
 

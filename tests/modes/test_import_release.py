@@ -109,7 +109,7 @@ def imported(state, *flags):
     """Run, network and what was left out, without a file."""
     config, given = parse(*flags)
     run = import_release.describe(state, config, given)
-    network = build_model(run.config, run.num_features, len(run.class_names))
+    network = build_model(run.computed, run.num_features, len(run.class_names))
     return run, network, import_release.assign(network, state, run.config)
 
 
