@@ -11,7 +11,7 @@ MODES = {
     "ablate": "train and score the rows of --ablation below --workdir, and print them as one table",
     "cross_validate": "train on all but one of --fold_splits, each in turn, and score what the networks have not seen",
     "check": "what --dataset holds, and whether the settings can reach its actions",
-    "predict": "detections for --features (a .npy file or a folder), or else for --eval_split, with --workdir or "
+    "predict": "detections for --features (a file or a folder), or else for --eval_split, with --workdir or "
     "--saved_model",
     "export": "write the model in --workdir as --saved_model, --tflite or --onnx",
     "score": "judge --detections against --ground_truth by --protocol, without a model",
