@@ -152,8 +152,8 @@ class UseFields:
 
     features: str = _files(
         "",
-        "The features to find actions in: a matrix [steps, features] as .npy, .npz or .csv, or a folder of them; empty: "
-        "those of --eval_split.",
+        "The features to find actions in: a matrix [steps, features] as .npy, .npz or .csv, or a folder of them; "
+        "empty: those of --eval_split.",
         modes=("predict",),
     )
     output: str = _files(
