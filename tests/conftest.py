@@ -9,8 +9,8 @@ import pytest
 from tests import tiny
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Where oneDNN is held below AVX-512 on a processor that has it, TensorFlow still chooses oneDNN for bfloat16, which then
-# ends the process. A processor without AVX-512 computes bfloat16 without oneDNN, so the tests do here.
+# Where oneDNN is held below AVX-512 on a processor that has it, TensorFlow still chooses oneDNN for bfloat16, and that
+# ends the process. A processor without AVX-512 computes bfloat16 without oneDNN, so the tests do here too.
 if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper().startswith(("SSE", "AVX2")):
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 tiny.folder()  # before pytest-xdist starts its processes: they share it
