@@ -318,7 +318,7 @@ def test_changed_settings_are_noticed(raw, open_thumos):
         (2, f"{FIRST} 11.3 x", "line 2: end: expected a number, found 'x'"),
         (1, "", "line 1: expected 'video start end' in seconds, found ''"),
         (2, f"{FIRST} 14.1 11.3", r"line 2: from 14.1 to 11.3 s, expected 0 <= start < end \(reversed\?\)"),
-        (2, f"{FIRST} 11.3 nan", "line 2: from 11.3 to nan s"),
+        (2, f"{FIRST} 11.3 nan", "line 2: end: expected a finite number, found 'nan'"),
         (2, f"{FIRST} -1 2", "line 2: from -1 to 2 s"),
         (2, f"{FIRST}  2.0 3.0", "line 2: the same as line 1"),
         (2, "my_video 11.3 14.1", "line 2: 'my_video' is not the name of a THUMOS14 video"),
