@@ -14,7 +14,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml
-	$(VENV)/bin/pip install --quiet --editable ".[plots,tensorboard]"
+	$(VENV)/bin/pip install --quiet --editable ".[pandas,plots,tensorboard]"
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
