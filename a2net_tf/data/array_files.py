@@ -26,7 +26,7 @@ def map_array(file: pathlib.Path) -> np.ndarray:
         with file.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
     except Exception as error:  # numpy's reader of headers lets through whatever Python's parser raises
-        raise UserError(f"{file}: not a readable .npy array ({_explain(error)})") from None
+        raise UserError(f"{file}: not a readable .npy array ({_explain(error, file)})") from None
     if not isinstance(loaded, np.ndarray):
         raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
     return loaded
@@ -57,7 +57,7 @@ def read_arrays(
                     _check_size(archive.zip, key)
             arrays = {key: archive[key] for key in keys if key in members}
     except Exception as error:
-        raise UserError(f"{file}: not a readable .npz file ({_explain(error)})") from None
+        raise UserError(f"{file}: not a readable .npz file ({_explain(error, file)})") from None
     for key in keys:
         if key not in arrays:
             raise UserError(f"{file}: no array named '{key}', found {', '.join(members) or 'none'}")
@@ -78,8 +78,11 @@ def _check_size(archive: zipfile.ZipFile, key: str) -> None:
         raise ValueError(f"'{key}' would unpack to {declared / 2**30:.1f} GiB from {entry.compress_size} bytes")
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, file: pathlib.Path) -> str:
     """What numpy said; of pickled objects it would advise to load them in spite of the danger."""
     if "pickle" not in str(error):
         return " ".join(str(error).split())[:200] or type(error).__name__
+    with file.open("rb") as stream:  # numpy takes whatever it does not know for pickled objects
+        if not stream.read(6).startswith((b"\x93NUMPY", b"PK")):
+            return "numpy has not written it: save a matrix with np.save, or name a text with commas .csv"
     return "it holds Python objects, and allow_pickle is off because loading those can run any code: save numbers only"

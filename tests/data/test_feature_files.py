@@ -410,3 +410,9 @@ def test_resize_refuses_nothing():
     for steps, new in ((0, 4), (4, 0)):
         with pytest.raises(ValueError, match="cannot resize"):
             feature_files.resize_linear(np.zeros((steps, 2)), new)
+
+
+def test_a_text_is_not_called_a_file_of_objects(tmp_path):
+    (tmp_path / "x.npy").write_text("1,2,3\n4,5,6\n")
+    with pytest.raises(UserError, match=r"x\.npy: not a readable \.npy array \(numpy has not written it"):
+        feature_files.read_features(tmp_path / "x.npy")
