@@ -83,6 +83,6 @@ def _explain(error: Exception, file: pathlib.Path) -> str:
     if "pickle" not in str(error):
         return " ".join(str(error).split())[:200] or type(error).__name__
     with file.open("rb") as stream:  # numpy takes whatever it does not know for pickled objects
-        if not stream.read(6).startswith((b"\x93NUMPY", b"PK")):
+        if not stream.read(6).startswith((b"\x93NUMPY", b"PK", b"\x80")):
             return "numpy has not written it: save a matrix with np.save, or name a text with commas .csv"
     return "it holds Python objects, and allow_pickle is off because loading those can run any code: save numbers only"
