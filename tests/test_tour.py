@@ -10,9 +10,9 @@ import pytest
 
 from tests import tiny
 
-nbformat = pytest.importorskip("nbformat", reason='needs pip install "a2net-tf[notebook]"')
-nbclient = pytest.importorskip("nbclient", reason='needs pip install "a2net-tf[notebook]"')
-pytest.importorskip("ipykernel", reason='needs pip install "a2net-tf[notebook]"')
+nbformat = pytest.importorskip("nbformat", reason='needs pip install ".[notebook]"')
+nbclient = pytest.importorskip("nbclient", reason='needs pip install ".[notebook]"')
+pytest.importorskip("ipykernel", reason='needs pip install ".[notebook]"')
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def read_csv(file: pathlib.Path) -> np.ndarray:
         raise UserError(f"{file}: no rows of numbers")
     separator = next((c for c in "\t;" if c in lines[0][1]), ",")
     rows = [(number, [cell.strip().strip('"') for cell in line.split(separator)]) for number, line in lines]
-    header = None if all(_is_number(cell, separator) for cell in rows[0][1]) else rows.pop(0)[1]
+    header = None if all(_number(cell, separator) is not None for cell in rows[0][1]) else rows.pop(0)[1]
     if not rows:
         raise UserError(f"{file}: no rows of numbers")
     matrix = _to_matrix(file, rows, separator, header or rows[0][1])
@@ -125,25 +125,26 @@ def read_csv(file: pathlib.Path) -> np.ndarray:
 def _to_matrix(
     file: pathlib.Path, rows: Sequence[tuple[int, list[str]]], separator: str, first: Sequence[str]
 ) -> np.ndarray:
-    for number, cells in rows:
+    matrix = np.empty((len(rows), len(first)), np.float32)
+    for row, (number, cells) in enumerate(rows):
         if len(cells) != len(first):
             raise UserError(f"{file}, line {number}: {len(cells)} cells, but the first line has {len(first)}")
-        for column, cell in enumerate(cells, start=1):
-            if not _is_number(cell, separator):
-                raise UserError(f"{file}, line {number}: expected a number in column {column}, found {cell[:40]!r}")
-    return np.array([[_number(cell, separator) for cell in cells] for _, cells in rows], np.float32)
+        values = [_number(cell, separator) for cell in cells]
+        if None in values:
+            column = values.index(None)
+            found = cells[column][:40]
+            raise UserError(f"{file}, line {number}: expected a number in column {column + 1}, found {found!r}")
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found where values are checked
+            matrix[row] = values
+    return matrix
 
 
-def _number(cell: str, separator: str) -> float:
-    return float(cell if separator == "," else cell.replace(",", "."))
-
-
-def _is_number(cell: str, separator: str) -> bool:
+def _number(cell: str, separator: str) -> float | None:
+    """What a cell says; None if it is no number."""
     try:
-        _number(cell, separator)
+        return float(cell if separator == "," else cell.replace(",", "."))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _refuse_counting_header(file: pathlib.Path, matrix: np.ndarray) -> None:

@@ -79,7 +79,9 @@ class DetectionTable:
         try:
             import pandas
         except ImportError:
-            raise UserError('tables need pandas, which is not installed: pip install "a2net-tf[pandas]"') from None
+            raise UserError(
+                'tables need pandas, which is not installed: pip install ".[pandas]" in the checkout'
+            ) from None
         return pandas.DataFrame(list(self), columns=Detection._fields)
 
     def save(self, path: Path, *, subtitle_score: float | None = None) -> list[pathlib.Path]:

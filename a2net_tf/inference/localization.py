@@ -57,12 +57,12 @@ def read_feature_files(
 
 
 def _file_records(file: pathlib.Path, num_features: int, stride: float, first: float) -> Iterator[dict]:
-    # A .npy file is mapped anew each time: what was read of a mapping counts as memory until it is closed.
     read = functools.partial(feature_files.read_features, file)
-    if file.suffix != ".npy":
-        features = read()
-        read = lambda: features  # noqa: E731 - the others are read once, whole
-    yield from _chunks(_whole_record(file.stem, len(read()), stride, first), read, str(file), num_features)
+    if file.suffix == ".npy":  # mapped anew each time: what was read of a mapping counts as memory until it is closed
+        yield from _chunks(_whole_record(file.stem, len(read()), stride, first), read, str(file), num_features)
+        return
+    base = {"num_features": num_features, "seconds_per_step": stride, "first_step_seconds": first}
+    yield from array_records(file.stem, read(), str(file), **base)
 
 
 def array_records(

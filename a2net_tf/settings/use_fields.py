@@ -182,7 +182,7 @@ class UseFields:
         choices=("float32", "float16", "dynamic", "int8"),
     )
     onnx: str = _files(
-        "", 'The .onnx file to write; it needs pip install "a2net-tf[onnx]"; empty: none.', modes=("export",)
+        "", 'The .onnx file to write; it needs pip install ".[onnx]" in the checkout; empty: none.', modes=("export",)
     )
     seconds_per_step: float = _files(
         0.0,

@@ -72,7 +72,7 @@ def test_pandas(found):
 
 def test_pandas_is_missing(found, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(UserError, match=r"need pandas.*pip install .a2net-tf\[pandas\]"):
+    with pytest.raises(UserError, match=r"need pandas.*pip install .\.\[pandas\]. in the checkout"):
         found.to_pandas()
 
 
