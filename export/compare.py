@@ -292,7 +292,7 @@ def _merge_windows(run: Callable[[np.ndarray], Candidates], sequence: dict, mode
     scores = np.where(steps[..., 1] > steps[..., 0], scores, 0)
     detections = suppress_sequences(
         Candidates(*(tf.constant(a.reshape(1, -1, *a.shape[2:])) for a in (np.float32(steps), scores, class_ids))),
-        **config.suppression,
+        **config.suppression | {"max_detections": config.most_detections(len(sequence["features"]))},
     )
     number = int(detections.num_detections[0])
     stride, first = float(sequence["feature_stride_seconds"]), float(sequence["first_step_seconds"])
@@ -381,7 +381,7 @@ def _average_map(detections: list[Detections], model: Model) -> float | None:
     if "segments" not in model.sequences[0]:
         return None
     wrapped = [
-        SequenceDetections(schema.sequence_name(s), float(s["duration_seconds"]), {"both": f}, s)
+        SequenceDetections(schema.sequence_name(s), float(s["duration_seconds"]), len(f), {"both": f}, s)
         for s, f in zip(model.sequences, detections, strict=True)
     ]
     return scoring.metrics_by_branch(wrapped, model.run)["both"]["average_mAP"]

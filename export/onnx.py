@@ -239,18 +239,19 @@ def _put_kernels(model: onnx.ModelProto, kernels: dict[str, np.ndarray]) -> None
 
 def suppression(config: Config, num_candidates: int) -> onnx.GraphProto:
     """The graph from candidates of N windows, P = ``num_candidates`` each, to detections."""
-    best = min(config.max_detections, num_candidates)
+    most = config.suppression["max_detections"]
+    best = min(most, num_candidates)
     voting = _VOTING.format(voting_tiou=float(config.voting_tiou)) if config.voting_tiou > 0 else ""
     text = _SUPPRESSION.format(
         segments="kept_segments" if voting else "segments",
         voting=voting,
-        max_detections=config.max_detections,
+        max_detections=most,
         best=best,
-        missing=config.max_detections - best,
+        missing=most - best,
         tiou=repr(float(config.nms_tiou)),
         min_score=repr(float(config.min_score)),
     )
-    sizes = {"P": num_candidates, "K": config.max_detections}
+    sizes = {"P": num_candidates, "K": most}
     graph = onnx.parser.parse_graph(text)
     for value in (*graph.input, *graph.output):
         for dimension in value.type.tensor_type.shape.dim:

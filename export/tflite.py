@@ -26,6 +26,7 @@ from a2net_tf.detection.postprocess import Candidates, Detections, vote
 from a2net_tf.errors import UserError
 from a2net_tf.export import tflite_run
 from a2net_tf.settings import Config
+from a2net_tf.settings.config import DETECTIONS_PER_WINDOW, LEAST_DETECTIONS
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
@@ -249,17 +250,17 @@ def _suppress(candidates: Candidates, config: Config) -> dict[str, tf.Tensor]:
     segments, scores, class_ids = (values[0] for values in candidates)
     start, end = segments[:, 0], segments[:, 1]
     lowest = tf.cast(class_ids, tf.float32)
-    soft = config.soft_nms_sigma > 0
+    soft, most = config.soft_nms_sigma > 0, config.suppression["max_detections"]
     selected, kept_scores, valid = tf.raw_ops.NonMaxSuppressionV5(
         boxes=tf.stack([start, lowest, end, lowest + 1.0], axis=-1),
         scores=scores,
-        max_output_size=config.max_detections,
+        max_output_size=most,
         iou_threshold=1.0 if soft else config.nms_tiou,
         score_threshold=config.min_score,
         soft_nms_sigma=config.soft_nms_sigma / 2,  # the operator computes exp(-tiou**2 / (2 sigma))
         pad_to_max_output_size=True,
     )
-    there = tf.range(config.max_detections) < valid
+    there = tf.range(most) < valid
     detections = Detections(
         tf.where(there[:, None], tf.gather(segments, selected), 0.0),
         tf.where(there, kept_scores, 0.0),
@@ -407,6 +408,9 @@ def _describe(localizer: Localizer, run: Run, quantization: str) -> dict:
         "soft_nms_sigma": config.soft_nms_sigma,
         "voting_tiou": config.voting_tiou,
         "max_detections": config.max_detections,
+        "least_detections": LEAST_DETECTIONS,  # these three count where max_detections is 0
+        "detections_per_window": DETECTIONS_PER_WINDOW,
+        "trained_window_steps": config.window_steps,
         "min_score": config.min_score,
         "also_reported": dict(run.also_reported),
         "quantization": quantization,

@@ -73,19 +73,20 @@ class Model:
         segments, scores, class_ids = self._candidates(features)
         segments = np.clip(segments, np.float32(0), np.float32(len(features)))
         scores = np.where(segments[:, 1] > segments[:, 0], scores, np.float32(0))
+        most = most_detections(len(features), about)
         kept, kept_scores = suppress(
             segments,
             scores,
             class_ids,
             tiou=about["nms_tiou"],
-            max_detections=about["max_detections"],
+            max_detections=most,
             min_score=about["min_score"],
             soft_sigma=about["soft_nms_sigma"],
         )
         boundaries, voting_tiou = segments[kept], about.get("voting_tiou", 0)  # older files do not say
         if voting_tiou > 0:
             boundaries = vote(kept, segments, scores, class_ids, tiou=voting_tiou, min_score=about["min_score"])
-        rows, scores, class_ids = report_also(kept_scores, class_ids[kept], about)
+        rows, scores, class_ids = report_also(kept_scores, class_ids[kept], most, about)
         seconds = np.float32(about["first_step_seconds"]) + boundaries[rows] * np.float32(seconds_per_step)
         labels = [about["class_names"][i] for i in class_ids]
         return {"segments": seconds, "scores": scores, "class_ids": class_ids, "labels": labels}
@@ -154,6 +155,14 @@ def window_starts(num_steps: int, window_steps: int, stride_steps: int) -> list[
     return [*range(0, last, stride_steps), last]
 
 
+def most_detections(num_steps: int, description: dict) -> int:
+    """How many detections of a recording of ``num_steps`` are kept: as set, or by its length."""
+    if description["max_detections"]:
+        return description["max_detections"]
+    by_length = -(-description["detections_per_window"] * num_steps // description["trained_window_steps"])
+    return max(description["least_detections"], by_length)
+
+
 def suppress(
     segments: np.ndarray,
     scores: np.ndarray,
@@ -178,26 +187,54 @@ def suppress(
     Returns:
         i64[n] kept candidates by descending score, and their scores f32[n].
     """
-    kept, kept_scores = [], []
+    kept, kept_scores = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for class_id in np.unique(class_ids):
         index = np.flatnonzero((class_ids == class_id) & (scores > min_score))
-        left, value = segments[index], scores[index]
-        for _ in range(min(len(index), max_detections)):
-            best = np.argmax(value)
-            kept.append(index[best])
-            kept_scores.append(value[best])
-            overlap = _tiou(left[best], left)
-            if soft_sigma > 0:
-                value = value * np.exp(-(overlap**2) / np.float32(soft_sigma))
-                stays = value > min_score
-            else:
-                stays = overlap <= tiou
-            stays[best] = False
-            index, left, value = index[stays], left[stays], value[stays]
-            if not len(index):
-                break
-    order = np.argsort(-np.asarray(kept_scores, np.float32), kind="stable")[:max_detections]
-    return np.asarray(kept, np.int64)[order], np.asarray(kept_scores, np.float32)[order]
+        if soft_sigma > 0:
+            places, values = _decay(segments[index], scores[index], max_detections, min_score, soft_sigma)
+        else:
+            places = _keep(segments[index], scores[index], max_detections, tiou)
+            values = scores[index[places]]
+        kept.append(index[places])
+        kept_scores.append(values)
+    kept, kept_scores = np.concatenate(kept), np.concatenate(kept_scores)
+    order = np.argsort(-kept_scores, kind="stable")[:max_detections]
+    return kept[order], kept_scores[order]
+
+
+def _keep(segments: np.ndarray, scores: np.ndarray, most: int, tiou: float) -> np.ndarray:
+    """i64[n]: the candidates of one class that overlap no better one too much, best first."""
+    by_start = np.argsort(segments[:, 0], kind="stable")
+    places, ordered = np.argsort(by_start), segments[by_start]
+    longest = (segments[:, 1] - segments[:, 0]).max(initial=0)
+    # Only what begins here can overlap a candidate: without this, hours of recording would take hours.
+    first = np.searchsorted(ordered[:, 0], segments[:, 0] - longest)
+    last = np.searchsorted(ordered[:, 0], segments[:, 1], side="right")
+    there, kept = np.ones(len(segments), bool), []
+    for best in np.argsort(-scores, kind="stable"):
+        if len(kept) == most:
+            break
+        if there[places[best]]:
+            kept.append(best)
+            near = slice(first[best], last[best])
+            there[near] &= _tiou(segments[best], ordered[near]) <= tiou
+    return np.asarray(kept, np.int64)
+
+
+def _decay(
+    left: np.ndarray, value: np.ndarray, most: int, min_score: float, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """i64[n], f32[n]: the candidates of one class whose score stays high enough beside better ones, best first."""
+    index, kept, kept_scores = np.arange(len(value)), [], []
+    while len(index) and len(kept) < most:
+        best = np.argmax(value)
+        kept.append(index[best])
+        kept_scores.append(value[best])
+        value = value * np.exp(-(_tiou(left[best], left) ** 2) / np.float32(sigma))
+        stays = value > min_score
+        stays[best] = False
+        index, left, value = index[stays], left[stays], value[stays]
+    return np.asarray(kept, np.int64), np.asarray(kept_scores, np.float32)
 
 
 def vote(
@@ -225,11 +262,14 @@ def vote(
     boundaries = segments[kept]
     for class_id in np.unique(class_ids[kept]):
         voters = np.flatnonzero((class_ids == class_id) & (scores > min_score))
+        voters = voters[np.argsort(segments[voters, 0], kind="stable")]
         own, weights = segments[voters], scores[voters]
+        longest = (own[:, 1] - own[:, 0]).max(initial=0)
         for row in np.flatnonzero(class_ids[kept] == class_id):
-            near = _tiou(boundaries[row], own) >= np.float32(tiou)
-            weight = weights[near, None] / weights[near].sum()
-            boundaries[row] += (weight * (own[near] - boundaries[row])).sum(axis=0)
+            first = np.searchsorted(own[:, 0], boundaries[row, 0] - longest)
+            near = slice(first, np.searchsorted(own[:, 0], boundaries[row, 1], side="right"))
+            votes = np.where(_tiou(boundaries[row], own[near]) >= np.float32(tiou), weights[near], 0)[:, None]
+            boundaries[row] += (votes / votes.sum() * (own[near] - boundaries[row])).sum(axis=0)
     return boundaries
 
 
@@ -241,13 +281,14 @@ def _tiou(one: np.ndarray, many: np.ndarray) -> np.ndarray:
 
 
 def report_also(
-    scores: np.ndarray, class_ids: np.ndarray, description: dict
+    scores: np.ndarray, class_ids: np.ndarray, max_detections: int, description: dict
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Adds a copy of each detection whose class implies another, as that other class; the best K of all stay.
 
     Args:
         scores: f32[n], descending.
         class_ids: i32[n].
+        max_detections: K.
         description: its ``also_reported`` says which class implies which.
 
     Returns:
@@ -258,7 +299,7 @@ def report_also(
     copies = np.flatnonzero(other >= 0)
     rows = np.concatenate([np.arange(len(scores)), copies])
     class_ids = np.concatenate([class_ids, other[copies]])
-    order = np.argsort(-scores[rows], kind="stable")[: description["max_detections"]]
+    order = np.argsort(-scores[rows], kind="stable")[:max_detections]
     return rows[order], scores[rows[order]], class_ids[order]
 
 

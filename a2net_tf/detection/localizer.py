@@ -18,6 +18,7 @@ from a2net_tf.detection.postprocess import (
 )
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
+from a2net_tf.settings.config import DETECTIONS_PER_WINDOW, LEAST_DETECTIONS
 
 BRANCHES = ("anchor_free", "anchor_based", "both")
 
@@ -183,7 +184,8 @@ class Localizer(tf.Module):
 
         Returns:
             ``segments`` f32[B, K, 2] in seconds, ``scores`` f32[B, K], ``class_ids`` i32[B, K], ``labels`` string[B, K]
-            and ``num_detections`` i32[B]; entries beyond it are 0 or "".
+            and ``num_detections`` i32[B]; entries beyond it are 0 or "". K is ``config.max_detections``, or that of the
+            longest sequence where it grows with them.
         """
         with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
             # A server compares no shapes with the signature, and D = 1 would broadcast to a wrong answer.
@@ -193,6 +195,13 @@ class Localizer(tf.Module):
         weight = tf.constant(self.config.anchor_based_lambda)
         detections = self._detect(candidates, num_steps, seconds_per_step, first, weight, branch=self.branches[-1])
         return self.named(detections)
+
+    def most_detections(self, num_steps: tf.Tensor) -> tf.Tensor:
+        """``config.most_detections`` in the graph: i32[...] -> i32[...]."""
+        if self.config.max_detections:
+            return tf.fill(tf.shape(num_steps), self.config.max_detections)
+        by_length = (DETECTIONS_PER_WINDOW * num_steps + self.config.window_steps - 1) // self.config.window_steps
+        return tf.maximum(by_length, LEAST_DETECTIONS)
 
     def named(self, detections: Detections) -> dict[str, tf.Tensor]:
         """Detections with their labels, as a dict."""
@@ -354,12 +363,14 @@ class Localizer(tf.Module):
         """
         segments = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
         scores = self.merged_scores(candidates.scores, segments, branch=branch, anchor_based_lambda=anchor_based_lambda)
-        detections = suppress_sequences(
-            Candidates(segments, scores, candidates.class_ids),
-            **self.config.suppression,
-        )
+        suppression, limits = self.config.suppression, self.most_detections(num_steps)
+        if not self.config.max_detections:
+            suppression["max_detections"] = tf.reduce_max(limits)
+        detections = suppress_sequences(Candidates(segments, scores, candidates.class_ids), **suppression)
         if max(self._also) >= 0:
             detections = self._report_also(detections)
+        if not self.config.max_detections:  # a batch has the K of its longest sequence
+            detections = _best(detections, limits)
         there = tf.range(tf.shape(detections.scores)[1]) < detections.num_detections[:, None]
         seconds = geometry.steps_to_seconds(
             detections.segments, seconds_per_step[:, None, None], first_step_seconds[:, None, None]
@@ -375,6 +386,17 @@ class Localizer(tf.Module):
         class_ids = tf.gather(tf.concat([detections.class_ids, tf.maximum(other, 0)], axis=1), order, batch_dims=1)
         class_ids = tf.where(scores > 0, class_ids, 0)
         return Detections(segments, scores, class_ids, tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1))
+
+
+def _best(detections: Detections, limits: tf.Tensor) -> Detections:
+    """The first ``limits`` i32[B] of each sequence's detections [B, K, ...]; the rest becomes padding."""
+    there = tf.range(tf.shape(detections.scores)[1]) < limits[:, None]
+    return Detections(
+        tf.where(there[..., None], detections.segments, 0.0),
+        tf.where(there, detections.scores, 0.0),
+        tf.where(there, detections.class_ids, 0),
+        tf.minimum(detections.num_detections, limits),
+    )
 
 
 def _check_number_of_classes(wanted: Sequence[int], class_names: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """From raw outputs to candidates, and from candidates to detections by non-maximum suppression, in the graph."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +9,10 @@ import tensorflow as tf
 from a2net_tf.detection import geometry, pyramid
 
 _FEW_COMPARISONS = 2**28  # of candidates with kept ones: at most a second's work
-_FIRST_ROUND = 16384  # candidates that are decided at first; fewer would only make more rounds
-_MOST_RANKS = 2**24  # that are different numbers in float32
+_ROUND = 16384  # candidates that are decided together; fewer would make more rounds, more would make them slow
 _ROUNDING = 1e-4  # of an overlap
 _BEYOND_ANY_STEP = 1e9
-_PAIRS_AT_ONCE = 2**20  # of a detection and a candidate that may vote for it: some tens of MB
+_PAIRS_AT_ONCE = 2**20  # of two segments that may overlap: some tens of MB
 _ROUND_NUMBER = 1024.0  # a power of two: its multiples are subtracted exactly
 _LESS = 0.999  # of an overlap: beyond rounding
 
@@ -113,7 +113,7 @@ def suppress(
     candidates: Candidates,
     *,
     tiou: float,
-    max_detections: int,
+    max_detections: tf.Tensor | int,
     min_score: float = 0.0,
     soft_sigma: float = 0.0,
     voting_tiou: float = 0.0,
@@ -155,7 +155,7 @@ def suppress_sequences(
     candidates: Candidates,
     *,
     tiou: float,
-    max_detections: int,
+    max_detections: tf.Tensor | int,
     min_score: float = 0.0,
     soft_sigma: float = 0.0,
     voting_tiou: float = 0.0,
@@ -179,12 +179,15 @@ def suppress_sequences(
     )
 
 
-def _suppress_in_rounds(candidates: Candidates, *, tiou: float, max_detections: int, min_score: float) -> Detections:
+def _suppress_in_rounds(
+    candidates: Candidates, *, tiou: float, max_detections: tf.Tensor | int, min_score: float
+) -> Detections:
     """``suppress``, one sequence after the other. Of equal scores the first one counts as the higher."""
+    size = _static(max_detections)
 
     def pad(values: tf.Tensor) -> tf.Tensor:
         missing = [[0, max_detections - tf.shape(values)[0]], *[[0, 0]] * (values.shape.rank - 1)]
-        return tf.ensure_shape(tf.pad(values, missing), (max_detections, *values.shape[1:]))
+        return tf.ensure_shape(tf.pad(values, missing), (size, *values.shape[1:]))
 
     def suppress_one(sequence: Candidates) -> Detections:
         usable = _select(sequence, sequence.scores > min_score)
@@ -192,49 +195,50 @@ def _suppress_in_rounds(candidates: Candidates, *, tiou: float, max_detections: 
         return Detections(*map(pad, kept), tf.size(kept.scores))
 
     signature = Detections(
-        tf.TensorSpec((max_detections, 2), tf.float32),
-        tf.TensorSpec((max_detections,), tf.float32),
-        tf.TensorSpec((max_detections,), tf.int32),
+        tf.TensorSpec((size, 2), tf.float32),
+        tf.TensorSpec((size,), tf.float32),
+        tf.TensorSpec((size,), tf.int32),
         tf.TensorSpec((), tf.int32),
     )
     return tf.map_fn(suppress_one, candidates, fn_output_signature=signature)
 
 
-def _keep_best(candidates: Candidates, *, tiou: float, max_detections: int) -> Candidates:
+def _static(max_detections: tf.Tensor | int) -> int | None:
+    """K as a dimension of shapes, None if only the graph knows it."""
+    return max_detections if isinstance(max_detections, int) else None
+
+
+def _keep_best(candidates: Candidates, *, tiou: float, max_detections: tf.Tensor | int) -> Candidates:
     """What suppression keeps of one sequence's candidates [N, ...], by descending score: [at most K, ...].
 
-    In each round the best ones decide among themselves: nothing of a lower score can touch them. What they keep
-    suppresses most of the others, which is cheap to see. The best that are left follow in the next round, together with
-    what is kept already.
+    In each round the best ones decide among themselves: nothing of a lower score can touch them, and what was kept
+    before has been looked at first. What they keep suppresses most of the others, which is cheap to see.
     """
 
-    def decide(kept: Candidates, others: Candidates, size: tf.Tensor) -> tuple[Candidates, Candidates, tf.Tensor]:
-        undecided = Candidates(*(tf.concat(pair, axis=0) for pair in zip(kept, others, strict=True)))
-        order = tf.math.top_k(undecided.scores, k=tf.minimum(size, tf.size(undecided.scores))).indices
-        best = _gather(undecided, order)
-        kept = _gather(best, _kept_places(best, tiou=tiou, max_detections=max_detections))
+    def decide(kept: Candidates, others: Candidates) -> tuple[Candidates, Candidates]:
+        order = tf.math.top_k(others.scores, k=tf.minimum(_ROUND, tf.size(others.scores))).indices
+        best = _gather(others, order)
+        best = _select(best, ~_suppressed(best, kept, tiou))
+        more = max_detections - tf.size(kept.scores)
+        new = _gather(best, _kept_places(best, tiou=tiou, max_detections=more))
         is_other = tf.tensor_scatter_nd_update(
-            tf.ones_like(undecided.scores, tf.bool), order[:, None], tf.zeros_like(order, tf.bool)
+            tf.ones_like(others.scores, tf.bool), order[:, None], tf.zeros_like(order, tf.bool)
         )
-        others = _select(undecided, is_other)
-        others = _select(others, ~_surely_suppressed(others, kept, tiou))
-        return kept, others, tf.minimum(2 * size, _MOST_RANKS)
+        others = _select(others, is_other)
+        others = _select(others, ~_surely_suppressed(others, new, tiou))
+        return Candidates(*(tf.concat(pair, axis=0) for pair in zip(kept, new, strict=True))), others
 
     shapes = Candidates(tf.TensorShape((None, 2)), tf.TensorShape((None,)), tf.TensorShape((None,)))
-    kept, _, _ = tf.while_loop(
-        lambda kept, others, _: (tf.size(others.scores) > 0) & (tf.size(kept.scores) < max_detections),
+    kept, _ = tf.while_loop(
+        lambda kept, others: (tf.size(others.scores) > 0) & (tf.size(kept.scores) < max_detections),
         decide,
-        (
-            _gather(candidates, tf.range(0)),
-            candidates,
-            tf.constant(min(max(4 * max_detections, _FIRST_ROUND), _MOST_RANKS)),
-        ),
-        shape_invariants=(shapes, shapes, tf.TensorShape(())),
+        (_gather(candidates, tf.range(0)), candidates),
+        shape_invariants=(shapes, shapes),
     )
     return kept
 
 
-def _kept_places(candidates: Candidates, *, tiou: float, max_detections: int) -> tf.Tensor:
+def _kept_places(candidates: Candidates, *, tiou: float, max_detections: tf.Tensor | int) -> tf.Tensor:
     """i32[at most K]: which of ``candidates`` [N, ...], by descending score, suppression keeps."""
     count = tf.size(candidates.scores)
     ranks = tf.cast(tf.range(count, 0, -1), tf.float32)  # as scores: no two are equal, and they come back as places
@@ -246,10 +250,25 @@ def _kept_places(candidates: Candidates, *, tiou: float, max_detections: int) ->
     return count - tf.cast(detections.scores[0, : detections.num_detections[0]], tf.int32)
 
 
+def _suppressed(candidates: Candidates, kept: Candidates, tiou: float) -> tf.Tensor:
+    """bool[N]: which of ``candidates`` [N, ...] overlap one of the kept ones [K, ...] of their class too much."""
+    kept = _gather(kept, tf.argsort(_place_in_class(kept.class_ids, kept.segments[:, 0])))
+    first, counts = _near(candidates, kept, tiou)
+    count = tf.size(candidates.scores)
+
+    def look(found: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+        candidate, other = _gather(candidates, rows), _gather(kept, columns)
+        too_much = geometry.tiou(candidate.segments, other.segments) > tiou
+        too_much &= candidate.class_ids == other.class_ids
+        return tf.maximum(found, tf.math.unsorted_segment_max(tf.cast(too_much, tf.int32), rows, count))
+
+    return _over_pairs(look, tf.zeros((count,), tf.int32), first, counts) > 0
+
+
 def _surely_suppressed(candidates: Candidates, kept: Candidates, tiou: float) -> tf.Tensor:
     """bool[N]: which of ``candidates`` [N, ...] overlap one of four kept ones, those of their class nearest by centre.
 
-    What is not found here is no mistake, only work for the operator. What is found must be beyond doubt for the
+    What is not found here is no mistake, only work for the next round. What is found must be beyond doubt for the
     operator too, hence the margin for rounding.
     """
     kept = _gather(kept, tf.argsort(_class_and_center(kept)))
@@ -281,6 +300,7 @@ def _select(candidates: Candidates, wanted: tf.Tensor) -> Candidates:
 
 def _soft_suppress(boxes, scores, max_detections, min_score, sigma):
     """Soft-NMS one sequence at a time, as the operator wants it: boxes f32[B, K, 4], scores f32[B, K], valid i32[B]."""
+    size = _static(max_detections)
 
     def one(inputs):
         selected, kept_scores, valid = tf.raw_ops.NonMaxSuppressionV5(
@@ -296,8 +316,8 @@ def _soft_suppress(boxes, scores, max_detections, min_score, sigma):
         return tf.gather(inputs[0], selected) * there[:, None], kept_scores * there, valid
 
     signature = (
-        tf.TensorSpec((max_detections, 4), tf.float32),
-        tf.TensorSpec((max_detections,), tf.float32),
+        tf.TensorSpec((size, 4), tf.float32),
+        tf.TensorSpec((size,), tf.float32),
         tf.TensorSpec((), tf.int32),
     )
     return tf.map_fn(one, (boxes, scores), fn_output_signature=signature)
@@ -353,7 +373,7 @@ def _vote_nearby(detections: Detections, candidates: Candidates, *, tiou: float,
         first, counts = _near(chosen, others, tiou)
         return _sum_votes(chosen, others, first, counts, tiou)
 
-    kept = detections.scores.shape[1]
+    kept = detections.scores.shape[1]  # None where it grows with the sequences
     signature = tf.TensorSpec((kept, 2), tf.float32), tf.TensorSpec((kept,), tf.float32)
     sums = tf.map_fn(vote_one, (Candidates(*detections[:3]), candidates), fn_output_signature=signature)
     return _moved(detections, *sums)
@@ -367,37 +387,48 @@ def _near(detections: Candidates, others: Candidates, tiou: float) -> tuple[tf.T
     Returns:
         i32[K] the first one, i32[K] how many follow from there; none for padding.
     """
-    tiou *= _LESS  # what only rounding takes over the bound votes too
-    end = tf.cast(detections.segments[:, 1], tf.float64)
-    length = end - tf.cast(detections.segments[:, 0], tf.float64)
-    starts = _place_in_class(others.class_ids, others.segments[:, 0])
-    first = tf.searchsorted(starts, _place_in_class(detections.class_ids, end - length / tiou), side="left")
-    last = tf.searchsorted(starts, _place_in_class(detections.class_ids, end - length * tiou), side="right")
+    tiou *= _LESS  # what only rounding takes over the bound counts too
+    start, end = tf.unstack(tf.cast(detections.segments, tf.float64), axis=-1)
+    other_starts, other_ends = tf.unstack(tf.cast(others.segments, tf.float64), axis=-1)
+    longest = tf.reduce_max(tf.concat([other_ends - other_starts, [0.0]], axis=0))
+    lowest, highest = tf.maximum(end - (end - start) / tiou, start - longest), end - (end - start) * tiou
+    places = _place_in_class(others.class_ids, other_starts)
+    first = tf.searchsorted(places, _place_in_class(detections.class_ids, lowest), side="left")
+    last = tf.searchsorted(places, _place_in_class(detections.class_ids, highest), side="right")
     return first, tf.where(detections.scores > 0, last - first, 0)
+
+
+def _over_pairs(add: Callable, value: tf.Tensor, first: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+    """``value = add(value, rows, columns)`` over the pairs that ``_near`` names, as many at once as memory shall hold.
+
+    Every pair has a number, those of the first row come first.
+    """
+    ends = tf.cumsum(tf.cast(counts, tf.int64))
+    begins = ends - tf.cast(counts, tf.int64)
+    total = tf.reduce_sum(tf.cast(counts, tf.int64))
+
+    def add_some(done: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pairs = tf.range(done, tf.minimum(done + _PAIRS_AT_ONCE, total))
+        rows = tf.searchsorted(ends, pairs, side="right")
+        columns = tf.gather(first, rows) + tf.cast(pairs - tf.gather(begins, rows), tf.int32)
+        return done + _PAIRS_AT_ONCE, add(value, rows, columns)
+
+    start = tf.constant(0, tf.int64), value
+    return tf.while_loop(lambda done, _: done < total, add_some, start, parallel_iterations=1)[1]
 
 
 def _sum_votes(
     detections: Candidates, others: Candidates, first: tf.Tensor, counts: tf.Tensor, tiou: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The sums f32[K, 2] of weighted moves and f32[K] of weights, over the pairs that ``_near`` names.
+    """The sums f32[K, 2] of weighted moves and f32[K] of weights, over the pairs that ``_near`` names."""
+    number = tf.size(detections.scores)
 
-    Every pair has a number, those of the first detection come first. Each round takes as many as memory shall hold.
-    """
-    number = detections.scores.shape[0]
-    ends = tf.cumsum(tf.cast(counts, tf.int64))
-    begins = ends - tf.cast(counts, tf.int64)
-
-    def add(done: tf.Tensor, moves: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        pairs = tf.range(done, tf.minimum(done + _PAIRS_AT_ONCE, ends[-1]))
-        rows = tf.searchsorted(ends, pairs, side="right")
-        columns = tf.gather(first, rows) + tf.cast(pairs - tf.gather(begins, rows), tf.int32)
+    def add(sums: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         detection, other = _gather(detections, rows), _gather(others, columns)
-        weight = tf.where(_may_vote(detection, other, tiou), other.scores, 0.0)
+        weight = tf.where(_may_vote(detection, other, tiou), other.scores, 0.0)[:, None]
         # How far each moves and not where it ends: far from 0, a sum of many positions would round away the difference.
-        move = weight[:, None] * (other.segments - detection.segments)
-        moves += tf.math.unsorted_segment_sum(move, rows, number)
-        return done + _PAIRS_AT_ONCE, moves, weights + tf.math.unsorted_segment_sum(weight, rows, number)
+        moves = weight * (other.segments - detection.segments)
+        return sums + tf.math.unsorted_segment_sum(tf.concat([moves, weight], axis=1), rows, number)
 
-    nothing = tf.constant(0, tf.int64), tf.zeros((number, 2)), tf.zeros((number,))
-    _, moves, weights = tf.while_loop(lambda done, *_: done < ends[-1], add, nothing, parallel_iterations=1)
-    return moves, weights
+    sums = _over_pairs(add, tf.zeros((number, 3)), first, counts)
+    return sums[:, :2], sums[:, 2]

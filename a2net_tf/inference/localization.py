@@ -13,8 +13,10 @@ import tqdm
 from a2net_tf.data import feature_files, schema
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.postprocess import Candidates
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import Detections
+
+_CLEAR = 0.2  # of a sequence's best score; the candidates that are left after good ones are far below
 
 
 class SequenceDetections(NamedTuple):
@@ -22,6 +24,7 @@ class SequenceDetections(NamedTuple):
 
     video: str
     duration_seconds: float
+    most: int  # so many detections are kept of it at most, of each branch
     detections: dict[str, Detections]  # by branch, and by merge weight if several are asked for
     record: dict  # without features; with the ground truth if there is any
 
@@ -187,7 +190,8 @@ def _detect(
         )
         for name, (branch, weight) in branches.items()
     }
-    return SequenceDetections(video, float(record["duration_seconds"]), detections, record)
+    most = localizer.config.most_detections(int(record["num_steps"]))
+    return SequenceDetections(video, float(record["duration_seconds"]), most, detections, record)
 
 
 def localize_exported(model: tf.Module, records: Iterable[dict]) -> Iterator[SequenceDetections]:
@@ -205,7 +209,8 @@ def localize_exported(model: tf.Module, records: Iterable[dict]) -> Iterator[Seq
         )
         video = schema.sequence_name(whole)
         table = _table(video, {name: value[0] for name, value in reply.items()})
-        yield SequenceDetections(video, float(whole["duration_seconds"]), {"both": table}, whole)
+        most = reply["scores"].shape[1]
+        yield SequenceDetections(video, float(whole["duration_seconds"]), most, {"both": table}, whole)
 
 
 def _share(features: np.ndarray) -> tf.Tensor:
@@ -237,8 +242,23 @@ def _aligned_array(*shape: int) -> np.ndarray:
 
 
 def collect(sequences: Iterable[SequenceDetections]) -> list[SequenceDetections]:
-    """All of ``sequences``, with a progress bar on a terminal."""
-    return list(tqdm.tqdm(sequences, unit="sequence", leave=False, disable=None))
+    """All of ``sequences``, with a progress bar on a terminal; says where clear detections have been cut off."""
+    collected = list(tqdm.tqdm(sequences, unit="sequence", leave=False, disable=None))
+    cut_off = [sequence for sequence in collected if _is_cut_off(sequence)]
+    if cut_off:
+        told = [f"{sequence.video}: {sequence.most}, down to {sequence.merged.scores[-1]:.2f}" for sequence in cut_off]
+        print(
+            f"warning: clear detections are cut off in {len(cut_off)} of {len(collected)} sequences, which have as "
+            f"many as are kept (number and lowest score: {list_some(told)}): --max_detections keeps more, and with 0 "
+            "it grows with the sequence"
+        )
+    return collected
+
+
+def _is_cut_off(sequence: SequenceDetections) -> bool:
+    """Whether the number of detections ends the list where scores are still high."""
+    scores = sequence.merged.scores
+    return len(scores) >= sequence.most and bool(scores[-1] > _CLEAR * scores[0])
 
 
 def _table(video: str, detections: dict[str, tf.Tensor]) -> Detections:

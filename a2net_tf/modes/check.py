@@ -217,6 +217,7 @@ class GroupTotals:
         self.non_finite: collections.Counter[str] = collections.Counter()
         self.names: list[str] = []
         self.without_actions: list[str] = []
+        self.beyond_cap: dict[str, list[int]] = {}
         self.per_class = np.zeros(num_classes, np.int64)
         self.steps = self.seconds = self.ambiguous = self.num_windows = self.useful_windows = self.most_actions = 0
         self.strides, self.first_steps = [np.inf, -np.inf], [np.inf, -np.inf]
@@ -235,6 +236,8 @@ class GroupTotals:
         )
         self.names.append(name)
         self.without_actions += [] if len(record["labels"]) else [name]
+        if len(record["labels"]) > (most := self.config.most_detections(steps)):
+            self.beyond_cap[name] = [len(record["labels"]), most]
         self.steps += steps
         self.seconds += steps * stride
         self.ambiguous += len(record["ambiguous_segments"])
@@ -269,6 +272,7 @@ class GroupTotals:
             "role": self.group.role,
             "sequences": len(self.names),
             "sequences_without_actions": self.without_actions,
+            "more_actions_than_detections": self.beyond_cap,
             "steps": self.steps,
             "hours": self.seconds / 3600,
             "stride_seconds": self.strides,

@@ -29,6 +29,7 @@ def judge(report: dict[str, Any], config: Config) -> list[str]:
     warnings += _judge_classes(splits, by_role)
     for name, split in splits.items():
         warnings += _judge_features(name, split["features"])
+        warnings += _judge_cap(name, split)
         if name in trained_on or split["role"] != "other":
             warnings += _judge_windows(name, split, config)
     for name, split in trained_on.items():
@@ -94,6 +95,16 @@ def _judge_windows(name: str, split: dict[str, Any], config: Config) -> Iterator
     if trains and split["most_actions_in_a_window"] > config.max_actions:
         most = split["most_actions_in_a_window"]
         yield f"{name}: a window holds {most} actions, which training refuses: --max_actions={most}"
+
+
+def _judge_cap(name: str, split: dict[str, Any]) -> Iterator[str]:
+    if beyond := split["more_actions_than_detections"]:
+        told = [f"{sequence}: {actions} actions, {kept} detections" for sequence, (actions, kept) in beyond.items()]
+        most = max(actions for actions, _ in beyond.values())
+        yield (
+            f"{name}: {describe_number(len(beyond), 'sequence')} with more actions than detections are kept of it "
+            f"({list_some(told)}): --max_detections={2 * most}, or 0 to let it grow with the sequence"
+        )
 
 
 def _suggest_window(split: dict[str, Any], config: Config) -> str:

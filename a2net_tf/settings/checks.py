@@ -101,7 +101,7 @@ _RANGES = {
     "nms_tiou": (0, 1, True),
     "soft_nms_sigma": (0, None, True),
     "voting_tiou": (0, 1, True),
-    "max_detections": (1, None, True),
+    "max_detections": (0, None, True),
     "window_batch": (1, None, True),
     "tiou_thresholds": (0, 1, False),
     "duration_edges": (0, None, False),

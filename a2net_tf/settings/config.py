@@ -6,6 +6,11 @@ from a2net_tf.settings.data_fields import DataFields
 from a2net_tf.settings.training_fields import TrainingFields
 from a2net_tf.settings.use_fields import UseFields
 
+# Where no number of detections is set. A fixed one, as the release has for videos of a few minutes, loses clear actions
+# of long recordings.
+LEAST_DETECTIONS = 200  # of a short sequence, and of a window
+DETECTIONS_PER_WINDOW = 100  # of a long one, for every length of a training window
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(UseFields, TrainingFields, DataFields):  # dataclasses take the fields of the last base first
@@ -26,12 +31,17 @@ class Config(UseFields, TrainingFields, DataFields):  # dataclasses take the fie
         """Inference windows that go through the network at once: as many steps as in training, so as much memory."""
         return max(1, self.window_batch * self.window_steps // self.inference_steps)
 
+    def most_detections(self, num_steps: int) -> int:
+        """How many detections are kept of a sequence of ``num_steps``: as set, or by its length."""
+        by_length = -(-DETECTIONS_PER_WINDOW * num_steps // self.window_steps)
+        return self.max_detections or max(by_length, LEAST_DETECTIONS)
+
     @property
     def suppression(self) -> dict[str, float]:
-        """The settings of suppression, as keyword arguments of ``postprocess.suppress``."""
+        """The settings of suppression of a window, as keyword arguments of ``postprocess.suppress``."""
         return {
             "tiou": self.nms_tiou,
-            "max_detections": self.max_detections,
+            "max_detections": self.max_detections or LEAST_DETECTIONS,
             "min_score": self.min_score,
             "soft_sigma": self.soft_nms_sigma,
             "voting_tiou": self.voting_tiou,

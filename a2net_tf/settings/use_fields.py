@@ -70,7 +70,13 @@ class UseFields:
         "Candidates of its class with at least this tIoU vote on the boundaries of a detection: they become the mean "
         "of theirs, weighted by score; 0: no votes.",
     )
-    max_detections: int = _localization(200, "The number of best detections that are kept of a sequence.", common=True)
+    max_detections: int = _localization(
+        0,
+        "The number of best detections that are kept of a sequence (the paper's is 200); 0: it grows with the "
+        "sequence, 100 for every length of --window_steps, at least 200.",
+        modes=(*LOCALIZING, "check"),
+        common=True,
+    )
     window_batch: int = _localization(
         32,
         "The number of windows of --window_steps that go through the network at once; of longer windows, "

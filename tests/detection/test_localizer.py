@@ -264,6 +264,38 @@ def test_padded_batch_equals_single_sequences(localizer):
         assert_same({name: value[b : b + 1] for name, value in found.items()}, alone)
 
 
+@pytest.mark.parametrize("changes", [{}, {"soft_nms_sigma": 0.5}, {"voting_tiou": 0.5}])
+def test_the_number_of_detections_grows_with_the_sequence(changes, make_localizer):
+    """100 for every length of a training window, at least 200; of each sequence in a batch by itself."""
+    localizer = make_localizer(max_detections=0, nms_tiou=0.99, inference_window_steps=256, **changes)
+    lengths = [200, 256, 300, 700]
+    padded = random_features(4, 700)
+    together = detections_of(localizer, padded, num_steps=lengths)
+    assert together["num_detections"].tolist() == [200, 200, 235, 547]
+    assert [localizer.config.most_detections(n) for n in lengths] == [200, 200, 235, 547]
+    assert localizer.most_detections(tf.constant(lengths)).numpy().tolist() == [200, 200, 235, 547]
+    for i, length in enumerate(lengths):
+        alone = detections_of(localizer, padded[i : i + 1, :length])
+        count = alone["num_detections"][0]
+        assert_same(
+            {k: v[i, ...] if k == "num_detections" else v[i, :count] for k, v in together.items()},
+            {k: v[0, ...] if k == "num_detections" else v[0, :count] for k, v in alone.items()},
+            atol=1e-3,
+        )
+        assert not together["scores"][i, count:].any()
+        assert not together["segments"][i, count:].any()
+
+
+def test_implied_classes_count_among_those_that_are_kept(make_config, make_network):
+    config = make_config(window_steps=128, max_detections=0, nms_tiou=0.99)
+    network = make_network(config, NUM_FEATURES, len(CLASS_NAMES))
+    localizer = Localizer(network, config, CLASS_NAMES, also_reported={name: "jump" for name in ("run", "sit")})
+    found = detections_of(localizer, random_features(2, 600), num_steps=[100, 600])
+    assert found["num_detections"].tolist() == [200, 469]
+    assert found["labels"][0, 199] != b""
+    assert set(found["labels"][0, 200:]) == {b""}
+
+
 def test_what_lies_beyond_the_end_does_not_matter(localizer):
     features = random_features(2, 300)
     padded = np.where(np.arange(300)[:, None] < [[[300]], [[77]]], features, np.nan)

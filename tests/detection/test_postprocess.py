@@ -461,7 +461,7 @@ def test_votes_of_any_kind_of_sequence(seed):
 def in_rounds(monkeypatch):
     """Long sequences begin at one candidate, and few are decided at a time."""
     monkeypatch.setattr(postprocess, "_FEW_COMPARISONS", 0)
-    monkeypatch.setattr(postprocess, "_FIRST_ROUND", 4)
+    monkeypatch.setattr(postprocess, "_ROUND", 4)
 
 
 def slow_hard_nms(segments, scores, class_ids, *, tiou, max_detections, min_score):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from a2net_tf.data import schema
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
+from a2net_tf.evaluation.instances import Detections
 from a2net_tf.export.saved_model import Exported
 from a2net_tf.inference import localization
 from a2net_tf.training.run_directory import Run
@@ -46,6 +47,25 @@ def assert_same(found, expected, branch="both"):
         np.testing.assert_array_equal(f.detections[branch].labels, e.detections[branch].labels)
         np.testing.assert_allclose(f.detections[branch].segments, e.detections[branch].segments, atol=1e-4)
         np.testing.assert_allclose(f.detections[branch].scores, e.detections[branch].scores, atol=1e-5)
+
+
+# --- the number of detections
+
+
+def test_clear_detections_that_are_cut_off_are_said(capsys):
+    def found(name, scores, most):
+        scores = np.float64(scores)
+        table = Detections(np.full(len(scores), name), np.zeros((len(scores), 2)), np.zeros(len(scores), int), scores)
+        return localization.SequenceDetections(name, 1.0, most, {"both": table}, {})
+
+    sequences = [found("a", [0.9, 0.8, 0.7], 3), found("b", [0.9, 0.8, 0.01], 3), found("c", [0.9], 3)]
+    assert localization.collect(iter(sequences)) == sequences
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "warning: clear detections are cut off in 1 of 3 sequences" in line
+    assert "a: 3, down to 0.70" in line
+    assert "--max_detections" in line
+    localization.collect([*sequences[1:], found("d", [], 3)])
+    assert capsys.readouterr().out == ""
 
 
 # --- records
@@ -231,8 +251,11 @@ def test_stitched_keeps_no_sequence_back():
 
 @pytest.fixture(scope="module")
 def exported(slow, localizer, tmp_path_factory):
+    return save_and_load(localizer, tmp_path_factory.mktemp("exported"))
+
+
+def save_and_load(localizer, path):
     """The localizer as a SavedModel, loaded again."""
-    path = str(tmp_path_factory.mktemp("exported"))
     run = Run(
         config=localizer.config,
         class_names=CLASSES,
@@ -243,8 +266,19 @@ def exported(slow, localizer, tmp_path_factory):
         first_step_seconds=0.25,
     )
     module = Exported(localizer, run)
-    tf.saved_model.save(module, path, signatures=module.signatures)
-    return tf.saved_model.load(path)
+    tf.saved_model.save(module, str(path), signatures=module.signatures)
+    return tf.saved_model.load(str(path))
+
+
+@pytest.mark.slow
+def test_an_exported_model_keeps_as_many(make_config, make_network, tmp_path):
+    config = make_config(window_steps=WINDOW, max_detections=0, nms_tiou=0.99)
+    localizer = Localizer(make_network(config, FEATURES, len(CLASSES)), config, CLASSES, first_step_seconds=0.25)
+    whole = record("long", 10 * WINDOW)
+    (here,) = localization.localize(localizer, chunks(whole))
+    (there,) = localization.localize_exported(save_and_load(localizer, tmp_path), chunks(whole))
+    assert len(here.merged) == here.most == there.most == len(there.merged) == 1000
+    assert_same([there], [here])
 
 
 def test_exported_equals_localizer(localizer, exported):
