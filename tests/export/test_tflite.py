@@ -198,7 +198,7 @@ def test_float32_window_is_that_of_the_saved_model(export, trained, runtime):
 
 @pytest.mark.slow
 def test_the_number_of_detections_grows_with_the_recording(make_localizer, tmp_path):
-    localizer, run = make_localizer(max_detections=0, nms_tiou=1.0, max_background=1.0)
+    localizer, run = make_localizer(max_detections=0, classes_per_candidate=3, nms_tiou=1.0)
     tflite.export_tflite(localizer, run, str(tmp_path / "m.tflite"), quantization="float32", samples=SAMPLES)
     model = tflite_run.Model(tmp_path / "m.tflite")
     for num_steps, most in ((2 * WINDOW, 200), (3 * WINDOW + 1, 304)):
