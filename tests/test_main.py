@@ -894,6 +894,22 @@ def test_evaluate_agrees_with_score(run, tmp_path):
     assert scored["average_mAP_normalized"] == pytest.approx(evaluated["average_mAP_normalized"])
 
 
+def test_score_says_what_a_prepared_dataset_would_change(tmp_path, capsys):
+    annotations = [{"label": "a", "segment": segment} for segment in ([1, 2], [3, 3], [8, 10.5], [-0.5, 1], [4, 5])]
+    truth = {"v": {"subset": "validation", "duration": 10, "annotations": annotations}}
+    (tmp_path / "truth.json").write_text(json.dumps({"database": truth}))
+    (tmp_path / "found.json").write_text(json.dumps({"results": {"v": [{**annotations[0], "score": 0.5}]}}))
+    flags = [f"--detections={tmp_path / 'found.json'}", f"--ground_truth={tmp_path / 'truth.json'}"]
+    assert main(["--mode=score", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "actions of no length, which count as missed: 1; beyond their recording, judged as they are: 2" in printed
+    assert "5 ground truths" in printed
+    del annotations[1:4]
+    (tmp_path / "truth.json").write_text(json.dumps({"database": truth}))
+    assert main(["--mode=score", *flags]) == 0
+    assert "no length" not in capsys.readouterr().out
+
+
 # --- proposals
 
 

@@ -9,7 +9,7 @@ about actions that make no sense differs, so that is for them to say.
 import collections
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from a2net_tf.data.feature_files import SETTINGS_FILE
@@ -127,8 +127,14 @@ def clean_actions(
     return kept, +counts
 
 
-def clean_entries(entries: Iterable[Entry], where: str, max_clip_seconds: float = MAX_CLIP_SECONDS) -> list[Entry]:
-    """``clean_actions`` for every video; prints what was changed. Without a duration only lengths are looked at."""
+def clean_entries(
+    entries: Iterable[Entry], where: str, max_clip_seconds: float = MAX_CLIP_SECONDS
+) -> tuple[list[Entry], dict[str, int]]:
+    """``clean_actions`` for every video; prints what was changed. Without a duration only lengths are looked at.
+
+    Returns:
+        The entries, and how many actions were changed in which way.
+    """
     total, cleaned = collections.Counter(), []
     for entry in entries:
         told, duration = f"{where}, video '{entry.name}'", entry.duration_seconds or math.inf
@@ -136,8 +142,13 @@ def clean_entries(entries: Iterable[Entry], where: str, max_clip_seconds: float 
         total += counts
         cleaned.append(dataclasses.replace(entry, actions=tuple(actions)))
     if total:
-        print(f"{where}: actions {'; '.join(f'{what}: {number}' for what, number in sorted(total.items()))}")
-    return cleaned
+        print(f"{where}: actions {describe_changes(total)}")
+    return cleaned, dict(total)
+
+
+def describe_changes(changed: Mapping[str, int]) -> str:
+    """One line of text for the second value of ``clean_entries``."""
+    return "; ".join(f"{what}: {number}" for what, number in sorted(changed.items()))
 
 
 def choose_entries(
@@ -160,15 +171,15 @@ def choose_entries(
         max_clip_seconds: see ``clean_actions``.
 
     Returns:
-        The entries by split, and their ``count_actions`` by split.
+        The entries by split, and their ``count_actions`` by split, with what ``clean_entries`` ``changed``.
     """
     chosen, counts = {}, {}
     for split in splits:
         where = f"{dataset} {split}"
         kept = [entry for entry in entries if entry.subset == split and entry.name in available]
-        chosen[split] = clean_entries(kept, where, max_clip_seconds)
+        chosen[split], changed = clean_entries(kept, where, max_clip_seconds)
         labels = [[action.label for action in entry.actions] for entry in chosen[split]]
-        counts[split] = count_actions(labels, class_names)
+        counts[split] = {**count_actions(labels, class_names), "changed": changed}
         print(f"{where}: {describe_counts(counts[split])}")
     return chosen, counts
 

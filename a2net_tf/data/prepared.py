@@ -3,6 +3,7 @@
 import abc
 import importlib
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from a2net_tf.compat import CompletedBeforeWriting, set_features
-from a2net_tf.data import feature_files
+from a2net_tf.data import annotation_files, feature_files
 from a2net_tf.data.schema import convert_features, record_features, split_into_chunks
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
@@ -133,6 +134,18 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
 def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
     """What a prepared dataset says beside its records (see ``FolderContents.metadata``); {} if nothing."""
     return {} if builder.info.metadata is None else dict(builder.info.metadata.items())
+
+
+def describe_changes(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
+    """A line for each part of ``split`` whose annotations were changed when they were prepared, saying how."""
+    counts = read_metadata(builder).get("counts", {})
+    changed = {name: counts[name].get("changed") for name in re.findall(r"\w+", split) if name in counts}
+    return [
+        f"split '{name}': actions {annotation_files.describe_changes(of)}, when it was prepared; --mode=score takes "
+        "the annotations as they are"
+        for name, of in changed.items()
+        if of
+    ]
 
 
 def open_dataset(

@@ -19,6 +19,8 @@ def localize_split(current: Run, localizer: Localizer) -> tuple[str, list[Sequen
     config = current.config
     builder = prepared.open_dataset_of(config)
     check_same_kind(builder, current)
+    for line in prepared.describe_changes(builder, config.eval_split):
+        print(line)
     records = prepared.read_records(builder, config.eval_split)
     branches = localizer.reported(config.lambda_sweep)
     sequences = localization.collect(localization.localize(localizer, records.as_numpy_iterator(), branches))

@@ -1,6 +1,7 @@
 """``--mode=score``: judges a file of detections without a model."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ from absl import logging
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import annotation_files
+from a2net_tf.data.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files
 from a2net_tf.evaluation.instances import Detections, GroundTruth
@@ -84,6 +86,7 @@ def score_file(
     elif protocol == "activitynet" or class_agnostic:
         entries = annotation_files.read_database(ground_truth_path)
         ground_truth, class_names = ground_truth_files.select_subset(entries, subset or "validation", ground_truth_path)
+        _tell_of_odd_actions(entries, subset or "validation", ground_truth_path)
         elsewhere = ground_truth_files.labels_of(entries) - set(class_names)
         known = None if class_agnostic else class_names
         detections = results_files.read_activitynet_detections(detections_path, known, dropped_labels=elsewhere)
@@ -100,6 +103,24 @@ def score_file(
         class_names=class_names,
         duration_edges=duration_edges,
     )
+
+
+def _tell_of_odd_actions(entries: Sequence[Entry], subset: str, where: str | pathlib.Path) -> None:
+    """Counts what a prepared dataset drops or clips, so that ``evaluate`` may print other numbers."""
+    rows = [
+        (action, entry.duration_seconds or math.inf)
+        for entry in entries
+        if entry.subset == subset
+        for action in entry.actions
+    ]
+    empty = sum(action.start_seconds == action.end_seconds for action, _ in rows)
+    beyond = sum(action.start_seconds < 0 or action.end_seconds > duration for action, duration in rows)
+    if empty or beyond:
+        print(
+            f"{where}: actions of no length, which count as missed: {empty}; beyond their recording, judged as they "
+            f"are: {beyond}, as in the challenge's own code; a prepared dataset drops and clips them, so evaluate may "
+            "differ"
+        )
 
 
 def _with_names_of(ground_truth: GroundTruth, detections: Detections, where: str, truth_where: str) -> Detections:

@@ -235,6 +235,8 @@ def _describe(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {number}" for name, number in value.items()) or "nothing"
     return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 

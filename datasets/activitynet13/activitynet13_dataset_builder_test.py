@@ -393,7 +393,7 @@ def test_all_files_transposed(raw, open_activitynet):
 )
 def test_real_annotations(split, videos, actions, changes, capsys):
     entries = [entry for entry in activitynet.read_annotations(REAL_ANNOTATIONS) if entry.subset == split]
-    entries = annotation_files.clean_entries(entries, split)
+    entries, _ = annotation_files.clean_entries(entries, split)
     assert capsys.readouterr().out == f"{split}: actions {changes}\n"
     labels = [[action.label for action in entry.actions] for entry in entries]
     counts = annotation_files.count_actions(labels, activitynet.CLASS_NAMES)

@@ -183,7 +183,7 @@ def build_records(
     check_length(f"{file}: {len(features)} vectors, one every {stride:g} s,", end, duration, settings, stride=stride)
     # Once more: without a duration in the JSON, only now it is known.
     entry = dataclasses.replace(entry, duration_seconds=duration)
-    [entry] = annotation_files.clean_entries([entry], "feature_folder", settings.max_clip_seconds)
+    [entry], _ = annotation_files.clean_entries([entry], "feature_folder", settings.max_clip_seconds)
     return [
         schema.make_record(
             entry.name,

@@ -130,6 +130,8 @@ def test_reopened_without_the_builder(raw, open_own):
     assert prepared.class_names(reopened) == ["save", "shot"]
     assert prepared.num_features(reopened) == SIZE
     assert prepared.read_metadata(reopened)["counts"]["held_out"]["per_class"] == {"save": 1, "shot": 0}
+    (line,) = prepared.describe_changes(reopened, "train+held_out[:50%]")
+    assert "split 'held_out': actions clipped to the recording: 1; of no length, dropped: 1" in line
     assert len(read(reopened)) == 3
 
 

@@ -337,7 +337,8 @@ def test_actions_that_cannot_be(row, message):
 
 def test_clean_entries(capsys):
     database = {"a": entry(annotations=[{"segment": [1, 10.5], "label": "j"}]), "b": entry(duration=0), "c": entry()}
-    cleaned = annotation_files.clean_entries(annotation_files.read_entries(database, "x"), "x")
+    cleaned, changed = annotation_files.clean_entries(annotation_files.read_entries(database, "x"), "x")
+    assert changed == {"clipped to the recording": 1}
     assert [e.actions[0].end_seconds for e in cleaned] == [10.0, 2.0, 2.0]
     assert capsys.readouterr().out == "x: actions clipped to the recording: 1\n"
     annotation_files.clean_entries(cleaned, "x")
