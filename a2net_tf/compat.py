@@ -47,6 +47,20 @@ class CompletedBeforeWriting:
         super()._download_and_prepare(dl_manager, *args, **kwargs)
 
 
+class NothingToDownload:
+    """Mixin of a ``tfds.core.DatasetBuilder`` that reads local files or generates its records.
+
+    TFDS says before and after with ``_log_download_bytes`` and ``_log_download_done``. Without the overrides it would
+    tell of a download of "Unknown size" where nothing is downloaded.
+    """
+
+    def _log_download_bytes(self) -> None:
+        print(f"preparing {self.info.full_name} in {self.data_path}")
+
+    def _log_download_done(self) -> None:
+        print(f"prepared {self.info.full_name}: later commands read it from {self.data_path}")
+
+
 class AlreadyBuilt:
     """Mixin of a ``keras.Model`` that has all its variables when it is made.
 

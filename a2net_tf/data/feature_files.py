@@ -5,7 +5,6 @@ Shared by the dataset folders whose features cannot be downloaded (``thumos14``,
 
 import collections
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -227,21 +226,6 @@ def list_files(folder: pathlib.Path, suffixes: Collection[str] | None = None) ->
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [pathlib.Path(path, name) for name in names if not name.startswith(".")]
     return sorted(file for file in files if suffixes is None or file.suffix in suffixes)
-
-
-def fingerprint(folder: pathlib.Path) -> dict:
-    """Number, total size and a digest of names, sizes and times of change of the files that a builder may read.
-
-    Prepared datasets inside ``folder`` are not counted.
-    """
-    digest, sizes = hashlib.sha256(), []
-    for file in list_files(folder, READ_SUFFIXES):
-        if (file.parent / "dataset_info.json").exists():
-            continue
-        status = file.stat()
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        sizes.append(status.st_size)
-    return {"files": len(sizes), "bytes": sum(sizes), "digest": digest.hexdigest()[:16]}
 
 
 # Features

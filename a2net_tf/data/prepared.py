@@ -11,14 +11,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from a2net_tf.compat import CompletedBeforeWriting, set_features
-from a2net_tf.data import annotation_files, feature_files
+from a2net_tf.compat import CompletedBeforeWriting, NothingToDownload, set_features
+from a2net_tf.data import annotation_files, fingerprints
 from a2net_tf.data.schema import convert_features, record_features, split_into_chunks
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
 
-class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class RecordBuilder(NothingToDownload, tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A builder of records. Its features can be stored in any of ``STORED_FEATURES``.
 
     A subclass describes its records with ``record_features(D, class_names, self.stored_features)`` and writes them with
@@ -92,12 +92,12 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
 
     def check_unchanged(self, folder: pathlib.Path) -> None:
         """Raises UserError if this builder's prepared directory was written from other files than ``folder`` holds."""
-        then, now = read_metadata(self).get("fingerprint"), feature_files.fingerprint(folder)
-        if then != now:
-            told = [f"{f['files']} files of {f['bytes'] / 1e6:.1f} MB" if f else "unknown" for f in (then, now)]
+        then = read_metadata(self).get("fingerprint")
+        difference = fingerprints.find_difference(folder, then) if then else "it does not say from which"
+        if difference:
             raise UserError(
-                f"manual_dir={folder}: its files have changed since {self.data_path} was written (then {told[0]}, now "
-                f"{told[1]}); delete that directory to prepare it again, or use it as it is with --dataset="
+                f"manual_dir={folder}: its files have changed since {self.data_path} was written "
+                f"({difference}); delete that directory to prepare it again, or use it as it is with --dataset="
                 f"{self.data_path}"
             )
 
@@ -119,7 +119,7 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
             raise UserError(f"manual_dir={folder}: no video is left that could be prepared")
         size, class_names = self._contents.num_features, self._contents.class_names
         set_features(self.info, record_features(size, class_names, self.stored_features))
-        self.info.metadata.update(self._contents.metadata, fingerprint=feature_files.fingerprint(folder))
+        self.info.metadata.update(self._contents.metadata, fingerprint=fingerprints.fingerprint(folder))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         # TFDS cannot write an empty split.

@@ -31,6 +31,7 @@ MAX_CHUNK_STEPS = 16384  # 134 MB of 2048 float32 features
 CHUNK_OVERLAP_STEPS = 1024  # the longest window that can be cut from a chunked sequence
 STORED_FEATURES = ("float32", "float16", "bfloat16")  # types of features in prepared datasets
 _STEPS_AT_ONCE = 1024  # of a long recording, so that no copy of it is made
+_LARGEST = 1e18  # of a feature value: its square and the sum of many are finite in float32
 
 # TFDS warns about its own use of a deprecated name, for several fields at every read.
 logging.getLogger("absl").addFilter(lambda entry: "`FeatureConnector.dtype` is deprecated" not in entry.getMessage())
@@ -160,7 +161,7 @@ def check_features(
         first_step: added to the number of the step that a message names.
 
     Raises:
-        UserError: no matrix, another size, or values that are not finite.
+        UserError: no matrix, another size, or values that are not finite or too large to compute with.
     """
     features = np.asarray(features)
     check_shape(features.shape, features.dtype, where, num_features)
@@ -168,10 +169,17 @@ def check_features(
         with np.errstate(over="ignore"):  # what overflows is found below
             features = features.astype(np.float32)
     parts = (features[start : start + _STEPS_AT_ONCE] for start in range(0, len(features), _STEPS_AT_ONCE))
-    finite = np.concatenate([np.isfinite(part).all(axis=1) for part in parts])
+    largest = np.concatenate([np.abs(part.astype(np.float32, copy=False)).max(axis=1, initial=0.0) for part in parts])
+    finite = np.isfinite(largest)
     if not finite.all():
         step = int(np.argmin(finite)) + first_step
         raise UserError(f"{where}: {int((~finite).sum())} steps hold NaN or infinite values, the first is step {step}")
+    if (largest > _LARGEST).any():
+        step = int(np.argmax(largest > _LARGEST))
+        raise UserError(
+            f"{where}: step {step + first_step} holds the value {largest[step]:.3g} (without its sign), whose square is "
+            f"beyond float32, so nothing could be learned from it; at most {_LARGEST:g}. Damaged, or of another type?"
+        )
     return features
 
 

@@ -41,7 +41,7 @@ def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]
 
 
 def _load(workdir: str, config: Config, given: frozenset[str]) -> tuple[Run, keras.Model]:
-    current = run_directory.load(workdir)
+    current = run_directory.with_found_paths(run_directory.load(workdir))
     requested = dataclasses.replace(config, workdir=workdir)
     merged = settings.merge(current.config, requested, given)
     current = current._replace(config=merged, precision=precision.resolve(merged.precision))

@@ -25,6 +25,8 @@ from a2net_tf.errors import UserError, list_some
 from a2net_tf.report.check_report import ROLES, describe_number, format_report, judge
 from a2net_tf.settings import Config
 
+_STEPS_LOOKED_AT = 1024  # of each sequence, for the smoothness in time
+_SMOOTHER = 0.9
 _MOST_SPLITS = 6  # more are summed up where no setting says which belong together
 
 
@@ -218,6 +220,8 @@ class GroupTotals:
         self.names: list[str] = []
         self.without_actions: list[str] = []
         self.beyond_cap: dict[str, list[int]] = {}
+        self.step_counts: set[int] = set()
+        self.change_of_steps = self.change_of_values = 0.0
         self.per_class = np.zeros(num_classes, np.int64)
         self.steps = self.seconds = self.ambiguous = self.num_windows = self.useful_windows = self.most_actions = 0
         self.strides, self.first_steps = [np.inf, -np.inf], [np.inf, -np.inf]
@@ -235,6 +239,8 @@ class GroupTotals:
             record[key].item() for key in ("feature_stride_seconds", "first_step_seconds", "num_steps")
         )
         self.names.append(name)
+        self.step_counts.add(steps)
+        self._add_changes(record["features"])
         self.without_actions += [] if len(record["labels"]) else [name]
         if len(record["labels"]) > (most := self.config.most_detections(steps)):
             self.beyond_cap[name] = [len(record["labels"]), most]
@@ -245,6 +251,13 @@ class GroupTotals:
         self.first_steps = [min(self.first_steps[0], first), max(self.first_steps[1], first)]
         np.add.at(self.per_class, record["labels"], 1)
         self._add_actions(record["segments"].astype(np.float64), stride, first, num_steps=steps)
+
+    def _add_changes(self, features: np.ndarray) -> None:
+        """How much a value changes from one step to the next, and from one value of a step to the next."""
+        part = features[:_STEPS_LOOKED_AT].astype(np.float64)
+        if min(part.shape) > 1:
+            self.change_of_steps += float(np.square(np.diff(part, axis=0)).mean())
+            self.change_of_values += float(np.square(np.diff(part, axis=1)).mean())
 
     def _add_actions(self, seconds: np.ndarray, stride: float, first: float, *, num_steps: int) -> None:
         segments = (seconds - first) / stride
@@ -274,6 +287,8 @@ class GroupTotals:
             "sequences_without_actions": self.without_actions,
             "more_actions_than_detections": self.beyond_cap,
             "steps": self.steps,
+            "steps_of_each": self.step_counts.pop() if len(self.step_counts) == 1 else None,
+            "steps_are_smoother_than_values": self.change_of_steps < _SMOOTHER * self.change_of_values,
             "hours": self.seconds / 3600,
             "stride_seconds": self.strides,
             "first_step_seconds": self.first_steps,

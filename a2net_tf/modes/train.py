@@ -113,6 +113,7 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
         if config.class_scores == "softmax"
         else {},
         precision=precision.resolve(config.precision),
+        folder=str(pathlib.Path.cwd()),
     )
     run_directory.save(new)
     return new

@@ -29,6 +29,7 @@ def judge(report: dict[str, Any], config: Config) -> list[str]:
     warnings += _judge_classes(splits, by_role)
     for name, split in splits.items():
         warnings += _judge_features(name, split["features"])
+        warnings += _judge_shape(name, split, report["num_features"])
         warnings += _judge_cap(name, split)
         if name in trained_on or split["role"] != "other":
             warnings += _judge_windows(name, split, config)
@@ -95,6 +96,17 @@ def _judge_windows(name: str, split: dict[str, Any], config: Config) -> Iterator
     if trains and split["most_actions_in_a_window"] > config.max_actions:
         most = split["most_actions_in_a_window"]
         yield f"{name}: a window holds {most} actions, which training refuses: --max_actions={most}"
+
+
+def _judge_shape(name: str, split: dict[str, Any], num_features: int) -> Iterator[str]:
+    """A feature changes little from step to step; in matrices of one size that are transposed, nothing else shows."""
+    steps = split["steps_of_each"]
+    if steps and steps < num_features and split["sequences"] > 1 and not split["steps_are_smoother_than_values"]:
+        yield (
+            f"{name}: all {split['sequences']} sequences have {steps} steps of {num_features} values, and the values do "
+            "not change less from step to step than from one to the next within a step: are the matrices transposed? "
+            "Expected [steps, values]"
+        )
 
 
 def _judge_cap(name: str, split: dict[str, Any]) -> Iterator[str]:

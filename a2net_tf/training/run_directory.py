@@ -43,6 +43,7 @@ class Run(NamedTuple):
     first_step_seconds: float
     also_reported: Mapping[str, str] = MappingProxyType({})  # {class: a class that each of its detections also has}
     precision: str = ""  # that --precision=auto has become
+    folder: str = ""  # in which it was trained: relative paths of the settings begin there
 
     @property
     def computed(self) -> Config:
@@ -83,6 +84,7 @@ def load(workdir: str) -> Run:
     try:
         config = settings.from_dict(description["config"])
         description.setdefault("precision", config.precision)  # runs of older versions: there was no auto
+        description.setdefault("folder", "")
         values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
         _check_description(values, str(path))
     except UserError as error:
@@ -103,6 +105,8 @@ def _check_description(values: dict[str, Any], path: str) -> None:
         check_kind(values[name], float, f"{path}: {name}")
     if values["seconds_per_step"] <= 0:
         raise UserError(f"{path}: seconds_per_step: expected a number above 0, found {values['seconds_per_step']}")
+    for name in ("precision", "folder"):
+        check_kind(values[name], str, f"{path}: {name}")
     also = check_kind(values["also_reported"], dict, f"{path}: also_reported")
     for pair in also.items():
         for name in pair:
@@ -122,6 +126,26 @@ def to_continue(saved: Run, requested: Config) -> Config:
         saved.computed, dataclasses.replace(requested, precision=precision), settings.TRAINING_SETTINGS
     )
     return dataclasses.replace(requested, precision=saved.config.precision)
+
+
+def with_found_paths(run: Run) -> Run:
+    """The run with the paths of its data as they are called from the current folder, if it was trained in another.
+
+    What lies where the run was trained counts, and not what happens to have the same relative path here. Says so where
+    there are both. A run that was moved to another machine together with its data finds it here.
+    """
+    if not run.folder or pathlib.Path(run.folder) == pathlib.Path.cwd():
+        return run
+    found = {}
+    for name in ("data_dir", "manual_dir", "dataset"):
+        given = getattr(run.config, name)
+        here, there = pathlib.Path(given), pathlib.Path(run.folder, given)
+        if not given or here.is_absolute() or not there.is_dir():
+            continue
+        found[name] = str(there)
+        if here.is_dir() and not here.samefile(there):
+            print(f"{run.config.workdir}: --{name}={there}, as when it was trained, and not {given} here")
+    return run._replace(config=dataclasses.replace(run.config, **found))
 
 
 def _load_statistics(path: pathlib.Path, num_features: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from a2net_tf.data import annotation_files, array_files, feature_files
+from a2net_tf.data import annotation_files, array_files, feature_files, fingerprints
 from a2net_tf.data.annotation_files import LabelledSegment
 from a2net_tf.errors import UserError, list_some
 
@@ -226,20 +226,34 @@ def test_linked_folders_are_entered(tmp_path):
 
 def test_fingerprint(tmp_path):
     np.save(tmp_path / "a.npy", MATRIX)
-    first = feature_files.fingerprint(tmp_path)
+    first = fingerprints.fingerprint(tmp_path)
     assert (first["files"], first["bytes"]) == (1, (tmp_path / "a.npy").stat().st_size)
+    assert json.loads(json.dumps(first)) == first
     (tmp_path / "film.mp4").touch()  # nothing that a builder reads
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "dataset_info.json").touch()
     (tmp_path / "prepared" / "labels.txt").touch()
-    assert feature_files.fingerprint(tmp_path) == first
+    assert fingerprints.fingerprint(tmp_path) == first
+    assert fingerprints.find_difference(tmp_path, first) is None
+
+
+def test_the_first_file_that_has_changed_is_named(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("a.npy", "more/b.npy"):
+        np.save(tmp_path / name, MATRIX)
+    then, content = fingerprints.fingerprint(tmp_path), (tmp_path / "more/b.npy").read_bytes()
     os.utime(tmp_path / "a.npy", (1, 1))
-    changed = feature_files.fingerprint(tmp_path)
-    assert changed != first
-    (tmp_path / "a.npy").rename(tmp_path / "b.npy")
-    assert feature_files.fingerprint(tmp_path) != changed
+    os.utime(tmp_path / "more/b.npy", (1, 1))
+    assert fingerprints.find_difference(tmp_path, then) is None
+    (tmp_path / "more/b.npy").write_bytes(content[:-1] + b"x")
+    assert fingerprints.find_difference(tmp_path, then) == "more/b.npy has another content"
+    (tmp_path / "more/b.npy").write_bytes(content + b"x")
+    found = fingerprints.find_difference(tmp_path, then)
+    assert found == f"more/b.npy has {len(content) + 1} bytes, then {len(content)}"
     (tmp_path / "settings.json").touch()
-    assert feature_files.fingerprint(tmp_path)["files"] == 2
+    assert fingerprints.find_difference(tmp_path, then) == "settings.json is new"
+    (tmp_path / "a.npy").rename(tmp_path / "c.npy")
+    assert fingerprints.find_difference(tmp_path, then) == "a.npy is gone"
 
 
 # Annotations
