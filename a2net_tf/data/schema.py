@@ -177,8 +177,8 @@ def check_features(
     if (largest > _LARGEST).any():
         step = int(np.argmax(largest > _LARGEST))
         raise UserError(
-            f"{where}: step {step + first_step} holds the value {largest[step]:.3g} (without its sign), whose square is "
-            f"beyond float32, so nothing could be learned from it; at most {_LARGEST:g}. Damaged, or of another type?"
+            f"{where}: step {step + first_step} holds a value of size {largest[step]:.3g}, whose square is beyond "
+            f"float32, so nothing could be learned from it; at most {_LARGEST:g}. Damaged, or of another type?"
         )
     return features
 

@@ -12,6 +12,7 @@ from a2net_tf.report.text_tables import align
 from a2net_tf.settings import Config
 
 ROLES = {"training": "train_split", "validation": "validation_split", "evaluation": "eval_split"}
+_NOT_TOLD = ("per_class", "digest")  # of metadata: long
 _MOST_CLASSES = 40  # of more, only the rarest and commonest are printed
 
 
@@ -103,9 +104,9 @@ def _judge_shape(name: str, split: dict[str, Any], num_features: int) -> Iterato
     steps = split["steps_of_each"]
     if steps and steps < num_features and split["sequences"] > 1 and not split["steps_are_smoother_than_values"]:
         yield (
-            f"{name}: all {split['sequences']} sequences have {steps} steps of {num_features} values, and the values do "
-            "not change less from step to step than from one to the next within a step: are the matrices transposed? "
-            "Expected [steps, values]"
+            f"{name}: all {split['sequences']} sequences have {steps} steps of {num_features} values, and the values "
+            "do not change less from step to step than from one to the next within a step: are the matrices "
+            "transposed? Expected [steps, values]"
         )
 
 
@@ -238,7 +239,7 @@ def _describe(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and all(isinstance(item, dict) for item in value.values()):
             yield from _describe({f"{key} of {name}": item for name, item in value.items()})
         elif isinstance(value, dict):
-            pairs = [f"{name} {_text(item)}" for name, item in value.items() if name not in ("per_class", "digest")]
+            pairs = [f"{name} {_text(item)}" for name, item in value.items() if name not in _NOT_TOLD and item != {}]
             yield key, ", ".join(pairs)
         else:
             yield key, _text(value)
@@ -248,7 +249,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {number}" for name, number in value.items()) or "nothing"
+        return "; ".join(f"{name}: {number}" for name, number in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 

@@ -61,6 +61,11 @@ def test_action_may_end_with_the_recording():
         ({"features": np.array([["a", "b"]])}, r"expected a number matrix .* of <U1"),
         ({"features": np.zeros((0, 3))}, "0 feature steps; an empty recording cannot be used"),
         ({"features": [[0.0], [np.nan], [np.inf]]}, "2 steps hold NaN or infinite values, the first is step 1"),
+        (
+            {"features": [[0.0], [-1e25], [2e20]]},
+            r"step 1 holds a value of size 1e\+25, whose square is beyond float32",
+        ),
+        ({"features": np.full((3, 1), 1e30)}, r"step 0 holds a value of size 1e\+30"),
         ({"feature_stride_seconds": 0.0}, "feature_stride_seconds must be > 0 and finite, got 0.0"),
         ({"feature_stride_seconds": np.nan}, "feature_stride_seconds must be > 0 and finite, got nan"),
         ({"feature_stride_seconds": np.inf}, "feature_stride_seconds must be > 0 and finite, got inf"),

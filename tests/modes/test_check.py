@@ -457,6 +457,46 @@ def test_missing_features_are_refused_by_name(capsys, own, tmp_path):
     assert "annotated videos have no features: gone" in error
 
 
+def write_equal_lengths(folder, make_features):
+    """Six recordings of 8 steps and 100 values."""
+    folder.mkdir()
+    database = {}
+    for number in range(6):
+        np.save(folder / f"r{number}.npy", make_features(np.random.default_rng(number)).astype(np.float32))
+        actions = [{"segment": [5, 20], "label": "jump"}, {"segment": [25, 33], "label": "run"}]
+        subset = "training" if number < 4 else "validation"
+        database[f"r{number}"] = {"subset": subset, "duration": 40, "annotations": actions}
+    (folder / "annotations.json").write_text(json.dumps({"database": database}))
+    return ["--dataset=feature_folder", f"--manual_dir={folder}", f"--data_dir={folder}_prepared", *SMALL]
+
+
+def test_equal_lengths_that_look_transposed(capsys, tmp_path):
+    def in_time(rng):  # changes slowly
+        return np.repeat(rng.normal(size=(2, 100)), 4, axis=0) + 0.1 * rng.normal(size=(8, 100))
+
+    right = write_equal_lengths(tmp_path / "right", in_time)
+    output, _ = run(capsys, *right, *SPLITS)
+    assert "transposed" not in output
+    noise = write_equal_lengths(tmp_path / "noise", lambda rng: rng.normal(size=(8, 100)))
+    slow_along_values = write_equal_lengths(tmp_path / "wrong", lambda rng: rng.normal(size=(100, 8)).cumsum(axis=0).T)
+    for flags in (noise, slow_along_values):
+        found = [line for line in warnings_in(run(capsys, *flags, *SPLITS)[0]) if "transposed" in line]
+        assert [line.split(" sequences have 8 steps of 100 values")[0] for line in found] == [
+            "training: all 4",
+            "evaluation: all 2",
+        ]
+
+
+def test_more_actions_than_are_kept(capsys, own):
+    output, _ = run(capsys, *own, *SPLITS, "--max_detections=2")
+    (line, other) = [line for line in warnings_in(output) if "than detections are kept" in line]
+    assert line.startswith("training: 1 sequence with more actions than detections are kept of it (a: 3 actions, 2 det")
+    assert "--max_detections=6, or 0" in line
+    assert other.startswith("evaluation: 1 sequence")
+    output, _ = run(capsys, *own, *SPLITS)
+    assert "than detections are kept" not in output
+
+
 def test_suggestions_help(capsys, own):
     """What a warning suggests makes it go away."""
     output, _ = run(capsys, *own, *SPLITS, "--window_steps=96")

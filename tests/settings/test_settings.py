@@ -325,7 +325,7 @@ def test_values_of_a_dict_are_checked_as_flags_are(values, message):
         ("min_score", 1.1),
         ("nms_tiou", -0.1),
         ("soft_nms_sigma", -1.0),
-        ("max_detections", 0),
+        ("max_detections", -1),
         ("window_batch", 0),
         ("tiou_thresholds", ()),
         ("tiou_thresholds", (0.5, 1.0)),

@@ -211,6 +211,27 @@ def test_damaged_history(tmp_path, text, message):
         run_directory.training_seconds(str(tmp_path))
 
 
+def test_data_are_found_from_another_folder(run, tmp_path, monkeypatch, capsys):
+    """What lies where the run was trained counts, whatever has the same relative path here."""
+    (tmp_path / "a" / "prep").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    run = with_config(run, data_dir="prep", manual_dir=str(tmp_path / "raw"), dataset="toy_actions")
+    run = run._replace(folder=str(tmp_path / "a"))
+    monkeypatch.chdir(tmp_path / "a")
+    assert run_directory.with_found_paths(run) == run
+    monkeypatch.chdir(tmp_path / "b")
+    found = run_directory.with_found_paths(run).config
+    assert (found.data_dir, found.manual_dir) == (str(tmp_path / "a" / "prep"), str(tmp_path / "raw"))
+    assert found.dataset == "toy_actions"
+    assert capsys.readouterr().out == ""
+    (tmp_path / "b" / "prep").mkdir()
+    assert run_directory.with_found_paths(run).config.data_dir == str(tmp_path / "a" / "prep")
+    assert f"--data_dir={tmp_path / 'a' / 'prep'}, as when it was trained, and not prep here" in capsys.readouterr().out
+    (tmp_path / "a").rename(tmp_path / "gone")  # moved here, say
+    assert run_directory.with_found_paths(run) == run
+    assert run_directory.with_found_paths(run._replace(folder="")) == run  # of an older version
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_and_statistics_that_are_no_numbers(saved, value):
     run, network = saved
