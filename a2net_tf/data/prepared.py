@@ -1,6 +1,7 @@
 """Datasets of records, prepared by TFDS: builders, opening and reading."""
 
 import abc
+import collections
 import importlib
 import pathlib
 import re
@@ -262,7 +263,7 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
         **decoding: as ``as_dataset`` takes it.
 
     Raises:
-        UserError: unknown or empty split.
+        UserError: unknown or empty split, or one that names a record twice.
     """
     # TFDS would read 16 files at once and many records ahead, and keep small splits: gigabytes of long recordings.
     options = tf.data.Options()
@@ -276,16 +277,26 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
         num_parallel_calls_for_decode=2,
         skip_prefetch=True,
     )
+    _check_split(builder, split)
+    return builder.as_dataset(split=split, shuffle_files=False, read_config=reading, **decoding)
+
+
+def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
+    where, there = f"split '{split}'", ", ".join(builder.info.splits)
     try:
-        if builder.info.splits[split].num_examples == 0:
-            raise UserError(f"split '{split}' of {builder.info.full_name} is empty")
-        return builder.as_dataset(split=split, shuffle_files=False, read_config=reading, **decoding)
+        found = builder.info.splits[split]
     except (ValueError, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"split '{split}' is not in {builder.info.full_name}; it has {', '.join(builder.info.splits)}"
-        ) from None
+        known = set(re.findall(r"[A-Za-z_]\w*", split)) <= {*builder.info.splits, "all"}
+        reason = f" ({' '.join(str(error).split())})" if known else ""  # which names those that are there, too
+        raise UserError(f"{where} is not in {builder.info.full_name}; it has {there}{reason}") from None
+    if found.num_examples <= 0:
+        raise UserError(f"{where} of {builder.info.full_name} is empty; it has {there}")
+    end = collections.defaultdict(int)
+    parts = sorted(found.file_instructions, key=lambda part: (str(part.filename), part.skip))
+    for part in parts:
+        if part.skip < end[part.filename]:
+            raise UserError(f"{where} names some records twice, which would count twice; name each split once")
+        end[part.filename] = part.skip + (part.take if part.take >= 0 else part.examples_in_shard)
 
 
 def check_has_actions(builder: tfds.core.DatasetBuilder, split: str, setting: str) -> None:

@@ -228,9 +228,24 @@ def test_unknown_split(tiny, split):
         prepared.read_records(tiny, split)
 
 
-def test_empty_split(tiny):
-    with pytest.raises(UserError, match=r"split 'train\[:0\]' of tiny_sequences/.* is empty"):
-        prepared.read_records(tiny, "train[:0]")
+@pytest.mark.parametrize("split", ["train[:0]", "train[1:1]", "train[1:0]"])
+def test_empty_split(tiny, split):
+    with pytest.raises(UserError, match=rf"split '{re.escape(split)}' of tiny_sequences/.* is empty"):
+        prepared.read_records(tiny, split)
+
+
+def test_more_records_than_there_are(tiny):
+    with pytest.raises(UserError, match=r"split 'train\[:99\]' is not in .*it has train \(.*\[:99\] incompatible with"):
+        prepared.read_records(tiny, "train[:99]")
+
+
+@pytest.mark.parametrize("split", ["train+train", "train[:2]+train[1:]", "train+train[:1]", "all+train"])
+def test_a_record_counts_once(tiny, split):
+    with pytest.raises(UserError, match=rf"split '{re.escape(split)}' names some records twice"):
+        prepared.read_records(tiny, split)
+    assert len(list(prepared.read_records(tiny, "train[1:]+train[:1]"))) == len(
+        list(prepared.read_records(tiny, "all"))
+    )
 
 
 def test_nothing_said_beside_the_records(tiny):

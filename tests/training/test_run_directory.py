@@ -229,7 +229,8 @@ def test_data_are_found_from_another_folder(run, tmp_path, monkeypatch, capsys):
     assert f"--data_dir={tmp_path / 'a' / 'prep'}, as when it was trained, and not prep here" in capsys.readouterr().out
     (tmp_path / "a").rename(tmp_path / "gone")  # moved here, say
     assert run_directory.with_found_paths(run) == run
-    assert run_directory.with_found_paths(run._replace(folder="")) == run  # of an older version
+    old = run._replace(folder="")  # of an older version
+    assert run_directory.with_found_paths(old) == old
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
