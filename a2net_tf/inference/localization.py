@@ -10,13 +10,12 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from a2net_tf import settings
 from a2net_tf.data import feature_files, schema
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.postprocess import Candidates
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import Detections
-
-_CLEAR = 0.2  # of a sequence's best score; the candidates that are left after good ones are far below
 
 
 class SequenceDetections(NamedTuple):
@@ -246,11 +245,12 @@ def collect(sequences: Iterable[SequenceDetections]) -> list[SequenceDetections]
     collected = list(tqdm.tqdm(sequences, unit="sequence", leave=False, disable=None))
     cut_off = [sequence for sequence in collected if _is_cut_off(sequence)]
     if cut_off:
+        most = max(sequence.most for sequence in cut_off)
         told = [f"{sequence.video}: {sequence.most}, down to {sequence.merged.scores[-1]:.2f}" for sequence in cut_off]
         print(
             f"warning: clear detections are cut off in {len(cut_off)} of {len(collected)} sequences, which have as "
-            f"many as are kept (number and lowest score: {list_some(told)}): --max_detections keeps more, and with 0 "
-            "it grows with the sequence"
+            f"many as are kept (number and lowest score: {list_some(told)}): --max_detections={2 * most} keeps more, "
+            "and 0, the default, grows with the sequence"
         )
     return collected
 
@@ -258,7 +258,7 @@ def collect(sequences: Iterable[SequenceDetections]) -> list[SequenceDetections]
 def _is_cut_off(sequence: SequenceDetections) -> bool:
     """Whether the number of detections ends the list where scores are still high."""
     scores = sequence.merged.scores
-    return len(scores) >= sequence.most and bool(scores[-1] > _CLEAR * scores[0])
+    return len(scores) >= sequence.most and bool(scores[-1] >= settings.FIELDS["subtitle_score"].default)
 
 
 def _table(video: str, detections: dict[str, tf.Tensor]) -> Detections:

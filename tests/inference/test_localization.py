@@ -63,7 +63,7 @@ def test_clear_detections_that_are_cut_off_are_said(capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert "warning: clear detections are cut off in 1 of 3 sequences" in line
     assert "a: 3, down to 0.70" in line
-    assert "--max_detections" in line
+    assert "--max_detections=6 keeps more" in line
     localization.collect([*sequences[1:], found("d", [], 3)])
     assert capsys.readouterr().out == ""
 
