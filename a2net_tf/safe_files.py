@@ -319,6 +319,11 @@ def read_table(path: Path, columns: Sequence[str], *, hint: str = "") -> list[tu
     return rows
 
 
+def pattern_letters(path: Path) -> list[str]:
+    """Which of [ ] * ? a path holds. TensorFlow takes the path of a SavedModel for a pattern of names."""
+    return sorted(set(os.fspath(path)) & set("[]*?"))
+
+
 def file_names(names: Sequence[str]) -> list[str]:
     """A file name for each of ``names``, without what file systems dislike, and without two that are the same.
 

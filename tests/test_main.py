@@ -153,6 +153,13 @@ def test_exit_status_and_no_traceback_in_a_new_process(tmp_path):
 # --- datasets
 
 
+def test_a_folder_that_no_model_can_be_exported_into_is_named_before_training(tmp_path, capsys):
+    assert main(["--mode=train", "--dataset=no_such", f"--workdir={tmp_path / 'run[1]'}"]) == 1
+    assert "run[1] holds [ and ]: training works, but a SavedModel" in capsys.readouterr().out
+    assert main(["--mode=train", "--dataset=no_such", f"--workdir={tmp_path / 'run'}"]) == 1
+    assert capsys.readouterr().out == ""
+
+
 def test_unknown_dataset(refused, tmp_path):
     message = refused("--mode=train", "--dataset=toy_action", f"--workdir={tmp_path / 'run'}")
     assert re.search("--dataset=toy_action: no such dataset; have .*hapt, .*toy_actions", message)

@@ -179,7 +179,7 @@ def _load_run(config: Config, given: frozenset[str]) -> Detector:
 
 def _refuse_pattern(path: str) -> None:
     """TensorFlow takes the path of a SavedModel for a pattern of file names, and would find nothing."""
-    if letters := sorted(set(path) & set("[]*?")):
+    if letters := safe_files.pattern_letters(path):
         raise UserError(
             f"--saved_model={path}: TensorFlow cannot open a SavedModel whose path holds {' or '.join(letters)}; "
             "rename or move it, or name it by a path without them"

@@ -42,7 +42,7 @@ def _check_target(config: Config) -> None:
     target = pathlib.Path(config.saved_model)
     if not target.name or target.name == "..":
         raise UserError(f"--saved_model={config.saved_model}: expected the name of a folder to write")
-    if set(str(target)) & set("[]*?"):
+    if safe_files.pattern_letters(target):
         raise UserError(
             f"--saved_model={config.saved_model}: TensorFlow takes [ ] * ? in the path of a SavedModel for a pattern "
             "and could not open it again; choose another name"

@@ -30,6 +30,11 @@ def train(config: Config) -> None:
     settings.require(config, "workdir", "dataset")
     strategy = trainer.choose_strategy(config)
     safe_files.check_writable(pathlib.Path(config.workdir) / "run.json")
+    if letters := safe_files.pattern_letters(config.workdir):
+        print(
+            f"warning: --workdir={config.workdir} holds {' and '.join(letters)}: training works, but a SavedModel "
+            "that is exported into it would not be found by TensorFlow; export to another folder"
+        )
     input_pipeline.check_window_fits_chunks(config)
     builder = prepared.open_dataset_of(config)
     layout = signal_layout(config, builder)
