@@ -378,9 +378,9 @@ def test_recipe_rows_are_those_of_single_evaluations(recipe, tmp_path):
     folder, _, written = recipe
     rows = {row["label"]: row for row in written["rows"]}
     for label, network, flags in (
-        ("baseline", "baseline", ["--nms_tiou=0.2", "--max_detections=200"]),
+        ("baseline", "baseline", ["--nms_tiou=0.2", "--max_detections=0"]),
         ("baseline + inference", "baseline", ["--nms_tiou=0.9", "--max_detections=5000"]),
-        ("recipe without inference", "a2net", ["--nms_tiou=0.2", "--max_detections=200"]),
+        ("recipe without inference", "a2net", ["--nms_tiou=0.2", "--max_detections=0"]),
         ("recipe", "a2net", []),
     ):
         run = shutil.copytree(folder / f"{network}_seed0", tmp_path / label)
@@ -420,7 +420,7 @@ def test_recipe_again_prints_a_table_per_branch_and_trains_nothing(recipe, capsy
     assert [printed[i - 2] for i in tables] == ["anchor_free", "anchor_based", "both"]
     assert sum(line.startswith("recipe without inference ") for line in printed) == 3
     assert sum(line.startswith("recipe without random-offsets ") for line in printed) == 0
-    assert "inference: --nms_tiou=0.9 (0.2), --max_detections=5000 (200)" in printed
+    assert "inference: --nms_tiou=0.9 (0.2), --max_detections=5000 (0)" in printed
     assert (folder / "ablation_recipe_inference.json").exists()
 
 
