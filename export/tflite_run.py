@@ -18,6 +18,7 @@ import numpy as np
 
 DESCRIPTION = "a2net.json"  # appended to the flatbuffer as a zip archive: unzip -p MODEL.tflite a2net.json
 RUNTIMES = ("ai_edge_litert", "tensorflow")
+CLEAR = 0.3  # a score of something that is worth showing
 
 
 class Model:
@@ -314,10 +315,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         model = Model(options.model, num_threads=options.threads, runtime=options.runtime)
-        detections = model.detect(_load(options.features), options.seconds_per_step)
+        features = _load(options.features)
+        detections = model.detect(features, options.seconds_per_step)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    most, scores = most_detections(len(features), model.description), detections["scores"]
+    if len(scores) >= most and scores[-1] >= CLEAR:
+        print(
+            f"warning: {most} detections are as many as the model keeps of such a recording, and the last one has a "
+            f"score of {scores[-1]:.2f}: convert it with a higher --max_detections, or 0",
+            file=sys.stderr,
+        )
     rows = zip(detections["labels"], detections["scores"].tolist(), detections["segments"].tolist(), strict=True)
     entries = [{"label": label, "score": score, "segment": segment} for label, score, segment in rows]
     name = pathlib.Path(options.features).stem

@@ -37,6 +37,7 @@ with quiet_native_logs():
 
 _MAX_MESSAGE_BYTES = 2**31 - 2**20  # a protocol buffer ends at 2 GiB; the rest of a request is far below 1 MiB
 _PRINTED_DETECTIONS = 10
+_CLEAR = 0.3  # a score of something that is worth showing
 
 
 class ServerError(Exception):
@@ -210,6 +211,7 @@ class Answer(NamedTuple):
         segments: f64[n, 2], start and end in seconds.
         scores: f64[n].
         labels: class names, n of them.
+        most: so many detections are kept of it at most.
         latency_seconds: from the encoded request to the decoded answer.
     """
 
@@ -217,6 +219,7 @@ class Answer(NamedTuple):
     segments: np.ndarray
     scores: np.ndarray
     labels: list[str]
+    most: int
     latency_seconds: float
 
 
@@ -238,7 +241,8 @@ def ask(server: Server, video: str, features: np.ndarray, seconds_per_step: floa
     latency = time.perf_counter() - started
     count = int(outputs["num_detections"][0])
     segments, scores = (outputs[name][0, :count].astype(np.float64) for name in ("segments", "scores"))
-    return Answer(video, segments, scores, outputs["labels"][0, :count].tolist(), latency)
+    labels, most = outputs["labels"][0, :count].tolist(), outputs["scores"].shape[1]
+    return Answer(video, segments, scores, labels, most, latency)
 
 
 def at_once(function: Callable[[Any], Any], items: Iterable, concurrency: int) -> Iterator:
@@ -352,6 +356,11 @@ def _report(answers: list[Answer], output: str | None) -> None:
             zip(answer.segments, answer.scores, answer.labels, strict=True), _PRINTED_DETECTIONS
         ):
             print(f"  {start:9.2f} - {end:9.2f} s  {score:.3f}  {label}")
+        if len(answer.scores) >= answer.most and answer.scores[-1] >= _CLEAR:
+            print(
+                f"warning: {answer.video}: its {answer.most} detections are as many as the model keeps, and the last "
+                f"one has a score of {answer.scores[-1]:.2f}: export it with a higher --max_detections, or 0"
+            )
     if output:
         class_names = sorted({label for answer in answers for label in answer.labels})
         tables = [

@@ -197,7 +197,7 @@ def test_float32_window_is_that_of_the_saved_model(export, trained, runtime):
 
 
 @pytest.mark.slow
-def test_the_number_of_detections_grows_with_the_recording(make_localizer, tmp_path):
+def test_the_number_of_detections_grows_with_the_recording(make_localizer, tmp_path, monkeypatch, capsys):
     localizer, run = make_localizer(max_detections=0, classes_per_candidate=3, nms_tiou=1.0)
     tflite.export_tflite(localizer, run, str(tmp_path / "m.tflite"), quantization="float32", samples=SAMPLES)
     model = tflite_run.Model(tmp_path / "m.tflite")
@@ -206,6 +206,14 @@ def test_the_number_of_detections_grows_with_the_recording(make_localizer, tmp_p
         expected = expected_detections(localizer, features)
         assert len(expected["scores"]) == most
         assert_same(model.detect(features), expected)
+    np.save(tmp_path / "walk.npy", features)
+    for clear, lines in ((expected["scores"][-1] * 0.9, 1), (expected["scores"][-1] * 1.1, 0)):
+        monkeypatch.setattr(tflite_run, "CLEAR", clear)
+        assert tflite_run.main([str(tmp_path / "m.tflite"), str(tmp_path / "walk.npy")]) == 0
+        captured = capsys.readouterr()
+        assert len(json.loads(captured.out)["results"]["walk"]) == 304
+        told = [line for line in captured.err.splitlines() if line.startswith("warning: 304 detections are as many as")]
+        assert len(told) == lines
 
 
 @pytest.mark.parametrize(("quantization", "tolerance"), [("float16", 1e-3), ("dynamic", 0.02), ("int8", 0.02)])
