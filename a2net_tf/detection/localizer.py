@@ -200,8 +200,9 @@ class Localizer(tf.Module):
         """``config.most_detections`` in the graph: i32[...] -> i32[...]."""
         if self.config.max_detections:
             return tf.fill(tf.shape(num_steps), self.config.max_detections)
-        by_length = (DETECTIONS_PER_WINDOW * num_steps + self.config.window_steps - 1) // self.config.window_steps
-        return tf.maximum(by_length, LEAST_DETECTIONS)
+        windows, rest = num_steps // self.config.window_steps, num_steps % self.config.window_steps
+        of_rest = (DETECTIONS_PER_WINDOW * rest + self.config.window_steps - 1) // self.config.window_steps
+        return tf.maximum(DETECTIONS_PER_WINDOW * windows + of_rest, LEAST_DETECTIONS)
 
     def named(self, detections: Detections) -> dict[str, tf.Tensor]:
         """Detections with their labels, as a dict."""
