@@ -93,7 +93,7 @@ def _is_at(handle: int, path: pathlib.Path) -> bool:
 
 
 def _own_description() -> str:
-    command = shlex.join(sys.orig_argv)
+    command = " ".join(shlex.join(sys.orig_argv).split())
     if len(command) > _LONGEST_COMMAND:
         command = f"{command[:_LONGEST_COMMAND]} ..."
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")

@@ -66,6 +66,9 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
             UserError: the disk is full, or the folder cannot be written.
         """
+        if "://" in str(self.data_dir_root):  # a bucket, which knows no locks
+            super().download_and_prepare(**kwargs)
+            return
         folder = pathlib.Path(self.data_dir_root, self.name)
         with _only_here(folder), _disk_errors_named(folder):
             super().download_and_prepare(**kwargs)
@@ -94,7 +97,7 @@ def _disk_errors_named(folder: pathlib.Path) -> Iterator[None]:
                 raise cause from None
             if isinstance(cause, OSError) or "no space left" in str(cause).lower():
                 raise UserError(f"{folder}: cannot be prepared: {cause}") from error
-            cause = cause.__cause__ or cause.__context__
+            cause = cause.__cause__
         raise
 
 
