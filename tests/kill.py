@@ -8,8 +8,8 @@ same command must come to its end with what it gives without a kill, and no file
 
 A command runs in a fork of this process, which has imported TensorFlow but has never run an operator: TensorFlow makes
 its threads, devices and graphs, and everything else that a command does, in the child, as in a process of its own. What
-is missing are the seconds in which Python loads libraries and no file is touched. Every tenth attempt starts Python
-anew all the same.
+is missing are the seconds in which Python loads libraries and no file is touched. One attempt of many starts
+Python anew all the same.
 """
 
 import argparse
@@ -47,11 +47,12 @@ _NETWORK = (
     *("--window_steps=32", "--num_levels=2", "--base_channels=4", "--level_channels=4,4", "--head_channels=4"),
     *("--anchor_ratios=1.0", "--max_actions=20", "--precision=float32"),
 )
-_SPLITS = ("--train_split=train[:2]", "--validation_split=validation[:1]", "--eval_split=test[:1]")
+_SPLITS = ("--train_split=train[:2]", "--eval_split=test[:1]")
+_VALIDATION = "--validation_split=validation[:1]"
 _SECONDS_BETWEEN_LOOKS = 0.002
 _SECONDS_AT_MOST = 300.0  # for one command
 _SECONDS_TO_END = 60.0  # for processes that a killed command has started
-_FRESH = 10  # one attempt of so many starts Python anew
+_FRESH = 25  # one attempt of so many starts Python anew
 _UNFINISHED = re.compile(r"\.partial|_temp|\.tempstate|\.tmp|incomplete\.")
 # In the folder for temporary files: TensorFlow removes its own when a process ends by itself, TFDS leaves an empty one
 # whenever it looks for a dataset that is not prepared.
@@ -85,9 +86,9 @@ def _data(folder: pathlib.Path) -> list[str]:
     return ["--dataset=toy_actions", f"--data_dir={folder}"]
 
 
-def _train(folder: pathlib.Path, epochs: int) -> list[str]:
-    data = _data(tiny.folder() / "kill_data")
-    return ["--mode=train", f"--workdir={folder / 'run'}", *data, *_SPLITS, *_NETWORK, f"--epochs={epochs}"]
+def _train(folder: pathlib.Path, *more: str) -> list[str]:
+    data = _data(_scratch() / "kill_data")
+    return ["--mode=train", f"--workdir={folder / 'run'}", *data, *_SPLITS, *_NETWORK, *more]
 
 
 def _start_nothing(folder: pathlib.Path) -> None:
@@ -95,8 +96,12 @@ def _start_nothing(folder: pathlib.Path) -> None:
     (folder / "data" / "other" / "incomplete.notes").write_text("of somebody else")
 
 
+def _start_empty(folder: pathlib.Path) -> None:
+    del folder
+
+
 def _start_run(folder: pathlib.Path) -> None:
-    _must_end_well(_train(folder, 1))
+    _must_end_well(_train(folder, "--epochs=1", _VALIDATION))
 
 
 def _start_results(folder: pathlib.Path) -> None:
@@ -128,13 +133,13 @@ def _answers_of_saved_model(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 KINDS = {
-    "prepare": Kind(2.0, lambda folder: ["--mode=check", *_data(folder / "data"), *_NETWORK], _start_nothing),
-    "train": Kind(1.5, lambda folder: _train(folder, 3), lambda folder: None),
-    "resume": Kind(1.5, lambda folder: _train(folder, 3), _start_run),
-    "evaluate": Kind(1.75, _use("evaluate"), _start_results),
+    "prepare": Kind(3.0, lambda folder: ["--mode=check", *_data(folder / "data"), *_NETWORK], _start_nothing),
+    "train": Kind(2.0, lambda folder: _train(folder, "--epochs=3"), _start_empty),
+    "resume": Kind(1.0, lambda folder: _train(folder, "--epochs=3", _VALIDATION), _start_run),
+    "evaluate": Kind(1.5, _use("evaluate"), _start_results),
     "predict": Kind(1.5, _use("predict", "output=found.json"), _start_results),
-    "export": Kind(1.0, _use("export", "saved_model=saved_model"), _start_results, _answers_of_saved_model),
-    "export_tflite": Kind(0.75, _use("export", "tflite=model.tflite"), _start_results),
+    "export": Kind(0.5, _use("export", "saved_model=saved_model"), _start_results, _answers_of_saved_model),
+    "export_tflite": Kind(0.5, _use("export", "tflite=model.tflite"), _start_results),
 }
 
 
@@ -357,31 +362,31 @@ class Bench:
 
     def __init__(self, name: str):
         self.name, self.kind = name, KINDS[name]
-        self.folder = _scratch() / name / "work"
-        self.saved = _scratch() / name / "start"
-        self.folder.mkdir(parents=True)
+        self.folder = _scratch() / "work"  # of all kinds: a run's files say where it is
+        self.saved = _scratch() / self.kind.start.__name__
         if not (_scratch() / "kill_data").exists():
             _must_end_well(["--mode=check", *_data(_scratch() / "kill_data"), *_NETWORK])
-        self.kind.start(self.folder)
-        shutil.copytree(self.folder, self.saved)
+        if not self.saved.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+            self.kind.start(self.folder)
+            shutil.copytree(self.folder, self.saved)
+        self.restore()
         self.before = tiny.files_below(self.folder)
         self.steps = self._epochs() if name in ("train", "resume") else []
         self.seconds, self.changes, self.done, self.answers = self._undisturbed()
-        again = self._undisturbed()
-        _check_equal(again[2], self.done)  # else a comparison would mean nothing
-        _check_same_arrays(again[3], self.answers)
 
     def _epochs(self) -> list[Files]:
         """The files after each epoch that is not the last."""
         found = []
         for epochs in (1, 2):
-            _must_end_well(_train(self.folder, epochs))
+            _must_end_well([*self.kind.flags(self.folder), f"--epochs={epochs}"])
             found.append(tiny.files_below(self.folder))
         return found
 
     def restore(self) -> None:
         """The folder as it was before the first command."""
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.saved, self.folder)
         shutil.rmtree(_scratch() / "tmp", ignore_errors=True)
 
@@ -413,7 +418,7 @@ class Bench:
         draw = random.Random(f"{seed}/{self.name}/{number}")
         self.restore()
         moments = collections.Counter()
-        for attempt in range(min(most_kills, draw.choice((1, 1, 2, 3)))):
+        for attempt in range(min(most_kills, draw.choice((1, 2, 3)))):
             moments[self._kill_once(draw, fresh=(number + attempt) % _FRESH == _FRESH - 1)] += 1
         command = Command(self.kind.flags(self.folder))
         if command.wait() != 0:
@@ -428,7 +433,7 @@ class Bench:
         """Starts the command, kills it and looks at what is there; returns the moment."""
         # By the clock, more often late; or at the n-th change of files, and a little later.
         by_clock = draw.random() < 0.4 and not fresh
-        seconds = self.seconds * draw.random() ** 0.5 if by_clock else _SECONDS_AT_MOST
+        seconds = 0.95 * self.seconds * draw.random() ** 0.5 if by_clock else _SECONDS_AT_MOST
         changes = draw.randint(1, max(self.changes, 1))
         later = draw.choice((0.0, draw.uniform(0, 0.02)))
         whole_group = draw.random() < 0.75
@@ -451,7 +456,7 @@ class Bench:
             return "half a file"
         if not changed or changed == {"run/.lock"}:
             return "nothing yet"
-        done = all(_essence(name, now.get(name)) == _essence(name, self.done[name]) for name in self.done)
+        done = all(name in now and _essence(name, now[name]) == _essence(name, self.done[name]) for name in self.done)
         return "all is there" if done else "some files"
 
 
