@@ -12,6 +12,12 @@ from a2net_tf.errors import UserError
 Path = str | os.PathLike
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an error, of whatever library, says that the disk, a quota or a file can hold no more."""
+    text = str(error).lower()
+    return any(words in text for words in ("no space left", "quota exceeded", "file too large"))
+
+
 def sync_below(path: Path) -> None:
     """Brings a file, or a folder with all that is in it, to the disk: else a power cut may leave names without content.
 

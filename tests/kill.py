@@ -27,6 +27,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -43,6 +44,9 @@ from tests import tiny
 with contextlib.suppress(ImportError):
     import matplotlib.figure  # noqa: F401 (before the forks)
 
+# tqdm's own lock lies in memory that forks share: of a killed one that held it, all others would wait for ever.
+tqdm.tqdm.set_lock(threading.RLock())
+
 _NETWORK = (
     *("--window_steps=32", "--num_levels=2", "--base_channels=4", "--level_channels=4,4", "--head_channels=4"),
     *("--anchor_ratios=1.0", "--max_actions=20", "--precision=float32"),
@@ -50,7 +54,7 @@ _NETWORK = (
 _SPLITS = ("--train_split=train[:2]", "--eval_split=test[:1]")
 _VALIDATION = "--validation_split=validation[:1]"
 _SECONDS_BETWEEN_LOOKS = 0.002
-_SECONDS_AT_MOST = 300.0  # for one command
+_SECONDS_AT_MOST = 180.0  # for one command
 _SECONDS_TO_END = 60.0  # for processes that a killed command has started
 _FRESH = 25  # one attempt of so many starts Python anew
 _UNFINISHED = re.compile(r"\.partial|_temp|\.tempstate|\.tmp|incomplete\.")

@@ -95,7 +95,7 @@ def _disk_errors_named(folder: pathlib.Path) -> Iterator[None]:
         while cause is not None:
             if isinstance(cause, UserError):
                 raise cause from None
-            if isinstance(cause, OSError) or "no space left" in str(cause).lower():
+            if isinstance(cause, OSError) or disk.is_full(cause):
                 raise UserError(f"{folder}: cannot be prepared: {cause}") from error
             cause = cause.__cause__
         raise
