@@ -21,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None
 
 _LONGEST_COMMAND = 300  # letters
+_SECONDS_TO_END = 1.0  # a process that was killed has its files open for a moment more
 
 
 @contextlib.contextmanager
@@ -73,7 +74,10 @@ def _take(path: pathlib.Path, what: str, *, wait: bool) -> int:
 
 def _lock(handle: int, what: str, *, wait: bool) -> None:
     """Locks an open file, or says who has."""
+    end = time.monotonic() + _SECONDS_TO_END
     try:
+        while not _try(handle) and time.monotonic() < end:
+            time.sleep(0.02)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(handle, 4096, 0).decode(errors="replace").strip() or "another process"
@@ -83,6 +87,15 @@ def _lock(handle: int, what: str, *, wait: bool) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:  # some network file systems
         print(f"{what}: no locks on this file system ({error.strerror}): start no second command for it", flush=True)
+
+
+def _try(handle: int) -> bool:
+    """Whether this process has locked the file now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_at(handle: int, path: pathlib.Path) -> bool:

@@ -157,3 +157,28 @@ def test_a_stopped_training_says_so_and_goes_on(training, tmp_path, number):
     tiny.train(tmp_path / "run", f"--epochs={epochs + 1}", "--train_split=train[:2]")
     rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
     assert [int(row.partition(",")[0]) for row in rows] == list(range(1, epochs + 2))
+
+
+PREPARES = """
+import sys
+from a2net_tf.data import prepared
+builder = prepared.open_dataset("toy_actions", data_dir=sys.argv[1])
+print("splits", *builder.info.splits, flush=True)
+"""
+
+
+def test_two_that_prepare_one_dataset_take_turns(slow, tmp_path):
+    """What a killed one has left is removed; what others keep there is not."""
+    (tmp_path / "toy_actions" / "incomplete.ABC123_1.0.0" / "x").mkdir(parents=True)
+    (tmp_path / "hapt" / "incomplete.ABC123_1.0.0").mkdir(parents=True)
+    command = [sys.executable, "-c", PREPARES, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all("splits train validation test" in output for output in outputs)
+    assert sum("Generating" in output or "downloaded and prepared" in output for output in outputs) == 1
+    assert [path.name for path in (tmp_path / "toy_actions").iterdir()] == ["1.0.0"]
+    assert [path.name for path in (tmp_path / "hapt").iterdir()] == ["incomplete.ABC123_1.0.0"]
