@@ -35,10 +35,13 @@ class EpochEnd(keras.callbacks.Callback):
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(-1.0, dtype=tf.float64)
         self.averages = None
+        self.manager: tf.train.CheckpointManager | None = None
 
     def set_model(self, model):
         """Sets up what is saved once Keras says which model it is."""
         super().set_model(model)
+        if self.manager is not None:  # Keras calls this once more; another manager would count its states anew
+            return
         state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
         self.manager = tf.train.CheckpointManager(
             state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=2
