@@ -53,7 +53,7 @@ _NETWORK = (
 )
 _SPLITS = ("--train_split=train[:2]", "--eval_split=test[:1]")
 _VALIDATION = "--validation_split=validation[:1]"
-_SECONDS_BETWEEN_LOOKS = 0.002
+_SECONDS_BETWEEN_LOOKS = 0.003
 _SECONDS_AT_MOST = 180.0  # for one command
 _SECONDS_TO_END = 60.0  # for processes that a killed command has started
 _FRESH = 25  # one attempt of so many starts Python anew
@@ -71,7 +71,7 @@ class Kind(NamedTuple):
     """A kind of command.
 
     Attributes:
-        share: how many of ten kills.
+        share: how many kills, relative to the other kinds.
         flags: folder -> the command.
         start: fills a folder with earlier work.
         answers: folder -> what else to compare beside the files; run in a process of its own.
@@ -109,8 +109,12 @@ def _start_run(folder: pathlib.Path) -> None:
 
 
 def _start_results(folder: pathlib.Path) -> None:
-    _start_run(folder)
-    _must_end_well(["--mode=evaluate", f"--workdir={folder / 'run'}", "--min_score=0.4"])
+    if (run := _scratch() / _start_run.__name__).exists():
+        shutil.copytree(run, folder, dirs_exist_ok=True)
+    else:
+        _start_run(folder)
+    for name in ("run/metrics.json", "run/detections.json"):
+        (folder / name).write_text('{"earlier": 1}')
     for name in ("found.json", "found.srt", "model.tflite", "saved_model/saved_model.pb", "saved_model/variables/x"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,11 +141,11 @@ def _answers_of_saved_model(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 KINDS = {
-    "prepare": Kind(4.0, lambda folder: ["--mode=check", *_data(folder / "data"), *_NETWORK], _start_nothing),
+    "prepare": Kind(5.0, lambda folder: ["--mode=check", *_data(folder / "data"), *_NETWORK], _start_nothing),
     "train": Kind(2.0, lambda folder: _train(folder, "--epochs=3"), _start_empty),
     "resume": Kind(1.0, lambda folder: _train(folder, "--epochs=3", _VALIDATION), _start_run),
-    "evaluate": Kind(1.0, _use("evaluate"), _start_results),
-    "predict": Kind(1.2, _use("predict", "output=found.json"), _start_results),
+    "evaluate": Kind(0.8, _use("evaluate"), _start_results),
+    "predict": Kind(1.0, _use("predict", "output=found.json"), _start_results),
     "export": Kind(0.4, _use("export", "saved_model=saved_model"), _start_results, _answers_of_saved_model),
     "export_tflite": Kind(0.4, _use("export", "tflite=model.tflite"), _start_results),
 }
@@ -418,11 +422,11 @@ class Bench:
             return {**tensors, **arrays}
 
     def scenario(self, number: int, seed: int, most_kills: int) -> collections.Counter:
-        """One to four kills and the end; returns how often which moment was reached."""
+        """Two to four kills and the end; returns how often which moment was reached."""
         draw = random.Random(f"{seed}/{self.name}/{number}")
         self.restore()
         moments = collections.Counter()
-        for attempt in range(min(most_kills, draw.choice((1, 2, 3, 4)))):
+        for attempt in range(min(most_kills, draw.choice((2, 3, 4)))):
             moments[self._kill_once(draw, fresh=(number + attempt) % _FRESH == _FRESH - 1)] += 1
         command = Command(self.kind.flags(self.folder))
         if command.wait() != 0:

@@ -17,6 +17,8 @@ from a2net_tf.errors import UserError
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
+_KEPT_STATES = 2
+
 
 class EpochEnd(keras.callbacks.Callback):
     """Validates and writes weights for use; ``SaveState``, the last callback, then marks the epoch as finished.
@@ -44,7 +46,7 @@ class EpochEnd(keras.callbacks.Callback):
             return
         state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
         self.manager = tf.train.CheckpointManager(
-            state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=2
+            state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=_KEPT_STATES
         )
         if self.run.config.ema_momentum > 0:
             self.averages = keras.callbacks.SwapEMAWeights()
@@ -75,9 +77,12 @@ class EpochEnd(keras.callbacks.Callback):
         return int(self.epoch.numpy())
 
     def sweep(self) -> None:
-        """Removes what TensorFlow has left of states that it was killed while writing."""
+        """Removes what TensorFlow has left of states that it was killed while writing, or while removing."""
+        kept = {pathlib.Path(state).name for state in self.manager.checkpoints[-_KEPT_STATES:]}
         for path in pathlib.Path(self.manager.directory).glob("*"):
-            if re.search(r"(_temp|\.tempstate\d+|\.tmp[0-9a-f]+)$", path.name):
+            unfinished = re.search(r"(_temp|\.tempstate\d+|\.tmp[0-9a-f]+)$", path.name)
+            state = re.match(r"ckpt-\d+", path.name)
+            if unfinished or (kept and state and state[0] not in kept):
                 disk.remove(path)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -183,11 +183,11 @@ def _fit(
     layout: SignalLayout | None,
 ) -> None:
     config, first_epoch = trainer.config, epoch_end.resume()
+    epoch_end.sweep()
     if first_epoch:
         print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
     if first_epoch >= config.epochs:
         return
-    epoch_end.sweep()
     _check_disk(trainer, epoch_end)
     batches = input_pipeline.training_batches(
         records,

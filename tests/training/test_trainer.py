@@ -158,7 +158,8 @@ def test_leftovers_of_states_are_swept(tmp_path):
     """TensorFlow's names for what it has not finished; each is as large as the weights."""
     run = tiny.copy_of_trained(tmp_path)
     before = sorted(path.name for path in (run / "state").iterdir())
-    for name in ("ckpt-3.index.tempstate123", "ckpt-3.data-00000-of-00001.tempstate9", "checkpoint.tmp01ab"):
+    unfinished = ("ckpt-3.index.tempstate123", "ckpt-3.data-00000-of-00001.tempstate9", "checkpoint.tmp01ab")
+    for name in (*unfinished, "ckpt-0.data-00000-of-00001"):
         (run / "state" / name).write_bytes(b"half")
     (run / "state" / "ckpt-3_temp").mkdir()
     (run / ".last.npz.node7.1.ab.partial").write_bytes(b"half")
