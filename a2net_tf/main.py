@@ -7,10 +7,14 @@ A command does what its mode says, with settings from flags and from files of fl
 ``a2net`` is the same command, where the package is installed.
 """
 
+import contextlib
+import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from a2net_tf import settings
 from a2net_tf.errors import UserError, one_line
@@ -20,25 +24,63 @@ from a2net_tf.native_logs import quiet_native_logs
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if os.environ.pop("A2NET_TF_ENDS_WITH_STDIN", ""):  # a run of modes/jobs.py
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
-        help_text = settings.help_asked_for(__doc__, arguments)
-        if help_text is not None:
-            sys.stdout.write(help_text)
-            return 0
-        config, given = settings.parse(arguments)
-        with quiet_native_logs():
-            from a2net_tf.modes import command
-        command.run(config, given)
+        with _terminated_as_interrupted():
+            return _run(arguments)
     except UserError as error:
         _print_error(one_line(error))
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped; the same command goes on with the last finished epoch", file=sys.stderr)
-        return 130
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)  # as shells count
     except Exception as error:  # a defect of ours; whoever meets it gets one line too
         _print_error(f"{one_line(f'{type(error).__name__}: {error}')[:300]} (not expected; {_keep_traceback()})")
         return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
+    help_text = settings.help_asked_for(__doc__, arguments)
+    if help_text is not None:
+        sys.stdout.write(help_text)
+        return 0
+    config, given = settings.parse(arguments)
+    with quiet_native_logs():
+        from a2net_tf.modes import command
+    command.run(config, given)
     return 0
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, by which schedulers end a job, ends this block as Ctrl-C does: with files in order and one line."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt(number)
+
+    usual = (
+        threading.current_thread() is threading.main_thread()  # Python allows it nowhere else
+        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    if usual:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_with_stdin() -> None:
+    """Ends this process when the other end of its standard input is closed, as happens however its owner ends.
+
+    At once: what is being written is left behind as after any kill, whole or not at all.
+    """
+    while os.read(0, 4096):
+        pass
+    os.write(2, b"error: the command that started this run has ended\n")
+    os._exit(1)
 
 
 def _print_error(text: str) -> None:

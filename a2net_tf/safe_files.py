@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 
+from a2net_tf import disk
 from a2net_tf.errors import UserError, list_some
 
 try:
@@ -48,14 +49,33 @@ def replace_file(path: Path, *, keep_earlier: bool = False) -> Iterator[pathlib.
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
         exchange(temporary, path, keep_earlier=keep_earlier)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        disk.remove(temporary)
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[pathlib.Path]:
+    """Gives an empty folder beside ``path``, to make in it what ``exchange`` then takes; it is gone after the block.
+
+    What such blocks have left whose process was killed is removed first.
+
+    Raises:
+        UserError: the folder cannot be made, or the disk is full.
+    """
+    path = pathlib.Path(path)
+    temporary = _temporary_path(path)
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        temporary.mkdir()
+        yield temporary
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        disk.remove(temporary)
 
 
 def exchange(written: Path, path: Path, *, keep_earlier: bool) -> None:
@@ -64,17 +84,20 @@ def exchange(written: Path, path: Path, *, keep_earlier: bool) -> None:
     Two commands that end at once take turns, and at no moment is a file missing that was there before.
     """
     path = pathlib.Path(path)
+    disk.sync_below(written)
     with _locked(path.parent):
-        if keep_earlier and path.exists():
-            _keep(path, _free_name(path))
-        os.replace(written, path)
-        _sync(path.parent)
+        if keep_earlier and path.is_dir():
+            _exchange_folders(pathlib.Path(written), path, _free_name(path))
+        else:
+            if keep_earlier and path.exists():
+                _keep(path, _free_name(path))
+            os.replace(written, path)
+        disk.sync_names(path.parent)
 
 
 def _keep(path: pathlib.Path, older: pathlib.Path) -> None:
-    """Gives ``path`` a second name where the file system can, so that the first one stays until it is replaced."""
-    if path.is_dir():
-        os.rename(path, older)
+    """Gives a file a second name where the file system can, so that the first one stays until it is replaced."""
+    if older.exists():  # by a process that was killed before it could replace the first
         return
     try:
         os.link(path, older)
@@ -82,9 +105,24 @@ def _keep(path: pathlib.Path, older: pathlib.Path) -> None:
         os.rename(path, older)
 
 
+def _exchange_folders(written: pathlib.Path, path: pathlib.Path, older: pathlib.Path) -> None:
+    """Puts a folder in the place of another, which gets the name ``older``.
+
+    Where the system can swap two names in one step, ``path`` is there at every moment.
+    """
+    os.rename(written, older)
+    try:
+        disk.swap(older, path)
+    except OSError:
+        os.rename(older, written)
+        os.rename(path, older)
+        os.rename(written, path)
+
+
 def _free_name(path: pathlib.Path) -> pathlib.Path:
+    """The first numbered name that is not taken, or is another name of this very file."""
     number = 1
-    while (older := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+    while (older := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists() and not older.samefile(path):
         number += 1
     return older
 
@@ -104,16 +142,6 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _sync(folder: pathlib.Path) -> None:
-    """Brings the names in a folder to the disk: without it a new name may be gone after a power cut."""
-    with contextlib.suppress(OSError):  # a folder cannot be opened on Windows
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _temporary_path(path: pathlib.Path) -> pathlib.Path:
     """A name that tells whose it is: what a killed process leaves is swept by the next one that writes ``path``."""
     return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial")
@@ -126,8 +154,14 @@ def _sweep(path: pathlib.Path) -> None:
         if file.name.startswith(prefix) and file.name.endswith(".partial"):
             process = file.name.removeprefix(prefix).partition(".")[0]
             if process.isdigit() and not _is_alive(int(process)):
-                with contextlib.suppress(OSError):
-                    file.unlink()
+                disk.remove(file)
+
+
+def sweep(folder: Path, names: Sequence[str]) -> None:
+    """Removes what killed processes, of whatever machine, have left of these files; no other must be writing them."""
+    for name in names:
+        for file in pathlib.Path(folder).glob(f".{name}.*.partial"):
+            disk.remove(file)
 
 
 def _is_alive(process: int) -> bool:

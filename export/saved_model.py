@@ -12,7 +12,6 @@ import logging
 import pathlib
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -156,10 +155,9 @@ def export(
         UserError: the path cannot be written, or the reloaded model disagrees.
     """
     target = pathlib.Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     module = Exported(freezing.freeze(localizer) if freeze else localizer, run)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        written = pathlib.Path(temporary, "saved_model")
+    with safe_files.folder_beside(target) as temporary:
+        written = temporary / "saved_model"
         tf.saved_model.save(module, str(written), signatures=module.signatures)
         differences = _check_in_fresh_process(module, localizer, written, samples)
         allowed = Differences(_TOLERANCE, _RAW_TOLERANCES[run.computed.precision])

@@ -16,6 +16,8 @@ FILES = sorted(
 # The rooms of the house, each above those that it may use. A room may also use itself, without a circle of its files.
 ROOMS = (
     "errors",
+    "disk",
+    "locks",
     "safe_files",
     "native_logs",
     "compat",
@@ -46,7 +48,7 @@ PURE = {
     **{f"a2net_tf/evaluation/{name}.py": {"numpy"} for name in ("instances", "protocols", "proposals")},
     "a2net_tf/__init__.py": {"a2net_tf.api"},  # for type checkers; tests/test_api.py looks at what is loaded
     "a2net_tf/errors.py": set(),
-    "a2net_tf/safe_files.py": set(),
+    **{f"a2net_tf/{name}.py": set() for name in ("disk", "locks", "safe_files")},
     "a2net_tf/native_logs.py": set(),
     # A mistyped flag is answered before TensorFlow is loaded.
     **{

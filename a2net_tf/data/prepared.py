@@ -2,6 +2,8 @@
 
 import abc
 import collections
+import contextlib
+import functools
 import importlib
 import pathlib
 import re
@@ -12,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from a2net_tf import disk, locks
 from a2net_tf.compat import CompletedBeforeWriting, NothingToDownload, set_features
 from a2net_tf.data import annotation_files, fingerprints
 from a2net_tf.data.schema import convert_features, record_features, split_into_chunks
@@ -58,6 +61,46 @@ class RecordBuilder(NothingToDownload, tfds.core.GeneratorBasedBuilder, skip_reg
             start = chunk["chunk_start_step"]
             features = convert_features(chunk["features"], self.stored_features, where, first_step=start)
             yield key, {**chunk, "features": features}
+
+    def download_and_prepare(self, **kwargs) -> None:
+        """As in TFDS, but one process at a time prepares this dataset in a ``data_dir``; another waits for it.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written.
+        """
+        if "://" in str(self.data_dir_root):  # a bucket, which knows no locks
+            super().download_and_prepare(**kwargs)
+            return
+        folder = pathlib.Path(self.data_dir_root, self.name)
+        with _only_here(folder), _disk_errors_named(folder):
+            super().download_and_prepare(**kwargs)
+            disk.sync_below(self.data_dir)
+            disk.sync_names(self.data_path.parent)
+
+
+@contextlib.contextmanager
+def _only_here(folder: pathlib.Path) -> Iterator[None]:
+    """Holds the lock of a dataset's folder; removes what processes have left in it that were killed."""
+    with locks.hold(folder / ".lock", f"{folder} (being prepared)", wait=True):
+        for left in list(folder.rglob("incomplete.*")):
+            disk.remove(left)
+        yield
+
+
+@contextlib.contextmanager
+def _disk_errors_named(folder: pathlib.Path) -> Iterator[None]:
+    """Makes a UserError of an error of the disk, which TFDS wraps into a RuntimeError of its own."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            if isinstance(cause, OSError) or disk.is_full(cause):
+                raise UserError(f"{folder}: cannot be prepared: {cause}") from error
+            cause = cause.__cause__
+        raise
 
 
 class FolderContents(NamedTuple):
@@ -178,10 +221,14 @@ def open_dataset(
         raise UserError(
             f"--dataset={dataset}: its Builder must be an a2net_tf.data.prepared.RecordBuilder (docs/own_data.md)"
         )
-    builder = builder_class(data_dir=data_dir or None, config=config or None, stored_features=stored_features)
+    make = functools.partial(
+        builder_class, data_dir=data_dir or None, config=config or None, stored_features=stored_features
+    )
+    builder = make()
     if not (builder.data_path / "dataset_info.json").exists():
         prepare(builder, manual_dir)
-    elif isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
+        builder = make()  # it may have waited for another command that has prepared the dataset, from other files too
+    if isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
         builder.check_unchanged(pathlib.Path(manual_dir))
     return builder
 

@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from a2net_tf import safe_files, settings
+from a2net_tf import locks, safe_files, settings
 from a2net_tf.data import prepared
 from a2net_tf.detection import precision, profiler
 from a2net_tf.detection.localizer import Localizer
@@ -32,16 +32,24 @@ from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
+_SUFFIXES = ("json", "csv", "png")
+
 
 def ablate(config: Config) -> None:
     """Runs ``config.ablation`` below ``config.workdir``; prints the table and writes it as JSON, CSV and PNG.
 
     Raises:
-        UserError: unknown ablation, a setting that cannot be trained or evaluated, unusable data.
+        UserError: unknown ablation, a setting that cannot be trained or evaluated, unusable data; another command is at
+            work in the directory.
     """
     settings.require(config, "workdir", "dataset", "ablation")
-    folder = pathlib.Path(config.workdir)
-    safe_files.check_writable(folder / _output_name(config, "json"))
+    for suffix in _SUFFIXES:
+        safe_files.check_writable(pathlib.Path(config.workdir, _output_name(config, suffix)))
+    with locks.hold(pathlib.Path(config.workdir, ".lock"), config.workdir):
+        _ablate(config)
+
+
+def _ablate(config: Config) -> None:
     plan = plan_of(config)
     seeds = config.ablation_seeds or (config.seed,)
     runs = [_run(config, plan, name, seed) for seed in seeds for name in plan.networks]
@@ -191,7 +199,7 @@ def _write(config: Config, rows: Sequence[dict], notes: Sequence[str]) -> None:
     tables = _tables(config, rows)
     shown = ["\n".join(filter(None, (branch, format_ablation(table)))) for branch, table in tables.items()]
     print("\n".join([f"{title}, split {config.eval_split}", *shown, *notes]))
-    paths = [folder / _output_name(config, suffix) for suffix in ("json", "csv", "png")]
+    paths = [folder / _output_name(config, suffix) for suffix in _SUFFIXES]
     about = {"ablation": config.ablation, "dataset": config.dataset, "split": config.eval_split, "jobs": config.jobs}
     safe_files.write_json(paths[0], {**about, "notes": list(notes), "rows": list(rows)}, keep_earlier=True)
     safe_files.write_text(paths[1], _csv(rows), keep_earlier=True)

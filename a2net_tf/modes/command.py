@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from a2net_tf import settings
+from a2net_tf import disk, settings
 from a2net_tf.compat import op_determinism
 from a2net_tf.data import prepared
 from a2net_tf.errors import UserError
@@ -59,7 +59,7 @@ def _explained(error: tf.errors.OpError, config: Config, given: frozenset[str]) 
                 f"{damaged}: missing, truncated or damaged record file; delete the prepared dataset and prepare it "
                 "again"
             )
-    if "no space left" in str(error).lower():
+    if disk.is_full(error):
         return UserError(f"the disk is full: {_first_line(error)}")
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
         return UserError(f"cannot write: {_first_line(error)}")

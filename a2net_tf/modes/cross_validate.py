@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow_datasets as tfds
 
-from a2net_tf import safe_files, settings
+from a2net_tf import locks, safe_files, settings
 from a2net_tf.data import input_pipeline, prepared, schema
 from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
@@ -31,6 +31,7 @@ from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
 _AVERAGES = ("average_mAP", "average_mAP_normalized")
+_OUTPUTS = ("cross_validation.json", "cross_validation.csv", "cross_validation.png", "detections.json")
 
 
 class Fold(NamedTuple):
@@ -68,9 +69,14 @@ def cross_validate(config: Config, given: frozenset[str]) -> None:
         UserError: splits that cannot be divided, unusable data, or a fold's training failed. The same command goes on.
     """
     settings.require(config, "workdir", "dataset")
-    folder = pathlib.Path(config.workdir)
-    safe_files.check_writable(folder / "cross_validation.json")
+    for name in _OUTPUTS:
+        safe_files.check_writable(pathlib.Path(config.workdir, name))
     _refuse_validation(config)
+    with locks.hold(pathlib.Path(config.workdir, ".lock"), config.workdir):
+        _cross_validate(config, given)
+
+
+def _cross_validate(config: Config, given: frozenset[str]) -> None:
     input_pipeline.check_window_fits_chunks(config)
     builder = prepared.open_dataset_of(config)
     splits = config.fold_splits or tuple(builder.info.splits)
@@ -81,7 +87,7 @@ def cross_validate(config: Config, given: frozenset[str]) -> None:
     precision.announce(config.precision, precision.resolve(config.precision))
     jobs.run_all([run_of(config, fold) for fold in folds], config.jobs)
     current, scored = _score_folds(config, folds)
-    _report(current, scored, builder.info.full_name, folder)
+    _report(current, scored, builder.info.full_name, pathlib.Path(config.workdir))
 
 
 def make_folds(splits: Sequence[str], num_folds: int) -> list[Fold]:
@@ -177,8 +183,7 @@ def _report(current: Run, scored: Sequence[Scored], dataset: str, folder: pathli
     total = None if None in times else sum(times)
     if total is not None:
         print(f"training took {total:.0f} s, summed over the folds")
-    names = ("cross_validation.json", "cross_validation.csv", "cross_validation.png", "detections.json")
-    paths = [folder / name for name in names]
+    paths = [folder / name for name in _OUTPUTS]
     safe_files.write_text(paths[1], _csv(pooled, scored), keep_earlier=True)
     _plot(paths[2], pooled, scored, current, dataset)
     detections = Detections.concatenate([item.merged for item in sequences])

@@ -3,7 +3,7 @@
 import importlib.util
 import pathlib
 
-from a2net_tf import safe_files, settings
+from a2net_tf import locks, safe_files, settings
 from a2net_tf.detection import precision
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
@@ -16,6 +16,7 @@ from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
+OUTPUTS = ("metrics.json", "detections.json", "timelines/a.png")
 _NUM_TIMELINES = 3
 
 
@@ -30,16 +31,18 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
         What metrics.json holds.
     """
     settings.require(config, "workdir")
-    folder = config.workdir
     if "," in config.workdir:
         settings.require(config, "output")
-        folder = config.output
-    safe_files.check_writable(pathlib.Path(folder) / "metrics.json")
+    # A run that cannot be written to, somebody else's, can be evaluated with --output.
+    folder = (config.mode == "evaluate" and config.output) or config.workdir
+    for name in OUTPUTS:
+        safe_files.check_writable(pathlib.Path(folder, name))
     current, localizer = load_trained(config, given)
     precision.announce(current.config.precision, current.computed.precision)
     dataset, sequences = localize_split(current, localizer)
     by_branch = metrics_by_branch(sequences, current)
-    metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
+    with locks.hold(pathlib.Path(folder, ".results.lock"), f"{folder} (results)", wait=True):  # all of one command
+        metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
     print(text_tables.format_table(by_branch))
     print(text_tables.format_classes(by_branch[localizer.branches[-1]]))
     print(text_tables.format_durations(by_branch))

@@ -50,13 +50,17 @@ def import_release(config: Config, given: frozenset[str]) -> None:
     """
     settings.require(config, "release_checkpoint", "workdir")
     safe_files.check_writable(pathlib.Path(config.workdir) / "run.json")
+    with run_directory.only_writer(config.workdir):
+        _import_release(config, given)
+
+
+def _import_release(config: Config, given: frozenset[str]) -> None:
     if run_directory.exists(config.workdir):
         raise UserError(f"--workdir={config.workdir}: holds a run already; import into another one")
     tensors = read_checkpoint(config.release_checkpoint)
     current = describe(tensors, config, given)
     network = run_directory.build_network(current)
     left_out = assign(network, tensors, current.config)
-    pathlib.Path(config.workdir).mkdir(parents=True, exist_ok=True)
     run_directory.save_weights(network, run_directory.weights_path(current, "last"))
     run_directory.save(current)  # last: its run.json says that all is there
     _report(current, len(tensors), network.count_params(), left_out)

@@ -12,7 +12,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -141,13 +140,12 @@ def _run_in_processes(configs: Sequence[Config], jobs: int) -> None:
     waiting, running = collections.deque(configs), []
     with (
         _noted_signals() as signals,
-        tempfile.TemporaryDirectory() as flagfiles,
         tqdm.tqdm(total=len(configs), unit="run", leave=False, disable=None) as bar,
     ):
         try:
             while (waiting or running) and not signals:
                 while waiting and len(running) < jobs:
-                    running.append(_start(waiting.popleft(), pathlib.Path(flagfiles), jobs))
+                    running.append(_start(waiting.popleft(), jobs))
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
                 for job in [job for job in running if job.process.poll() is not None]:
                     running.remove(job)
@@ -179,17 +177,19 @@ def _noted_signals() -> Iterator[list[int]]:
         signal.raise_signal(noted[0])
 
 
-def _start(config: Config, flagfiles: pathlib.Path, jobs: int) -> _Job:
-    """Starts a run's process; its log goes on after what earlier commands have left there."""
-    path = flagfiles / f"{len(list(flagfiles.iterdir()))}.flags"
-    path.write_text(settings.to_flagfile(config))
+def _start(config: Config, jobs: int) -> _Job:
+    """Starts a run's process; its log goes on after what earlier commands have left there.
+
+    The process ends when its standard input does (see ``main``), so not even SIGKILL of this one leaves it behind.
+    """
     log = pathlib.Path(config.workdir, "log.txt")
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "a2net_tf.main", f"--flagfile={path}"]
+    command = [sys.executable, "-m", "a2net_tf.main", *settings.to_flagfile(config).splitlines()]
+    environment = {**_environment(jobs), "A2NET_TF_ENDS_WITH_STDIN": "1"}
     with open(log, "ab") as file:
         start = file.tell()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=_environment(jobs)
+            command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT, env=environment
         )
     return _Job(config, process, start, time.monotonic())
 

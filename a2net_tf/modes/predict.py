@@ -26,7 +26,8 @@ def predict(config: Config, given: frozenset[str]) -> None:
     if config.output.endswith(".srt"):
         raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
     _refuse_inputs(config)
-    safe_files.check_writable(config.output)
+    for path in (config.output, pathlib.Path(config.output).with_suffix(".srt")):  # of one sequence
+        safe_files.check_writable(path)
     if not config.saved_model:
         settings.require(config, "workdir")
     model = detector.load(config, given)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files, settings
@@ -15,9 +16,12 @@ from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.model import copy_weights
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization, scoring
+from a2net_tf.modes import evaluate
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory, trainer
 from a2net_tf.training.run_directory import Run
+
+_OUTPUTS = ("run.json", "last.npz", "best.npz", "history.csv", "state/checkpoint", "logs/train/events")
 
 
 def train(config: Config) -> None:
@@ -25,16 +29,22 @@ def train(config: Config) -> None:
 
     Raises:
         UserError: missing settings, unusable data, a batch that the devices cannot share, or a run with other settings
-            in the working directory.
+            in the working directory; another command trains in it.
     """
     settings.require(config, "workdir", "dataset")
     strategy = trainer.choose_strategy(config)
-    safe_files.check_writable(pathlib.Path(config.workdir) / "run.json")
+    for name in (*_OUTPUTS, *(evaluate.OUTPUTS if config.mode == "train_and_evaluate" else ())):
+        safe_files.check_writable(pathlib.Path(config.workdir, name))
     if letters := safe_files.pattern_letters(config.workdir):
         print(
             f"warning: --workdir={config.workdir} holds {' and '.join(letters)}: training works, but a SavedModel "
             "that is exported into it would not be found by TensorFlow; export to another folder"
         )
+    with run_directory.only_writer(config.workdir):
+        _train(config, strategy)
+
+
+def _train(config: Config, strategy: tf.distribute.Strategy) -> None:
     input_pipeline.check_window_fits_chunks(config)
     builder = prepared.open_dataset_of(config)
     layout = signal_layout(config, builder)

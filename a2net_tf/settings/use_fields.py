@@ -165,7 +165,7 @@ class UseFields:
     output: str = _files(
         "",
         "What to write: the JSON file of predict, in ActivityNet's format, or the folder for the results of evaluate "
-        "with several --workdir.",
+        "(needed with several --workdir; empty: --workdir itself).",
         modes=("evaluate", "predict"),
     )
     saved_model: str = _files(

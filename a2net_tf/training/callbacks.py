@@ -3,6 +3,7 @@
 import csv
 import io
 import pathlib
+import re
 import time
 from collections.abc import Callable
 
@@ -11,14 +12,18 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from a2net_tf import safe_files
+from a2net_tf import disk, safe_files
 from a2net_tf.errors import UserError
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
+_KEPT_STATES = 2
+
 
 class EpochEnd(keras.callbacks.Callback):
-    """Validates, writes weights for use, then the state for resuming. A kill at any point loses at most one epoch.
+    """Validates and writes weights for use; ``SaveState``, the last callback, then marks the epoch as finished.
+
+    A kill at any point loses at most the epoch that is not finished.
 
     Args:
         run: whose directory is written.
@@ -32,13 +37,16 @@ class EpochEnd(keras.callbacks.Callback):
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(-1.0, dtype=tf.float64)
         self.averages = None
+        self.manager: tf.train.CheckpointManager | None = None
 
     def set_model(self, model):
         """Sets up what is saved once Keras says which model it is."""
         super().set_model(model)
+        if self.manager is not None:  # Keras calls this once more; another manager would count its states anew
+            return
         state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
         self.manager = tf.train.CheckpointManager(
-            state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=2
+            state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=_KEPT_STATES
         )
         if self.run.config.ema_momentum > 0:
             self.averages = keras.callbacks.SwapEMAWeights()
@@ -53,7 +61,7 @@ class EpochEnd(keras.callbacks.Callback):
         newest = self.manager.latest_checkpoint
         if newest is None:
             weights = run_directory.weights_path(self.run, "last")
-            if weights.exists() and not pathlib.Path(self.run.config.workdir, "history.csv").exists():
+            if weights.exists() and len(run_directory.read_history(self.run.config.workdir)) <= 1:
                 print(f"{weights}: of a first epoch that was not finished; starting over")
             elif weights.exists():
                 raise UserError(
@@ -68,6 +76,15 @@ class EpochEnd(keras.callbacks.Callback):
             raise UserError(f"{newest}: damaged, or of another architecture than run.json says: {detail}") from None
         return int(self.epoch.numpy())
 
+    def sweep(self) -> None:
+        """Removes what TensorFlow has left of states that it was killed while writing, or while removing."""
+        kept = {pathlib.Path(state).name for state in self.manager.checkpoints[-_KEPT_STATES:]}
+        for path in pathlib.Path(self.manager.directory).glob("*"):
+            unfinished = re.search(r"(_temp|\.tempstate\d+|\.tmp[0-9a-f]+)$", path.name)
+            state = re.match(r"ckpt-\d+", path.name)
+            if unfinished or (kept and state and state[0] not in kept):
+                disk.remove(path)
+
     def on_epoch_end(self, epoch, logs=None):
         """Validates and saves; adds what is logged but not shown to ``logs``."""
         logs.update(self.model.epoch_means())
@@ -80,8 +97,12 @@ class EpochEnd(keras.callbacks.Callback):
                 self.best.assign(score)
                 run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "best"))
         self._swap_averages("on_test_end")
+
+    def save_state(self, epoch: int) -> None:
+        """Everything that resuming needs, once all else of the epoch is written; ``epoch`` counts from 0."""
         self.epoch.assign(epoch + 1)
         self.manager.save(checkpoint_number=epoch + 1)
+        disk.sync_below(self.manager.directory)
 
     def _validates(self, epoch: int) -> bool:
         return (epoch + 1) % self.run.config.validate_every == 0 or epoch + 1 == self.run.config.epochs
@@ -90,6 +111,18 @@ class EpochEnd(keras.callbacks.Callback):
         # Averages are 0 until the first step that float16 does not overflow.
         if self.averages is not None and self.model.optimizer.iterations.numpy() > 0:
             getattr(self.averages, event)()
+
+
+class SaveState(keras.callbacks.Callback):
+    """The last thing that happens in an epoch; without it the epoch is run again."""
+
+    def __init__(self, epoch_end: EpochEnd):
+        super().__init__()
+        self.epoch_end = epoch_end
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves."""
+        self.epoch_end.save_state(epoch)
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
@@ -143,7 +176,8 @@ class History(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """A bar over the steps of an epoch on a terminal, and one line per finished epoch everywhere.
 
-    It also measures: ``logs["seconds"]``, of an epoch's training, validation and saving, is for callbacks that follow.
+    It also measures: ``logs["seconds"]``, of an epoch's training, validation and saving of its weights, is for
+    callbacks that follow.
     """
 
     def on_epoch_begin(self, epoch, logs=None):

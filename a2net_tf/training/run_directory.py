@@ -7,21 +7,23 @@ last.npz              network weights after the last finished epoch (averaged if
 best.npz              ... of the epoch with the best validation mAP, if there is a --validation_split
 state/                everything that resuming needs
 history.csv, logs/    per-epoch numbers, seconds among them, and the same for TensorBoard
+.lock                 while a command trains here: which one
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from a2net_tf import __version__, settings
+from a2net_tf import __version__, locks, safe_files, settings
 from a2net_tf.data.array_files import read_arrays
 from a2net_tf.data.labels import check_class_names
 from a2net_tf.detection.model import build_model
@@ -51,6 +53,24 @@ class Run(NamedTuple):
         if self.config.precision != AUTO:
             return self.config
         return dataclasses.replace(self.config, precision=self.precision or AUTO)
+
+
+# What training writes beside the state.
+_FILES = ("flags.txt", "run.json", "statistics.npz", "last.npz", "best.npz", "history.csv")
+
+
+@contextlib.contextmanager
+def only_writer(workdir: str) -> Iterator[None]:
+    """Only one command at a time trains in a directory; what killed ones have left half written there is removed.
+
+    Those that only read a run are not hindered: every file is replaced in one step.
+
+    Raises:
+        UserError: another command is at it, or the directory cannot be written.
+    """
+    with locks.hold(pathlib.Path(workdir, ".lock"), workdir):
+        safe_files.sweep(workdir, _FILES)
+        yield
 
 
 def exists(workdir: str) -> bool:

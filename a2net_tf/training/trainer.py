@@ -6,12 +6,14 @@ and applied. So every device makes the same update, which is that of one device 
 """
 
 import functools
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 
+from a2net_tf import disk
 from a2net_tf.compat import AlreadyBuilt, take_gradients_as_summed
 from a2net_tf.data import input_pipeline
 from a2net_tf.data.augment import SignalLayout
@@ -20,7 +22,7 @@ from a2net_tf.detection.objective import Objective
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
-from a2net_tf.training.callbacks import EpochEnd, History, Progress, StopOnNonFiniteLoss
+from a2net_tf.training.callbacks import EpochEnd, History, Progress, SaveState, StopOnNonFiniteLoss
 from a2net_tf.training.optimizers import make_optimizer
 from a2net_tf.training.run_directory import Run
 
@@ -181,10 +183,12 @@ def _fit(
     layout: SignalLayout | None,
 ) -> None:
     config, first_epoch = trainer.config, epoch_end.resume()
+    epoch_end.sweep()
     if first_epoch:
         print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
     if first_epoch >= config.epochs:
         return
+    _check_disk(trainer, epoch_end)
     batches = input_pipeline.training_batches(
         records,
         config,
@@ -204,6 +208,24 @@ def _fit(
     )
 
 
+def _check_disk(trainer: Trainer, epoch_end: EpochEnd) -> None:
+    """Refuses a disk that the first epochs would fill: better now than after an hour.
+
+    There are the last and the best weights, two states, which hold the optimizer's numbers too, and one more of the
+    largest while it is written. A run that goes on has most of it already.
+    """
+    weights = _num_bytes(trainer.network.variables)
+    state = weights + _num_bytes(trainer.optimizer.variables)
+    folder = pathlib.Path(trainer.config.workdir)
+    there = [*folder.glob("*.npz"), *folder.glob("state/*")]
+    needed = (2 if epoch_end.validate else 1) * weights + 3 * state - sum(path.stat().st_size for path in there)
+    disk.check_free(folder, needed, "the weights and states of a run")
+
+
+def _num_bytes(variables: Sequence[keras.Variable]) -> int:
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
+
+
 def _callbacks(run: Run, epoch_end: EpochEnd, first_epoch: int) -> list[keras.callbacks.Callback]:
     folder = pathlib.Path(run.config.workdir)
     return [
@@ -212,4 +234,5 @@ def _callbacks(run: Run, epoch_end: EpochEnd, first_epoch: int) -> list[keras.ca
         Progress(),
         keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
         History(folder / "history.csv", first_epoch),
+        SaveState(epoch_end),
     ]

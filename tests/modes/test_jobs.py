@@ -180,6 +180,29 @@ def test_a_signal_ends_the_processes_too_and_leaves_nothing_half_written(tmp_pat
         assert run_directory.exists(str(tmp_path / name))
 
 
+@LINUX
+def test_processes_end_with_the_command_that_is_killed(tmp_path):
+    """SIGKILL leaves it no time to stop them."""
+    command = start(tmp_path, "a", "b")
+    command.kill()
+    command.communicate()
+    end = time.monotonic() + 20
+    while processes_of(tmp_path):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    for name in ("a", "b"):
+        assert "the command that started this run has ended" in (tmp_path / name / "log.txt").read_text()
+    with tiny.silence():  # and nothing keeps the directory
+        jobs.run_all(
+            [run_of(tmp_path, "a", "--train_split=train[:2]", f"--epochs={len(epochs(tmp_path / 'a')) + 1}")], 1
+        )
+    assert epochs(tmp_path / "a") == list(range(1, len(epochs(tmp_path / "a")) + 1))
+
+
+def epochs(run):
+    return [row["epoch"] for row in run_directory.read_history(str(run))]
+
+
 def test_two_runs_in_one_directory_are_a_mistake_of_the_caller(tmp_path):
     with pytest.raises(ValueError, match="two runs in one directory"):
         jobs.run_all([run_of(tmp_path, "a"), run_of(tmp_path, "a", "--seed=1")], 1)

@@ -124,6 +124,51 @@ def kill_in_the_third_epoch(workdir, *more):
     assert sorted(path.name for path in (workdir / "state").glob("*.index")) == ["ckpt-1.index", "ckpt-2.index"]
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_kill_between_history_and_state_counts_no_epoch_twice(tmp_path, epoch):
+    """Nor is the row of one lost, or the directory locked for ever."""
+    script = SAVED_OR_KILLED.replace("EPOCH", str(epoch))
+    command = [sys.executable, "-c", script, *tiny.train_flags(tmp_path / "stopped", "--epochs=3")]
+    assert subprocess.run(command, cwd=tiny.REPO, capture_output=True).returncode == -signal.SIGKILL
+    assert [row["epoch"] for row in history(tmp_path / "stopped")] == [str(n + 1) for n in range(epoch + 1)]
+    for name in ("whole", "stopped"):
+        tiny.train(tmp_path / name, "--epochs=3")
+    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
+    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"))
+
+
+SAVED_OR_KILLED = """
+import os, signal, sys
+from a2net_tf.main import main
+from a2net_tf.training import callbacks
+
+save = callbacks.SaveState.on_epoch_end
+
+def save_or_kill(callback, epoch, logs=None):
+    if epoch == EPOCH:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(callback, epoch, logs)
+
+callbacks.SaveState.on_epoch_end = save_or_kill
+main(sys.argv[1:])
+"""
+
+
+def test_leftovers_of_states_are_swept(tmp_path):
+    """TensorFlow's names for what it has not finished; each is as large as the weights."""
+    run = tiny.copy_of_trained(tmp_path)
+    before = sorted(path.name for path in (run / "state").iterdir())
+    unfinished = ("ckpt-3.index.tempstate123", "ckpt-3.data-00000-of-00001.tempstate9", "checkpoint.tmp01ab")
+    for name in (*unfinished, "ckpt-0.data-00000-of-00001"):
+        (run / "state" / name).write_bytes(b"half")
+    (run / "state" / "ckpt-3_temp").mkdir()
+    (run / ".last.npz.node7.1.ab.partial").write_bytes(b"half")
+    tiny.train(run, "--epochs=3", VALIDATION)
+    after = sorted(path.name for path in (run / "state").iterdir())
+    assert after == [name.replace("ckpt-2", "ckpt-3").replace("ckpt-1", "ckpt-2") for name in before]
+    assert not list(run.glob(".*"))
+
+
 # --- seeds
 
 

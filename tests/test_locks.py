@@ -1,0 +1,184 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from a2net_tf import locks
+from a2net_tf.errors import UserError
+from tests import tiny
+
+HOLDER = """
+import sys, time
+from a2net_tf import locks
+with locks.hold(sys.argv[1], "the run"):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def start_holder(path, seconds=60.0):
+    """A process that holds the lock."""
+    command = [sys.executable, "-c", HOLDER, str(path), str(seconds)]
+    holder = subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_nothing_is_left(tmp_path):
+    with locks.hold(tmp_path / "a" / "b" / ".lock", "it"):
+        assert f"process {os.getpid()} on " in (tmp_path / "a" / "b" / ".lock").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_stays(tmp_path):
+    with locks.hold(tmp_path / "a" / ".lock", "it"):
+        (tmp_path / "a" / "result").write_text("x")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
+
+
+def test_the_second_is_told_who_holds_it(tmp_path):
+    """Also within one process: the lock belongs to the block."""
+    path = tmp_path / ".lock"
+    with locks.hold(path, "runs/a"):
+        told = rf"^runs/a: in use by process {os.getpid()} on \S+ since 20.*\(.*python"
+        with pytest.raises(UserError, match=told), locks.hold(path, "runs/a"):
+            pytest.fail("two in one block")
+        assert path.exists()
+    with locks.hold(path, "runs/a"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_killed_holder_locks_nothing(tmp_path):
+    path = tmp_path / ".lock"
+    holder = start_holder(path)
+    with pytest.raises(UserError, match=f"in use by process {holder.pid} "), locks.hold(path, "it"):
+        pass
+    holder.kill()
+    holder.wait()
+    assert f"process {holder.pid} " in path.read_text()  # the file is there, and nobody holds it
+    with locks.hold(path, "it"):
+        assert f"process {os.getpid()} " in path.read_text()
+    assert not path.exists()
+
+
+@pytest.mark.slow
+def test_waiting(tmp_path, capsys):
+    """The one that waits does not take the file that the other removes for the lock."""
+    path = tmp_path / "new" / ".lock"
+    holder = start_holder(path, 0.5)
+    started = time.monotonic()
+    with locks.hold(path, "it", wait=True):
+        assert time.monotonic() - started > 0.2
+        assert f"process {os.getpid()} " in path.read_text()
+        with pytest.raises(UserError, match="in use"), locks.hold(path, "it"):
+            pass
+    assert holder.wait() == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"it: in use by process {holder.pid} on ")
+    assert line.endswith("; waiting for its end")
+
+
+@pytest.mark.slow
+def test_many_take_turns(tmp_path):
+    code = (
+        "import pathlib, sys\nfrom a2net_tf import locks\ncount = pathlib.Path(sys.argv[1], 'count')\n"
+        "for _ in range(50):\n    with locks.hold(pathlib.Path(sys.argv[1], 'folder', '.lock'), 'it', wait=True):\n"
+        "        count.write_text(str(int(count.read_text()) + 1))\n"
+    )
+    (tmp_path / "count").write_text("0")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "200"
+
+
+def test_a_lock_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="^the run: cannot be written: "),
+        locks.hold(tmp_path / "file" / "x", "the run"),
+    ):
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    def refuse(handle, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with locks.hold(tmp_path / ".lock", "it"):
+        pass
+    assert capsys.readouterr().out.startswith("it: no locks on this file system (No locks available)")
+
+
+# --- commands
+
+
+@pytest.fixture
+def training(slow, tmp_path):
+    """A training without end, after its first epoch."""
+    command = [
+        *(sys.executable, "-m", "a2net_tf.main"),
+        *tiny.train_flags(tmp_path / "run", "--epochs=100000", "--train_split=train[:2]"),
+    ]
+    process = subprocess.Popen(command, cwd=tiny.REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (tmp_path / "run" / "state" / "checkpoint").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_trainer_is_refused_and_readers_are_not(training, tmp_path, capsys):
+    again = tiny.train_flags(tmp_path / "run", "--epochs=100000", "--train_split=train[:2]")
+    assert tiny.main(again) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {tmp_path / 'run'}: in use by process {training.pid} on ")
+    assert "--mode=train" in line
+    with tiny.silence():
+        assert tiny.main(["--mode=evaluate", f"--workdir={tmp_path / 'run'}", "--noplots"]) == 0
+    assert training.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_training_says_so_and_goes_on(training, tmp_path, number):
+    training.send_signal(number)
+    lines = training.communicate(timeout=60)[1].splitlines()
+    assert lines[-1] == "stopped; the same command goes on with the last finished epoch"
+    assert not any("Traceback" in line for line in lines)
+    assert training.returncode == 128 + number
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.name.endswith((".partial", ".lock"))]
+    epochs = len((tmp_path / "run" / "history.csv").read_text().splitlines())
+    tiny.train(tmp_path / "run", f"--epochs={epochs + 1}", "--train_split=train[:2]")
+    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
+    assert [int(row.partition(",")[0]) for row in rows] == list(range(1, epochs + 2))
+
+
+PREPARES = """
+import sys
+from a2net_tf.data import prepared
+builder = prepared.open_dataset("toy_actions", data_dir=sys.argv[1])
+print("splits", *builder.info.splits, flush=True)
+"""
+
+
+def test_two_that_prepare_one_dataset_take_turns(slow, tmp_path):
+    """What a killed one has left is removed; what others keep there is not."""
+    (tmp_path / "toy_actions" / "incomplete.ABC123_1.0.0" / "x").mkdir(parents=True)
+    (tmp_path / "hapt" / "incomplete.ABC123_1.0.0").mkdir(parents=True)
+    command = [sys.executable, "-c", PREPARES, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all("splits train validation test" in output for output in outputs)
+    assert sum("Generating" in output or "downloaded and prepared" in output for output in outputs) == 1
+    assert [path.name for path in (tmp_path / "toy_actions").iterdir()] == ["1.0.0"]
+    assert [path.name for path in (tmp_path / "hapt").iterdir()] == ["incomplete.ABC123_1.0.0"]
