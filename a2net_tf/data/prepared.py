@@ -11,8 +11,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from a2net_tf.compat import CompletedBeforeWriting, set_features
-from a2net_tf.data import feature_files
-from a2net_tf.data.schema import convert_features, record_features, split_into_chunks
+from a2net_tf.data import feature_files, prepared_files
+from a2net_tf.data.prepared_files import INFO_FILE
+from a2net_tf.data.schema import check_stored_record, convert_features, record_features, split_into_chunks
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
@@ -34,10 +35,17 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, *, stored_features: str = "", **kwargs):
         self.stored_features = stored_features or "float32"
         self._arguments = {"stored_features": stored_features, **kwargs}
-        super().__init__(**kwargs)
-        if (self.data_path / "dataset_info.json").exists():
+        try:
+            super().__init__(**kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # TFDS has found a prepared directory and cannot read it
+            raise _damaged(self.data_path, error) from None
+        if (self.data_path / INFO_FILE).exists():
+            prepared_files.check_directory(self.data_path)
             # TFDS would take the schema from the code, and read what was stored in another type as noise.
-            set_features(self.info, tfds.features.FeaturesDict.from_config(str(self.data_path)))
+            set_features(self.info, _read_features(self.data_path))
+            prepared_files.check_schema(self)
             check_stored_type(self, stored_features)
             self.stored_features = stored_type(self)
 
@@ -104,7 +112,7 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
         """As in TFDS, but does not reuse a directory that was written from other files."""
         manual_dir = download_config.manual_dir if download_config else None
         reuse = download_config and not download_config.download_mode.overwrite_dataset
-        if manual_dir and reuse and (self.data_path / "dataset_info.json").exists():
+        if manual_dir and reuse and (self.data_path / INFO_FILE).exists():
             self.check_unchanged(pathlib.Path(manual_dir))
         super().download_and_prepare(download_config=download_config, **kwargs)
 
@@ -130,6 +138,35 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
                 yield from self.store(record)
 
 
+def _read_features(folder: tfds.core.Path) -> tfds.features.FeaturesDict:
+    try:
+        return tfds.features.FeaturesDict.from_config(str(folder))
+    except Exception as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: tfds.core.Path, error: Exception) -> UserError:
+    """What is wrong with a prepared directory that TFDS cannot read: as our own checks say it, or TFDS."""
+    try:
+        prepared_files.check_directory(folder)
+    except UserError as ours:
+        return ours
+    told = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{folder}: damaged, or not prepared by TFDS ({told}); delete it and prepare it again")
+
+
+def _open_directory(path: str) -> tfds.core.DatasetBuilder:
+    """A prepared directory, whoever has written it; raises UserError for what is damaged or holds no records."""
+    prepared_files.check_directory(tfds.core.Path(path))
+    try:
+        builder = tfds.builder_from_directory(path)
+        read_metadata(builder)
+    except Exception as error:
+        raise _damaged(tfds.core.Path(path), error) from None
+    prepared_files.check_schema(builder)
+    return builder
+
+
 def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
     """What a prepared dataset says beside its records (see ``FolderContents.metadata``); {} if nothing."""
     return {} if builder.info.metadata is None else dict(builder.info.metadata.items())
@@ -151,8 +188,8 @@ def open_dataset(
         UserError: unknown dataset, its raw files are missing or bad, or they are not those that it was prepared from,
             or its features are stored in another type.
     """
-    if tf.io.gfile.exists(f"{dataset}/dataset_info.json"):
-        builder = tfds.builder_from_directory(dataset)
+    if tf.io.gfile.exists(f"{dataset}/{INFO_FILE}"):
+        builder = _open_directory(dataset)
         check_stored_type(builder, stored_features)
         return builder
     builder_class = find_builder_class(dataset)
@@ -165,7 +202,7 @@ def open_dataset(
             f"--dataset={dataset}: its Builder must be an a2net_tf.data.prepared.RecordBuilder (docs/own_data.md)"
         )
     builder = builder_class(data_dir=data_dir or None, config=config or None, stored_features=stored_features)
-    if not (builder.data_path / "dataset_info.json").exists():
+    if not (builder.data_path / INFO_FILE).exists():
         prepare(builder, manual_dir)
     elif isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
         builder.check_unchanged(pathlib.Path(manual_dir))
@@ -249,8 +286,11 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
         **decoding: as ``as_dataset`` takes it.
 
     Raises:
-        UserError: unknown or empty split.
+        UserError: unknown or empty split, or a file of it that is not whole.
+        tf.errors.OpError: when they are read: ``find_damaged_file`` says where.
     """
+    check_split(builder, split)
+    prepared_files.check_record_files(builder, split)
     # TFDS would read 16 files at once and many records ahead, and keep small splits: gigabytes of long recordings.
     options = tf.data.Options()
     options.autotune.enabled = False  # there is nothing to tune, and the end of its thread can take half a second
@@ -263,16 +303,23 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
         num_parallel_calls_for_decode=2,
         skip_prefetch=True,
     )
+    records = builder.as_dataset(split=split, shuffle_files=False, read_config=reading, **decoding)
+    if decoding:
+        return records
+    num_classes = len(class_names(builder))
+    return records.map(lambda record: check_stored_record(record, num_classes))
+
+
+def check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
+    """Raises UserError for a split that is unknown or empty; no record is looked at."""
     try:
-        if builder.info.splits[split].num_examples == 0:
-            raise UserError(f"split '{split}' of {builder.info.full_name} is empty")
-        return builder.as_dataset(split=split, shuffle_files=False, read_config=reading, **decoding)
-    except (ValueError, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
+        number = builder.info.splits[split].num_examples
+    except (ValueError, KeyError):
         raise UserError(
             f"split '{split}' is not in {builder.info.full_name}; it has {', '.join(builder.info.splits)}"
         ) from None
+    if number == 0:
+        raise UserError(f"split '{split}' of {builder.info.full_name} is empty")
 
 
 def check_has_actions(builder: tfds.core.DatasetBuilder, split: str, setting: str) -> None:
@@ -294,12 +341,19 @@ def check_has_actions(builder: tfds.core.DatasetBuilder, split: str, setting: st
 
 
 def find_damaged_file(builder: tfds.core.DatasetBuilder, split: str) -> str | None:
-    """The first record file of ``split`` that is missing, cannot be read to its end or has too few records, or None."""
+    """The first record file of ``split`` that is missing, cannot be read to its end, has too few records or one that
+    makes no sense; or None.
+    """
+    num_classes = len(class_names(builder))
     for instruction in builder.info.splits[split].file_instructions:
-        path = str(instruction.filename)
+        path, count = str(instruction.filename), 0
+        if not prepared_files.is_whole(path, instruction.examples_in_shard):
+            return path
         try:
-            count = sum(1 for _ in tf.data.TFRecordDataset(path))
-        except tf.errors.OpError:
+            for example in tf.data.TFRecordDataset(path):
+                check_stored_record(builder.info.features.deserialize_example(example), num_classes)
+                count += 1
+        except (tf.errors.OpError, ValueError):  # of TensorFlow in the graph, of ours and of TFDS
             return path
         if count != instruction.examples_in_shard:  # cut off exactly between two records
             return path
