@@ -48,6 +48,7 @@ def check(config: Config) -> None:
         raise UserError("--checkpoint=best needs a --validation_split to tell which epoch is best")
 
 
+_LARGEST = 2**31 - 1
 # name: (lowest, highest, whether the bounds themselves are allowed)
 _RANGES = {
     "seed": (0, 2**31 - 3, True),
@@ -114,6 +115,8 @@ def _check_ranges(config: Config) -> None:
     for name, (low, high, inclusive) in _RANGES.items():
         value = getattr(config, name)
         for v in value if isinstance(value, tuple) else (value,):
+            if isinstance(v, int) and abs(v) > _LARGEST:  # TensorFlow counts with 32 bits, and digits can be thousands
+                raise UserError(f"--{name}: a whole number of {len(f'{abs(v):x}')} hexadecimal digits is too large")
             too_low = v < low or (v == low and not inclusive)
             too_high = high is not None and (v > high or (v == high and not inclusive))
             if too_low or too_high or not math.isfinite(v):
