@@ -307,7 +307,8 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
     if decoding:
         return records
     num_classes = len(class_names(builder))
-    return records.map(lambda record: check_stored_record(record, num_classes))
+    checked = tf.autograph.experimental.do_not_convert(check_stored_record)
+    return records.map(lambda record: checked(record, num_classes))
 
 
 def check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:

@@ -58,7 +58,8 @@ def _check_info(file: tfds.core.Path) -> None:
     for number, split in enumerate(get_value(info, "splits", str(file), kind=list)):
         where = f"{file}: splits[{number}]"
         names.append(check_file_name(get_value(split, "name", where, kind=str), f"{where}: name"))
-        check_file_name(split.get("filepathTemplate", "default"), f"{where}: filepathTemplate")
+        template = check_kind(split.get("filepathTemplate", "default"), str, f"{where}: filepathTemplate")
+        check_file_name(template, f"{where}: filepathTemplate")
         for length in get_value(split, "shardLengths", where, kind=list):
             if not re.fullmatch(r"\d{1,18}", str(length)):  # written as texts
                 raise UserError(f"{where}: shardLengths: expected whole numbers, found {str(length)[:80]!r}")

@@ -169,7 +169,7 @@ def check_stored_record(record: dict[str, tf.Tensor], num_classes: int) -> dict[
     segments, labels = record["segments"], record["labels"]
     stretches = tf.concat([segments, record["ambiguous_segments"]], axis=0)
     right = {
-        "its texts are in UTF-8": tf.reduce_all([_is_utf8(record[name]) for name in ("id", "source")]),
+        "its texts are in UTF-8": tf.reduce_all([_as_utf8(record[name]) == record[name] for name in ("id", "source")]),
         "its chunk lies in the sequence": (
             (start >= 0) & (owned > 0) & (owned <= steps) & (steps <= total) & (start <= total - steps)
         )
@@ -184,15 +184,15 @@ def check_stored_record(record: dict[str, tf.Tensor], num_classes: int) -> dict[
         "its labels are those of classes": tf.reduce_all((labels >= 0) & (labels < num_classes)),
     }
     checks = [
-        tf.debugging.Assert(holds, [DAMAGED_RECORD, record["id"], f"expected that {what}"])
+        tf.debugging.Assert(holds, [DAMAGED_RECORD, _as_utf8(record["id"]), f"expected that {what}"])
         for what, holds in right.items()
     ]
     with tf.control_dependencies(checks):
         return {name: tf.identity(value) for name, value in record.items()}
 
 
-def _is_utf8(text: tf.Tensor) -> tf.Tensor:
-    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace") == text
+def _as_utf8(text: tf.Tensor) -> tf.Tensor:
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
 def check_features(

@@ -44,13 +44,13 @@ def run(config: Config, given: frozenset[str]) -> Any:
     try:
         with op_determinism(config.deterministic):
             return _MODES[config.mode](config, given)
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter where TensorFlow quotes a damaged record
         raise _explained(error, config, given) from error
     except OSError as error:  # the disk, permissions: nothing that a traceback would explain better
         raise UserError(" ".join(str(error).split())) from error
 
 
-def _explained(error: tf.errors.OpError, config: Config, given: frozenset[str]) -> Exception:
+def _explained(error: tf.errors.OpError | UnicodeDecodeError, config: Config, given: frozenset[str]) -> Exception:
     """Turns what TensorFlow says about bad data or a full disk into one line; a defect of ours stays as it is."""
     failed_assertion = re.search(r"assertion failed: (\[.*\])", str(error))
     if _may_be_damage(error) and (not failed_assertion or DAMAGED_RECORD in failed_assertion[1]):
@@ -70,10 +70,10 @@ def _explained(error: tf.errors.OpError, config: Config, given: frozenset[str]) 
     return error
 
 
-def _may_be_damage(error: tf.errors.OpError) -> bool:
+def _may_be_damage(error: tf.errors.OpError | UnicodeDecodeError) -> bool:
     """A file that ends between two records is a failed precondition, a record that is none an invalid argument."""
     kinds = "DataLossError", "FailedPreconditionError", "NotFoundError", "InvalidArgumentError", "OutOfRangeError"
-    return type(error).__name__ in kinds
+    return type(error).__name__ in (*kinds, "UnicodeDecodeError")
 
 
 def _words(assertion: re.Match) -> str:
