@@ -1,8 +1,8 @@
 """The kinds of input that are fuzzed: each makes a good one, damages it, reads it as the commands do, and judges.
 
-A kind is a function of a ``random.Random`` and an empty folder. It returns "refused" if a UserError named a file of that
-folder, "accepted" if what was read is what an independent, plain reading of the damaged files says, and raises anything
-else: then the seed has found something.
+A kind is a function of a ``random.Random`` and an empty folder. It returns "refused" if a UserError named a file of
+that folder, "accepted" if what was read is what an independent, plain reading of the damaged files says, and raises
+anything else: then the seed has found something.
 """
 
 import ast
@@ -45,12 +45,14 @@ def nothing_lost(folder: pathlib.Path) -> Iterator[None]:
 
 def refused_or(read: Callable[[], Any], folder: pathlib.Path) -> Any:
     """What ``read`` returns, or None if it was refused in one line that names a file of ``folder``."""
+    line = ""
     try:
         with tiny.silence(), nothing_lost(folder):
             return read()
     except UserError as error:
-        assert folder.name in one_line(error), f"the message names no file: {error}"
-        return None
+        line = one_line(error)
+    assert folder.name in line, f"the message names no file: {line}"
+    return None
 
 
 def run_command(folder: pathlib.Path, *arguments: str) -> bool:
@@ -451,7 +453,9 @@ def run(rng: random.Random, folder: pathlib.Path) -> str:
     workdir = damage.copy(tiny.trained(), folder / "run")
     file = workdir / rng.choice(("run.json", "run.json", "statistics.npz", "last.npz", "last.npz", "history.csv"))
     others = [(workdir / "history.csv").read_bytes(), (workdir / "best.npz").read_bytes()]
-    if file.suffix == ".json" and rng.random() < 0.8:
+    if file.suffix == ".json" and rng.random() < 0.4:
+        _set_odd_size(file, rng)
+    elif file.suffix == ".json" and rng.random() < 0.8:
         damage.write_json_text(file, damage.damage_json(file.read_text(), rng))
     elif file.suffix == ".npz" and rng.random() < 0.5:
         _damage_arrays(file, rng)
@@ -481,6 +485,21 @@ def run(rng: random.Random, folder: pathlib.Path) -> str:
         rows = list(csv.DictReader(io.StringIO(plain_text(workdir / "history.csv"))))
         assert [row["epoch"] for row in history] == [int(row["epoch"]) for row in rows]
     return ACCEPTED
+
+
+def _set_odd_size(file: pathlib.Path, rng: random.Random) -> None:
+    """A size of the network or of what is done with it that another number takes the place of."""
+    said = json.loads(file.read_text())
+    sizes = [name for name, value in said["config"].items() if type(value) is int]
+    name = rng.choice((*sizes, "level_channels", "level_channels", "anchor_ratios", "num_features", "class_names"))
+    many = rng.choice((0, 1, 2, 7, 10_000))
+    if name in ("num_features", "class_names"):
+        said[name] = rng.choice((1, 17, 10**6, 2**40)) if name == "num_features" else [f"c{i}" for i in range(many)]
+    elif name in sizes:
+        said["config"][name] = rng.choice((0, 1, 3, 8, 64, 10**5, 2**31 - 1, 2**31, 2**63))
+    else:
+        said["config"][name] = rng.choice(([0.5 * i + 1 for i in range(many)], [2**31 - 1] * 3, [10**6] * 8))
+    file.write_text(json.dumps(said))
 
 
 def _damage_arrays(file: pathlib.Path, rng: random.Random) -> None:
@@ -677,9 +696,9 @@ def _read_prepared(directory: pathlib.Path, folder: pathlib.Path) -> tuple | Non
             try:
                 splits[split] = list(prepared_datasets.read_records(builder, split).as_numpy_iterator())
             except (tf.errors.OpError, UnicodeDecodeError) as error:  # as modes/command.py does
-                path = prepared_datasets.find_damaged_file(builder, split)
-                assert path, f"no damaged file is found, although {error}"
-                raise UserError(path) from None
+                if path := prepared_datasets.find_damaged_file(builder, split):
+                    raise UserError(path) from None
+                raise AssertionError("no damaged file is found") from error
         return prepared_datasets.class_names(builder), splits
 
     return refused_or(read, folder)
