@@ -93,7 +93,7 @@ ODD_BYTES = (
 
 def damage_bytes(content: bytes, rng: random.Random, others: list[bytes] = ()) -> bytes:
     """One to three kinds of damage in a row; ``others`` are contents of good files that may get mixed in."""
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+    for _ in range(rng.choice((1, 1, 1, 1, 2, 3))):
         content = rng.choice(_BYTE_DAMAGES)(content, rng, list(others) or [b"something else\n"])
     return content
 
@@ -291,12 +291,32 @@ def _put_another(holder: Any, key: Any, rng: random.Random, values: list) -> Non
     holder[key] = json.loads(json.dumps(rng.choice(values)))
 
 
+def _put_alike(holder: Any, key: Any, rng: random.Random, values: list) -> None:
+    """A value of the same type from elsewhere, or nearly the same number: often still good."""
+    value = holder[key]
+    alike = [other for other in values if type(other) is type(value)]
+    if type(value) in (int, float) and abs(value) < 1e6:
+        alike += [value + 0.25, value * 1.01, round(value)]
+    holder[key] = json.loads(json.dumps(rng.choice(alike)))
+
+
 def _swap_type(holder: Any, key: Any, rng: random.Random, _: list) -> None:
     value = holder[key]
     holder[key] = rng.choice(([value], {"value": value}, str(value), [value, value]))
 
 
-_PLACE_DAMAGES = (_set_odd, _set_odd, _set_same_kind, _set_same_kind, _delete, _rename, _add, _put_another, _swap_type)
+_PLACE_DAMAGES = (
+    _set_odd,
+    _set_odd,
+    _set_same_kind,
+    _set_same_kind,
+    _delete,
+    _rename,
+    _add,
+    _put_another,
+    _swap_type,
+    *[_put_alike] * 4,
+)
 
 
 def _key_twice(text: str, rng: random.Random) -> str:

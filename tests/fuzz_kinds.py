@@ -669,6 +669,10 @@ def prepared(rng: random.Random, folder: pathlib.Path) -> str:
         damage.damage_file(file, rng, [records[0].read_bytes(), b"{}", b"jump\nrun\n"])
     (folder / "evilmod.py").write_text(f"open({str(folder / 'harm')!r}, 'w')")
     found = _read_prepared(directory, folder)
+    if rng.random() < 0.1:
+        flags = ("--window_steps=16", "--num_levels=2", "--level_channels=8,8", "--seed=1")
+        accepted = run_command(folder, "--mode=check", f"--dataset={directory}", *flags)
+        assert accepted == (found is not None), f"check {'accepts' if accepted else 'refuses'} it"
     assert not (folder / "harm").exists(), "a module of the folder was imported"
     if found is None:
         return REFUSED
@@ -799,7 +803,9 @@ def _damage_example(example: Any, rng: random.Random) -> None:
             values[rng.randrange(len(values))] = rng.choice((0, -1, math.nan, math.inf, 1e30, 2.5))
         else:
             number = struct.pack("<d", rng.choice((0.0, -1.0, math.nan, math.inf, 1e300, 1e-300, 0.5)))
-            values[0] = rng.choice((number, b"", b"\xff\xfe", values[0][:-1], values[0] * 2, values[0] + b"\0"))
+            values[0] = rng.choice(
+                (number, b"", b"\xff\xfe", values[0][:-1], values[0] * 2, values[0] + b"\0", b"x.npy")
+            )
 
 
 # Exported models and checkpoints
