@@ -132,6 +132,7 @@ class Worker:
         with contextlib.suppress(EOFError, ConnectionResetError):
             if self._connection.poll(_WAIT_SECONDS):
                 return self._connection.recv()
+        self._process.join(10.0)
         ended = not self._process.is_alive()
         self.stop()
         told = pathlib.Path(self._log).read_text(errors="replace")[-2000:]

@@ -37,10 +37,12 @@ LABELS = ("jump", "run", "sit")
 def nothing_lost(folder: pathlib.Path) -> Iterator[None]:
     """Every file of ``folder`` is afterwards as it was; others may have come."""
     before = tiny.files_below(folder)
-    yield
-    after = tiny.files_below(folder)
-    changed = [name for name, content in before.items() if after.get(name, "gone") != content]
-    assert not changed, f"changed or gone: {changed}"
+    try:
+        yield
+    finally:
+        after = tiny.files_below(folder)
+        changed = [name for name, content in before.items() if after.get(name, "gone") != content]
+        assert not changed, f"changed or gone: {changed}"
 
 
 def refused_or(read: Callable[[], Any], folder: pathlib.Path) -> Any:
@@ -82,7 +84,7 @@ def run_command(folder: pathlib.Path, *arguments: str) -> bool:
 
 
 def plain_text(file: pathlib.Path) -> str:
-    return file.read_bytes().decode("utf-8-sig")
+    return file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def plain_npy(content: bytes) -> np.ndarray:
@@ -107,7 +109,7 @@ def plain_npz(file: pathlib.Path, key: str = "") -> dict[str, np.ndarray]:
 
 def plain_csv(file: pathlib.Path) -> np.ndarray:
     """Rows of numbers, f64; a header row and an index column are left out."""
-    text = plain_text(file).replace("\r\n", "\n").replace("\r", "\n")
+    text = plain_text(file)
     lines = [line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")]
     separator = next((c for c in "\t;" if c in lines[0]), ",")
     rows = [[cell.strip().strip('"') for cell in line.split(separator)] for line in lines]
@@ -164,9 +166,11 @@ def _good_matrix(rng: random.Random) -> np.ndarray:
 def _odd_matrix(rng: random.Random) -> np.ndarray:
     good = _good_matrix(rng).astype("f8")
     good[rng.randrange(len(good)), rng.randrange(D)] = rng.choice((np.nan, np.inf, 1e39, 1e308, -1e308, 1e-320, 70000))
+    with np.errstate(all="ignore"):
+        smaller = good.astype("f4"), good.astype("f2")
     odd = (
         good,
-        good.astype("f4", copy=True),
+        *smaller,
         good > 0,
         good.astype("c16"),
         good.T,
@@ -176,7 +180,6 @@ def _odd_matrix(rng: random.Random) -> np.ndarray:
         good[:, :0],
         good[:, :1],
         np.array(5.0),
-        good.astype("f2"),
         np.nan_to_num(good).clip(-9, 9).astype("i1"),
         np.nan_to_num(good).clip(0, 9).astype("u8"),
         good.astype("U8"),
@@ -186,8 +189,7 @@ def _odd_matrix(rng: random.Random) -> np.ndarray:
         np.zeros((3, D), [("a", "f4"), ("b", "i4")]),
         np.zeros((3, D), "f4,f4"),
     )
-    with np.errstate(all="ignore"):
-        return rng.choice(odd)
+    return rng.choice(odd)
 
 
 def _npy_bytes(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:
@@ -372,7 +374,7 @@ def _plain_thumos14(truth: pathlib.Path, found: pathlib.Path) -> tuple:
     from a2net_tf.evaluation.instances import Detections, GroundTruth
 
     def rows(file: pathlib.Path) -> list[list[str]]:
-        lines = [line.split() for line in plain_text(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+        lines = [line.split() for line in plain_text(file).split("\n")]
         return [fields for fields in lines if fields]
 
     numbers = {name: int(number) for number, name in rows(truth / "detclasslist.txt")}
@@ -417,7 +419,7 @@ def flagfile(rng: random.Random, folder: pathlib.Path) -> str:
         line = one_line(error)  # of a setting, of an argument that is none, or of a file
         assert any(part in line for part in ("--", "argument", "cannot be read", folder.name)), line
         return REFUSED
-    said = [line.strip() for line in plain_text(file).replace("\r", "\n").split("\n")]
+    said = [line.strip() for line in plain_text(file).split("\n")]
     said = [line for line in said if line and not line.startswith(("#", "//"))]
     for name in given:
         _check_flag(name, FIELDS[name].default, getattr(config, name), said)
@@ -744,7 +746,7 @@ def plain_records(content: bytes) -> list[dict]:
     return found
 
 
-def _checksum(content: bytes) -> bytes:
+def checksum(content: bytes) -> bytes:
     """Of the TFRecord format: CRC-32C, masked."""
     value = 0xFFFFFFFF
     for byte in content:
@@ -783,7 +785,7 @@ def _damage_record(file: pathlib.Path, rng: random.Random) -> None:
         _damage_example(example, rng)
         payload = example.SerializeToString()
     header = struct.pack("<Q", len(payload) if told is None else told)
-    file.write_bytes(header + _checksum(header) + payload + _checksum(payload) + rest)
+    file.write_bytes(header + checksum(header) + payload + checksum(payload) + rest)
 
 
 def _damage_example(example: Any, rng: random.Random) -> None:

@@ -38,7 +38,7 @@ def check_directory(folder: tfds.core.Path) -> None:
     _check_info(folder / INFO_FILE)
     file = folder / "features.json"
     for name in _class_names_in(read_json_object(file)):
-        if name not in _KNOWN_CLASSES:
+        if str(name) not in _KNOWN_CLASSES:
             raise UserError(
                 f"{file}: names the class {str(name)[:80]!r}, which is none of those that describe records "
                 f"({list_some(sorted(known.rpartition('.')[2] for known in _KNOWN_CLASSES))}); it is not loaded, since "
