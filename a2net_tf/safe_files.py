@@ -358,6 +358,17 @@ def pattern_letters(path: Path) -> list[str]:
     return sorted(set(os.fspath(path)) & set("[]*?"))
 
 
+def check_file_name(name: str, where: str) -> str:
+    """``name`` of a file's content, if it can only be that of a file in one folder.
+
+    Raises:
+        UserError: it is empty, or leads to another folder: a file of somebody else must not choose what is read.
+    """
+    if not name or name in (".", "..") or set(name) & set("/\\:\0"):
+        raise UserError(f"{where}: expected the name of a file in this folder, found {name[:80]!r}")
+    return name
+
+
 def file_names(names: Sequence[str]) -> list[str]:
     """A file name for each of ``names``, without what file systems dislike, and without two that are the same.
 

@@ -2,7 +2,8 @@
 
 saved_model.pb, variables/                       the signatures; weights as variables, or as constants with --freeze
 fingerprint.pb                                   TensorFlow's checksums of the above
-assets.extra/model_card.json                     classes, time base, settings, training data, metrics, versions
+assets.extra/model_card.json                     classes, time base, settings, training data, metrics, versions,
+                                                 SHA-256 of the above
 assets.extra/tf_serving_warmup_requests          requests that TensorFlow Serving sends itself before it answers others
 """
 
@@ -26,6 +27,7 @@ from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.postprocess import Candidates, suppress
 from a2net_tf.errors import UserError
 from a2net_tf.export import freezing
+from a2net_tf.inference.exported import MODEL_CARD, digests
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
@@ -33,6 +35,9 @@ _TOLERANCE = 1e-3  # seconds and scores; a wrong unit or weight shows as much mo
 # Constant weights may reach other kernels than variables do: rounding, of which bfloat16 has more.
 _RAW_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 _COMPARED_WINDOWS = 8
+# Of one request, recordings times the steps of the longest: ten hours of 100 steps a second. A tensor may declare any
+# shape and bring one number, so without a bound a few bytes could ask for work and memory without end.
+MAX_STEPS = 2**22
 
 # In a notebook TensorFlow says where it has written: the temporary folder, which is gone a moment later.
 logging.getLogger("tensorflow").addFilter(lambda entry: not entry.getMessage().startswith("Assets written to"))
@@ -59,6 +64,7 @@ class Exported(tf.Module):
             "window_steps": tf.constant(run.config.inference_steps),
             "seconds_per_step": tf.constant(run.seconds_per_step),
             "first_step_seconds": tf.constant(run.first_step_seconds),
+            "max_steps": tf.constant(MAX_STEPS),
         }
         window = tf.TensorSpec((None, run.config.inference_steps, run.num_features), tf.float32, name="features")
 
@@ -66,6 +72,8 @@ class Exported(tf.Module):
         time_base = tf.constant([run.seconds_per_step], tf.float32)
 
         def serve(features, num_steps, seconds_per_step=time_base):
+            with tf.control_dependencies([_check_steps(features)]):
+                features = tf.identity(features)
             return localizer(features, num_steps, seconds_per_step)
 
         # The localizer itself is no attribute: its other functions would be traced and saved too.
@@ -111,7 +119,18 @@ def window_candidates(localizer: Localizer, features: tf.Tensor) -> dict[str, tf
 
 def _checked(localizer: Localizer, features: tf.Tensor) -> tf.Tensor:
     """Windows f32[N, W, D]; a server compares no shapes with the signature."""
+    with tf.control_dependencies([_check_steps(features)]):
+        features = tf.identity(features)
     return tf.ensure_shape(features, (None, localizer.config.inference_steps, localizer.num_features))
+
+
+def _check_steps(features: tf.Tensor) -> tf.Operation:
+    """Answers a request of more than ``MAX_STEPS`` with an error status before anything is made of it."""
+    steps = tf.reduce_prod(tf.shape(features, out_type=tf.int64)[:2])
+    return tf.debugging.Assert(
+        steps <= MAX_STEPS,
+        [f"a request holds at most {MAX_STEPS} steps, sequences times the steps of the longest; found", steps],
+    )
 
 
 def _merged_scores(localizer: Localizer, scores: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
@@ -167,7 +186,7 @@ def export(
                     f"the exported model's {name} differ by {difference} from the trained one's (allowed: {most}); "
                     f"nothing was written to {path}"
                 )
-        _write_extras(written / "assets.extra", run, origin, freeze=freeze)
+        _write_extras(written, run, origin, freeze=freeze)
         safe_files.exchange(written, target, keep_earlier=True)
     return differences
 
@@ -208,9 +227,10 @@ def _windows(samples: Sequence[dict], window_steps: int) -> np.ndarray:
     return np.stack([np.pad(f, ((0, window_steps - len(f)), (0, 0)), mode="edge") for f in first])
 
 
-def _write_extras(folder: pathlib.Path, run: Run, origin: Mapping[str, Any], *, freeze: bool) -> None:
-    safe_files.write_json(folder / "model_card.json", model_card(run, origin, freeze=freeze))
-    _write_warmup(folder / "tf_serving_warmup_requests", run)
+def _write_extras(written: pathlib.Path, run: Run, origin: Mapping[str, Any], *, freeze: bool) -> None:
+    card = {**model_card(run, origin, freeze=freeze), "sha256": digests(written)}
+    safe_files.write_json(written / MODEL_CARD, card)
+    _write_warmup(written / "assets.extra/tf_serving_warmup_requests", run)
 
 
 def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
@@ -226,6 +246,7 @@ def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
         "stride_steps": config.inference_stride_steps,
         "seconds_per_step": run.seconds_per_step,
         "first_step_seconds": run.first_step_seconds,
+        "max_steps_of_a_request": MAX_STEPS,
         "features_are_normalized_inside": config.normalize,
         "precision": run.computed.precision,
         "weights": "constants" if freeze else "variables",

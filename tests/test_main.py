@@ -401,6 +401,30 @@ def test_checkpoint_best_without_validation(refused, run):
     assert "best.npz: no such checkpoint (best is kept only with --validation_split)" in message
 
 
+@pytest.mark.parametrize(
+    "listed", ["/etc/ckpt-1", "../../other/state/ckpt-1", "ckpt-1/../../x", "checkpoint", "ckpt-2.index"]
+)
+def test_state_of_another_place(refused, run, listed):
+    """TensorFlow would restore from it, and later delete it."""
+    (run / "state" / "checkpoint").write_text(
+        f'model_checkpoint_path: "ckpt-2"\nall_model_checkpoint_paths: "{listed}"\n'
+    )
+    message = refused(*tiny.train_flags(run, "--epochs=2", "--validation_split=validation[:2]"))
+    assert f"{run / 'state' / 'checkpoint'}: expected names such as ckpt-1, found " in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("base_channels", 10**6), ("head_channels", 10**6), ("level_channels", [8, 8, 10**6]), ("anchor_ratios", 10_000)],
+)
+def test_run_json_with_sizes_that_no_weight_has(refused, run, name, value):
+    """The network that it describes would fit into no memory."""
+    value = [1 + i / 2 for i in range(value)] if name == "anchor_ratios" else value
+    edit_json(run / "run.json", lambda said: said["config"].update({name: value}))
+    message = refused("--mode=predict", f"--workdir={run}", f"--features={run}", f"--output={run / 'x.json'}")
+    assert re.search(rf"last\.npz: damaged, or of another architecture than run.json says: --{name}: ", message)
+
+
 def test_run_whose_first_epoch_never_ended(refused, run):
     (run / "last.npz").unlink()
     assert "last.npz: no such checkpoint (no epoch has finished)" in refused("--mode=evaluate", f"--workdir={run}")

@@ -178,3 +178,11 @@ def test_file_names_without_two_that_are_the_same():
     assert files[0] == "a_b-3"
     assert len({file.casefold() for file in files}) == len(files)
     assert max(map(len, files)) < 200
+
+
+def test_names_that_lead_out_of_a_folder():
+    assert safe_files.check_file_name("a b.json", "x") == "a b.json"
+    assert safe_files.check_file_name("..a", "x") == "..a"
+    for name in ("", ".", "..", "../a", "a/b", "/a", "a\\b", "C:a", "a\0"):
+        with pytest.raises(UserError, match="^x: expected the name of a file in this folder, found "):
+            safe_files.check_file_name(name, "x")

@@ -37,9 +37,11 @@ def check_label(value: object, where: str) -> str:
 def check_class_names(names: Sequence[str], where: str) -> list[str]:
     """``names`` if each is a label and none occurs twice; raises UserError otherwise."""
     checked = [check_label(name, where) for name in names]
-    for number, name in enumerate(checked):
-        if name in checked[:number]:
+    seen = set()
+    for name in checked:
+        if name in seen:
             raise UserError(f"{where}: the class '{name}' is there twice")
+        seen.add(name)
     return checked
 
 

@@ -16,8 +16,9 @@ import tensorflow_datasets as tfds
 
 from a2net_tf import disk, locks
 from a2net_tf.compat import CompletedBeforeWriting, NothingToDownload, set_features
-from a2net_tf.data import annotation_files, fingerprints
-from a2net_tf.data.schema import convert_features, record_features, split_into_chunks
+from a2net_tf.data import annotation_files, fingerprints, prepared_files
+from a2net_tf.data.prepared_files import INFO_FILE
+from a2net_tf.data.schema import check_stored_record, convert_features, record_features, split_into_chunks
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
@@ -39,10 +40,17 @@ class RecordBuilder(NothingToDownload, tfds.core.GeneratorBasedBuilder, skip_reg
     def __init__(self, *, stored_features: str = "", **kwargs):
         self.stored_features = stored_features or "float32"
         self._arguments = {"stored_features": stored_features, **kwargs}
-        super().__init__(**kwargs)
-        if (self.data_path / "dataset_info.json").exists():
+        try:
+            super().__init__(**kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # TFDS has found a prepared directory and cannot read it
+            raise _damaged(self.data_path, error) from None
+        if (self.data_path / INFO_FILE).exists():
+            prepared_files.check_directory(self.data_path)
             # TFDS would take the schema from the code, and read what was stored in another type as noise.
-            set_features(self.info, tfds.features.FeaturesDict.from_config(str(self.data_path)))
+            set_features(self.info, _read_features(self.data_path))
+            prepared_files.check_schema(self)
             check_stored_type(self, stored_features)
             self.stored_features = stored_type(self)
 
@@ -149,7 +157,7 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
         """As in TFDS, but does not reuse a directory that was written from other files."""
         manual_dir = download_config.manual_dir if download_config else None
         reuse = download_config and not download_config.download_mode.overwrite_dataset
-        if manual_dir and reuse and (self.data_path / "dataset_info.json").exists():
+        if manual_dir and reuse and (self.data_path / INFO_FILE).exists():
             self.check_unchanged(pathlib.Path(manual_dir))
         super().download_and_prepare(download_config=download_config, **kwargs)
 
@@ -173,6 +181,35 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
         for read_video in videos:
             for record in read_video():
                 yield from self.store(record)
+
+
+def _read_features(folder: tfds.core.Path) -> tfds.features.FeaturesDict:
+    try:
+        return tfds.features.FeaturesDict.from_config(str(folder))
+    except Exception as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: tfds.core.Path, error: Exception) -> UserError:
+    """What is wrong with a prepared directory that TFDS cannot read: as our own checks say it, or TFDS."""
+    try:
+        prepared_files.check_directory(folder)
+    except UserError as ours:
+        return ours
+    told = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{folder}: damaged, or not prepared by TFDS ({told}); delete it and prepare it again")
+
+
+def _open_directory(path: str) -> tfds.core.DatasetBuilder:
+    """A prepared directory, whoever has written it; raises UserError for what is damaged or holds no records."""
+    prepared_files.check_directory(tfds.core.Path(path))
+    try:
+        builder = tfds.builder_from_directory(path)
+        read_metadata(builder)
+    except Exception as error:
+        raise _damaged(tfds.core.Path(path), error) from None
+    prepared_files.check_schema(builder)
+    return builder
 
 
 def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
@@ -208,8 +245,8 @@ def open_dataset(
         UserError: unknown dataset, its raw files are missing or bad, or they are not those that it was prepared from,
             or its features are stored in another type.
     """
-    if tf.io.gfile.exists(f"{dataset}/dataset_info.json"):
-        builder = tfds.builder_from_directory(dataset)
+    if tf.io.gfile.exists(f"{dataset}/{INFO_FILE}"):
+        builder = _open_directory(dataset)
         check_stored_type(builder, stored_features)
         return builder
     builder_class = find_builder_class(dataset)
@@ -225,7 +262,7 @@ def open_dataset(
         builder_class, data_dir=data_dir or None, config=config or None, stored_features=stored_features
     )
     builder = make()
-    if not (builder.data_path / "dataset_info.json").exists():
+    if not (builder.data_path / INFO_FILE).exists():
         prepare(builder, manual_dir)
         builder = make()  # it may have waited for another command that has prepared the dataset, from other files too
     if isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
@@ -310,8 +347,11 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
         **decoding: as ``as_dataset`` takes it.
 
     Raises:
-        UserError: unknown or empty split, or one that names a record twice.
+        UserError: unknown or empty split, one that names a record twice, or a file of it that is not whole.
+        tf.errors.OpError: when they are read: ``find_damaged_file`` says where.
     """
+    check_split(builder, split)
+    prepared_files.check_record_files(builder, split)
     # TFDS would read 16 files at once and many records ahead, and keep small splits: gigabytes of long recordings.
     options = tf.data.Options()
     options.autotune.enabled = False  # there is nothing to tune, and the end of its thread can take half a second
@@ -324,11 +364,16 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
         num_parallel_calls_for_decode=2,
         skip_prefetch=True,
     )
-    _check_split(builder, split)
-    return builder.as_dataset(split=split, shuffle_files=False, read_config=reading, **decoding)
+    records = builder.as_dataset(split=split, shuffle_files=False, read_config=reading, **decoding)
+    if decoding:
+        return records
+    num_classes = len(class_names(builder))
+    checked = tf.autograph.experimental.do_not_convert(check_stored_record)
+    return records.map(lambda record: checked(record, num_classes))
 
 
-def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
+def check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:
+    """Raises UserError for a split that is unknown or empty or counts a record twice; no record is looked at."""
     where, there = f"split '{split}'", ", ".join(builder.info.splits)
     try:
         found = builder.info.splits[split]
@@ -365,12 +410,19 @@ def check_has_actions(builder: tfds.core.DatasetBuilder, split: str, setting: st
 
 
 def find_damaged_file(builder: tfds.core.DatasetBuilder, split: str) -> str | None:
-    """The first record file of ``split`` that is missing, cannot be read to its end or has too few records, or None."""
+    """The first record file of ``split`` that is missing, cannot be read to its end, has too few records or one that
+    makes no sense; or None.
+    """
+    num_classes = len(class_names(builder))
     for instruction in builder.info.splits[split].file_instructions:
-        path = str(instruction.filename)
+        path, count = str(instruction.filename), 0
+        if not prepared_files.is_whole(path, instruction.examples_in_shard):
+            return path
         try:
-            count = sum(1 for _ in tf.data.TFRecordDataset(path))
-        except tf.errors.OpError:
+            for example in tf.data.TFRecordDataset(path):
+                check_stored_record(builder.info.features.deserialize_example(example), num_classes)
+                count += 1
+        except (tf.errors.OpError, ValueError):  # of TensorFlow in the graph, of ours and of TFDS
             return path
         if count != instruction.examples_in_shard:  # cut off exactly between two records
             return path

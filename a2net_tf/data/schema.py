@@ -30,6 +30,7 @@ from a2net_tf.errors import UserError
 MAX_CHUNK_STEPS = 16384  # 134 MB of 2048 float32 features
 CHUNK_OVERLAP_STEPS = 1024  # the longest window that can be cut from a chunked sequence
 STORED_FEATURES = ("float32", "float16", "bfloat16")  # types of features in prepared datasets
+DAMAGED_RECORD = "damaged record of sequence"
 _STEPS_AT_ONCE = 1024  # of a long recording, so that no copy of it is made
 _LARGEST = 1e18  # of a feature value: its square and the sum of many are finite in float32
 
@@ -147,6 +148,52 @@ def make_record(
         "ambiguous_segments": ambiguous,
         "source": source,
     }
+
+
+def check_stored_record(record: dict[str, tf.Tensor], num_classes: int) -> dict[str, tf.Tensor]:
+    """A record as TFDS has read it, if it can be one of ``make_record``: its checksum may be right and its content not.
+
+    In the graph, and without a look at the features, of which there are many and which others check.
+
+    Args:
+        record: as ``record_features`` describes.
+        num_classes: C.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it begins with ``DAMAGED_RECORD``.
+    """
+    steps = tf.shape(record["features"], out_type=tf.int64)[0]
+    total, start, owned = (record[name] for name in ("num_steps", "chunk_start_step", "chunk_owned_steps"))
+    stride, first, duration = (
+        tf.cast(record[f"{name}_seconds"], tf.float32) for name in ("feature_stride", "first_step", "duration")
+    )
+    segments, labels = record["segments"], record["labels"]
+    stretches = tf.concat([segments, record["ambiguous_segments"]], axis=0)
+    right = {
+        "its texts are in UTF-8": tf.reduce_all([_as_utf8(record[name]) == record[name] for name in ("id", "source")]),
+        "its chunk lies in the sequence": (
+            (start >= 0) & (owned > 0) & (owned <= steps) & (steps <= total) & (start <= total - steps)
+        )
+        & (total < 2**31),
+        "its times are finite, stride and duration above 0": (stride > 0)
+        & (duration > 0)
+        & tf.math.is_finite(stride * tf.cast(total, tf.float32) + tf.abs(first) + duration),
+        "its actions are finite and in order": tf.reduce_all(
+            tf.math.is_finite(stretches) & (stretches >= 0) & (stretches[:, :1] <= stretches[:, 1:])
+        ),
+        "its labels are one for each action": tf.size(labels) == tf.shape(segments)[0],
+        "its labels are those of classes": tf.reduce_all((labels >= 0) & (labels < num_classes)),
+    }
+    checks = [
+        tf.debugging.Assert(holds, [DAMAGED_RECORD, _as_utf8(record["id"]), f"expected that {what}"])
+        for what, holds in right.items()
+    ]
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in record.items()}
+
+
+def _as_utf8(text: tf.Tensor) -> tf.Tensor:
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
 def check_features(

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from a2net_tf.errors import UserError
-from a2net_tf.safe_files import Path, read_text
+from a2net_tf.safe_files import Path, check_file_name, read_text
 
 CLASS_LIST = "detclasslist.txt"
 AMBIGUOUS = "Ambiguous"
@@ -51,11 +51,12 @@ def read_class_list(folder: pathlib.Path) -> dict[str, int]:
     """The challenge's number of each class, in the order of the list.
 
     Raises:
-        UserError: names the line that is malformed or repeats a name or a number.
+        UserError: names the line that is malformed, repeats a name or a number, or whose name leads out of the folder.
     """
     numbers: dict[str, int] = {}
     for where, (number, name) in read_fields(folder / CLASS_LIST, "number name", hint=_HINT):
         class_number = whole_number(number, f"{where}: number")
+        check_file_name(name, f"{where}: name")  # its texts are opened by it
         if name in numbers or class_number in numbers.values():
             raise UserError(f"{where}: {number} {name}: this name or this number is there already")
         numbers[name] = class_number

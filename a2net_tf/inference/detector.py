@@ -3,18 +3,17 @@
 import dataclasses
 import math
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from a2net_tf import safe_files, settings
+from a2net_tf import settings
 from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization
 from a2net_tf.inference.detection_table import DetectionTable
+from a2net_tf.inference.exported import open_exported
 from a2net_tf.inference.localization import SequenceDetections
 from a2net_tf.inference.trained import load_trained
 from a2net_tf.settings import Config
@@ -177,35 +176,15 @@ def _load_run(config: Config, given: frozenset[str]) -> Detector:
     )
 
 
-def _refuse_pattern(path: str) -> None:
-    """TensorFlow takes the path of a SavedModel for a pattern of file names, and would find nothing."""
-    if letters := safe_files.pattern_letters(path):
-        raise UserError(
-            f"--saved_model={path}: TensorFlow cannot open a SavedModel whose path holds {' or '.join(letters)}; "
-            "rename or move it, or name it by a path without them"
-        )
-
-
 def _load_exported(config: Config, given: frozenset[str]) -> Detector:
-    if not pathlib.Path(config.saved_model, "saved_model.pb").exists():
-        raise UserError(f"--saved_model={config.saved_model}: no SavedModel here (saved_model.pb is missing)")
-    _refuse_pattern(config.saved_model)
-    try:
-        model = tf.saved_model.load(config.saved_model)
-        description = {name: value.numpy() for name, value in model.describe().items()}
-    except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--saved_model={config.saved_model}: damaged, or not written by --mode=export ({reason})"
-        ) from None
-    exported = safe_files.parse_json(description["settings"].decode(), f"--saved_model={config.saved_model}: settings")
-    settings.refuse_exported_changes(exported, config, given)
+    model, description = open_exported(config.saved_model)
+    settings.refuse_exported_changes(description.settings, config, given)
     return Detector(
         source=config.saved_model,
-        class_names=[name.decode() for name in description["class_names"]],
-        num_features=int(description["num_features"]),
-        seconds_per_step=config.seconds_per_step or float(description["seconds_per_step"]),
-        first_step_seconds=float(description["first_step_seconds"]),
+        class_names=description.class_names,
+        num_features=description.num_features,
+        seconds_per_step=config.seconds_per_step or description.seconds_per_step,
+        first_step_seconds=description.first_step_seconds,
         config=config,
         _localize=lambda records: localization.localize_exported(model, records),
     )

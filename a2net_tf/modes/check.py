@@ -68,8 +68,7 @@ def _refuse_non_finite(report: dict[str, Any]) -> None:
 
 
 def make_report(builder: tfds.core.DatasetBuilder, config: Config) -> dict[str, Any]:
-    """Everything that ``check`` prints, JSON-ready. Raises UserError for records of another kind or damaged files."""
-    _check_schema(builder)
+    """Everything that ``check`` prints, JSON-ready. Raises UserError for damaged files."""
     groups, warnings = choose_groups(builder, config)
     totals = _read_groups(builder, groups, config)
     class_names = prepared.class_names(builder)
@@ -85,17 +84,6 @@ def make_report(builder: tfds.core.DatasetBuilder, config: Config) -> dict[str, 
     }
     shared = _shared_sequences(totals)
     return {**report, "warnings": [*warnings, *judge(report, config), *shared]}
-
-
-def _check_schema(builder: tfds.core.DatasetBuilder) -> None:
-    """Raises UserError for a prepared directory of somebody else's schema."""
-    expected, present = schema.record_features(1, ["any"]), builder.info.features or {}
-    missing = [name for name in expected if name not in present]
-    if missing:
-        raise UserError(
-            f"{builder.data_path}: its records have no {list_some(missing)}; was it prepared by another "
-            "program? a2net_tf/data/schema.py says what a record holds"
-        )
 
 
 def _look_into_folder(builder: tfds.core.DatasetBuilder, manual_dir: str) -> list[str]:
@@ -127,7 +115,7 @@ def choose_groups(builder: tfds.core.DatasetBuilder, config: Config) -> tuple[li
         split = getattr(config, setting)
         try:
             if split:
-                prepared.read_records(builder, split)
+                prepared.check_split(builder, split)
                 groups.append(Group(role, split, role))
         except UserError as error:
             warnings.append(f"--{setting}={split}: {error}")

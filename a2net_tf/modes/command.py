@@ -8,6 +8,7 @@ import tensorflow as tf
 from a2net_tf import disk, settings
 from a2net_tf.compat import op_determinism
 from a2net_tf.data import prepared
+from a2net_tf.data.schema import DAMAGED_RECORD
 from a2net_tf.errors import UserError
 from a2net_tf.modes import (
     ablate,
@@ -43,30 +44,40 @@ def run(config: Config, given: frozenset[str]) -> Any:
     try:
         with op_determinism(config.deterministic):
             return _MODES[config.mode](config, given)
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter where TensorFlow quotes a damaged record
         raise _explained(error, config, given) from error
     except OSError as error:  # the disk, permissions: nothing that a traceback would explain better
         raise UserError(" ".join(str(error).split())) from error
 
 
-def _explained(error: tf.errors.OpError, config: Config, given: frozenset[str]) -> Exception:
+def _explained(error: tf.errors.OpError | UnicodeDecodeError, config: Config, given: frozenset[str]) -> Exception:
     """Turns what TensorFlow says about bad data or a full disk into one line; a defect of ours stays as it is."""
-    # A file that ends between two records shows as a wrong number of them: a failed precondition.
-    if isinstance(error, (tf.errors.DataLossError, tf.errors.FailedPreconditionError, tf.errors.NotFoundError)):
+    failed_assertion = re.search(r"assertion failed: (\[.*\])", str(error))
+    if _may_be_damage(error) and (not failed_assertion or DAMAGED_RECORD in failed_assertion[1]):
         damaged = _damaged_file(config, given)
         if damaged:
+            details = f" ({_words(failed_assertion)})" if failed_assertion else ""
             return UserError(
-                f"{damaged}: missing, truncated or damaged record file; delete the prepared dataset and prepare it "
-                "again"
+                f"{damaged}: missing, truncated or damaged record file{details}; delete the prepared dataset and "
+                "prepare it again"
             )
     if disk.is_full(error):
         return UserError(f"the disk is full: {_first_line(error)}")
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
         return UserError(f"cannot write: {_first_line(error)}")
-    failed_assertion = re.search(r"assertion failed: (\[.*\])", str(error))
     if failed_assertion:
-        return UserError(re.sub(r"[\[\]']+ ?", " ", failed_assertion.group(1)).strip())
+        return UserError(_words(failed_assertion))
     return error
+
+
+def _may_be_damage(error: tf.errors.OpError | UnicodeDecodeError) -> bool:
+    """A file that ends between two records is a failed precondition, a record that is none an invalid argument."""
+    kinds = "DataLossError", "FailedPreconditionError", "NotFoundError", "InvalidArgumentError", "OutOfRangeError"
+    return type(error).__name__ in (*kinds, "UnicodeDecodeError")
+
+
+def _words(assertion: re.Match) -> str:
+    return re.sub(r"[\[\]']+ ?", " ", assertion[1]).strip()
 
 
 def _first_line(error: tf.errors.OpError) -> str:

@@ -17,6 +17,7 @@ anchor by anchor, and of each the class scores (background first), overlap, cent
 import dataclasses
 import pathlib
 import re
+import zipfile
 from typing import Any
 
 import keras
@@ -74,7 +75,8 @@ def read_checkpoint(path: str) -> dict[str, np.ndarray]:
             ``model_state_dict`` or ``net``. A ``module.`` before every name is taken off.
 
     Raises:
-        UserError: torch is missing, the file cannot be read, would have to run code, or holds no tensors.
+        UserError: torch is missing, the file cannot be read, would have to run code, or holds no tensors, or one that
+            is not all there.
     """
     try:
         import torch
@@ -84,6 +86,8 @@ def read_checkpoint(path: str) -> dict[str, np.ndarray]:
         raise UserError(f"--release_checkpoint={path}: no such file")
     named = _unwrap(_load(torch, path))
     tensors = {name: t for name, t in named.items() if isinstance(t, torch.Tensor)}
+    for name, tensor in tensors.items():
+        _check_tensor(torch, name, tensor, path)
     if not tensors:
         listed = ", ".join(map(str, list(named)[:8])) or "nothing"
         raise UserError(f"{path}: no tensors in it, found {listed}; expected a state dict, or one under {_WRAPPERS}")
@@ -92,9 +96,30 @@ def read_checkpoint(path: str) -> dict[str, np.ndarray]:
     return {name: t.detach().to(torch.float32).numpy() for name, t in tensors.items()}
 
 
+def _check_tensor(torch: Any, name: object, tensor: Any, path: str) -> None:
+    """Raises UserError unless a tensor has a name and holds real numbers, each of them in the file.
+
+    A few bytes can declare gigabytes: a tensor without data, or one whose numbers are all the same byte.
+    """
+    where = f"{path}: tensor {str(name)[:80]!r}"
+    if not isinstance(name, str):
+        raise UserError(f"{where}: its name is no text; expected a state dict, torch.save(model.state_dict(), FILE)")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
+        kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        raise UserError(f"{where}: expected a dense tensor of real numbers, found {kind}".replace("torch.", ""))
+    stored = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.element_size() > stored:
+        raise UserError(f"{where}: declares {list(tensor.shape)} numbers, but only {stored} bytes are in the file")
+
+
 def _load(torch: Any, path: str) -> Any:
     """What ``torch.save`` wrote, if it is tensors and plain Python values."""
     try:
+        if zipfile.is_zipfile(path):  # torch.save packs nothing; what is packed may unpack to any size
+            with zipfile.ZipFile(path) as archive:
+                declared = sum(entry.file_size for entry in archive.infolist())
+            if declared > pathlib.Path(path).stat().st_size:
+                raise ValueError(f"its members declare {declared} bytes, more than the file has")
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged file makes torch raise anything: KeyError, EOFError, RuntimeError, ...
         if type(error).__name__ == "UnpicklingError":
@@ -110,9 +135,9 @@ def _unwrap(loaded: Any) -> dict[str, Any]:
     """The state dict in ``loaded``; empty if that is no dict."""
     if not isinstance(loaded, dict):
         return {}
-    for key in _WRAPPERS:
-        if isinstance(loaded.get(key), dict):
-            return _unwrap(loaded[key])
+    for _ in _WRAPPERS:  # one inside another, but not for ever: a dict can hold itself
+        inner = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)]
+        loaded = inner[0] if inner else loaded
     return loaded
 
 

@@ -92,6 +92,8 @@ def score_file(
         detections = results_files.read_activitynet_detections(detections_path, known, dropped_labels=elsewhere)
     else:
         raise UserError(f"protocol: expected {', '.join(protocols.PROTOCOLS)} or proposals, got '{protocol}'")
+    if len(ground_truth.videos) == 0:
+        raise UserError(f"{ground_truth_path}: there is no ground truth to evaluate against; is it the right subset?")
     detections = _with_names_of(ground_truth, detections, str(detections_path), str(ground_truth_path))
     if class_agnostic:
         return proposals.average_recall(ground_truth, detections, tiou_thresholds=tiou_thresholds)

@@ -48,10 +48,11 @@ def check(config: Config) -> None:
         raise UserError("--checkpoint=best needs a --validation_split to tell which epoch is best")
 
 
+_LARGEST = 2**31 - 1
 # name: (lowest, highest, whether the bounds themselves are allowed)
 _RANGES = {
     "seed": (0, 2**31 - 3, True),
-    "window_steps": (4, None, True),
+    "window_steps": (4, 2**20, True),
     "train_stride_steps": (1, None, True),
     "min_action_inside": (0, 1, True),
     "max_actions": (1, None, True),
@@ -89,7 +90,7 @@ _RANGES = {
     "clip_norm": (0, None, True),
     "shuffle_buffer": (1, None, True),
     "validate_every": (1, None, True),
-    "inference_window_steps": (0, None, True),
+    "inference_window_steps": (0, 2**20, True),
     "anchor_based_lambda": (0, 1, True),
     "lambda_sweep": (0, 1, True),
     "ablation_seeds": (0, 2**31 - 3, True),
@@ -101,7 +102,7 @@ _RANGES = {
     "nms_tiou": (0, 1, True),
     "soft_nms_sigma": (0, None, True),
     "voting_tiou": (0, 1, True),
-    "max_detections": (0, None, True),
+    "max_detections": (0, 10**7, True),
     "window_batch": (1, None, True),
     "tiou_thresholds": (0, 1, False),
     "duration_edges": (0, None, False),
@@ -114,6 +115,8 @@ def _check_ranges(config: Config) -> None:
     for name, (low, high, inclusive) in _RANGES.items():
         value = getattr(config, name)
         for v in value if isinstance(value, tuple) else (value,):
+            if isinstance(v, int) and abs(v) > _LARGEST:  # TensorFlow counts with 32 bits, and digits can be thousands
+                raise UserError(f"--{name}: a whole number of {len(f'{abs(v):x}')} hexadecimal digits is too large")
             too_low = v < low or (v == low and not inclusive)
             too_high = high is not None and (v > high or (v == high and not inclusive))
             if too_low or too_high or not math.isfinite(v):

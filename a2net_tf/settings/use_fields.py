@@ -169,7 +169,10 @@ class UseFields:
         modes=("evaluate", "predict"),
     )
     saved_model: str = _files(
-        "", "The directory of a SavedModel: export writes it, and predict uses it.", modes=("export", "predict")
+        "",
+        "The directory of a SavedModel: export writes it, and predict uses it. A SavedModel is a program that can read "
+        "and write any file: open none of a stranger.",
+        modes=("export", "predict"),
     )
     freeze: bool = _files(
         False,

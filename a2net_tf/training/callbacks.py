@@ -42,6 +42,7 @@ class EpochEnd(keras.callbacks.Callback):
     def set_model(self, model):
         """Sets up what is saved once Keras says which model it is."""
         super().set_model(model)
+        check_state_folder(pathlib.Path(self.run.config.workdir, "state"))
         if self.manager is not None:  # Keras calls this once more; another manager would count its states anew
             return
         state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
@@ -71,8 +72,8 @@ class EpochEnd(keras.callbacks.Callback):
             return 0
         try:
             self.manager.checkpoint.restore(newest).assert_consumed()
-        except (ValueError, AssertionError, IndexError, tf.errors.OpError) as error:
-            detail = " ".join(str(error).split())[:300]
+        except Exception as error:  # of a damaged file TensorFlow raises almost anything
+            detail = " ".join(str(error).split())[:300] or type(error).__name__
             raise UserError(f"{newest}: damaged, or of another architecture than run.json says: {detail}") from None
         return int(self.epoch.numpy())
 
@@ -123,6 +124,21 @@ class SaveState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Saves."""
         self.epoch_end.save_state(epoch)
+
+
+def check_state_folder(folder: pathlib.Path) -> None:
+    """Raises UserError unless the list of states in ``folder`` names states of this folder alone.
+
+    TensorFlow restores from the files that the list names, and later deletes them, wherever they are.
+    """
+    try:
+        listed = tf.train.get_checkpoint_state(str(folder))
+    except Exception as error:
+        raise UserError(f"{folder / 'checkpoint'}: damaged ({' '.join(str(error).split())[:200]})") from None
+    paths = [listed.model_checkpoint_path, *listed.all_model_checkpoint_paths] if listed else []
+    for path in map(pathlib.Path, paths):
+        if path.parent != folder or not re.fullmatch(r"ckpt-[0-9]+", path.name):
+            raise UserError(f"{folder / 'checkpoint'}: expected names such as ckpt-1, found {str(path)[:200]!r}")
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):

@@ -119,7 +119,7 @@ def _check_description(values: dict[str, Any], path: str) -> None:
     """Raises UserError unless everything that a run says of itself has the type that it was written with."""
     names = check_class_names(check_kind(values["class_names"], list, f"{path}: class_names"), f"{path}: class_names")
     for name, least in (("num_features", 1), ("num_windows", 0)):
-        if type(values[name]) is not int or values[name] < least:
+        if type(values[name]) is not int or not least <= values[name] < 2**31:
             raise UserError(f"{path}: {name}: expected a whole number from {least} on, found {values[name]!r}")
     for name in ("seconds_per_step", "first_step_seconds"):
         check_kind(values[name], float, f"{path}: {name}")
@@ -238,8 +238,9 @@ def load_network(run: Run) -> keras.Model:
             "best is kept only with --validation_split" if run.config.checkpoint == "best" else "no epoch has finished"
         )
         raise UserError(f"{path}: no such checkpoint ({hint})")
-    network = build_inference_network(run)
     arrays = read_arrays(path)
+    _check_sizes(run, arrays, path)
+    network = build_inference_network(run)
     expected = {weight.path: tuple(weight.shape) for weight in network.weights}
     stored = {name: array.shape for name, array in arrays.items()}
     wrong = sorted(name for name in expected.keys() | stored.keys() if expected.get(name) != stored.get(name))
@@ -252,6 +253,24 @@ def load_network(run: Run) -> keras.Model:
     for weight in network.weights:
         weight.assign(arrays[weight.path])
     return network
+
+
+def _check_sizes(run: Run, arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
+    """Raises UserError before a network is built that has nothing to do with the weights, and may fit no memory."""
+    config = run.config
+    sizes = {"features": run.num_features, "classes": len(run.class_names), "--base_channels": config.base_channels}
+    sizes["--level_channels"] = max(config.level_channels[: config.num_levels])
+    if config.anchor_free:
+        sizes["--head_channels"] = config.head_channels
+    if config.anchor_based:
+        sizes["--anchor_ratios"] = len(config.anchor_ratios)
+    largest = max((size for array in arrays.values() for size in array.shape), default=0)
+    for name, size in sizes.items():
+        if size > largest:
+            raise UserError(
+                f"{path}: damaged, or of another architecture than run.json says: {name}: {size}, but no weight is "
+                f"larger than {largest}"
+            )
 
 
 def weights_path(run: Run, checkpoint: str) -> pathlib.Path:

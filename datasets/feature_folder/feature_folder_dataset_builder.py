@@ -122,7 +122,7 @@ def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, dict, Settings]:
 def find_annotations(folder: pathlib.Path, name: str) -> pathlib.Path:
     """The JSON file ``name`` of ``folder``, or the only one; raises UserError if there is none or a choice."""
     if name:
-        return folder / name
+        return folder / safe_files.check_file_name(name, f"{folder / feature_files.SETTINGS_FILE}: 'annotations'")
     candidates = sorted(path for path in folder.glob("*.json") if path.name != feature_files.SETTINGS_FILE)
     if len(candidates) == 1:
         return candidates[0]

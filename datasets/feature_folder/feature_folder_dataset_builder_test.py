@@ -255,6 +255,10 @@ def test_without_a_duration(raw, open_own):
         ({"feature_stride_seconds": 0.6}, "end at 36 s, but the video's duration is 30 s"),
         ({"feature_stride_seconds": -0.5}, "'feature_stride_seconds' is -0.5"),
         ({"fps": float("inf")}, "'fps' is inf"),
+        (
+            {"annotations": "../labels.json"},
+            r"settings\.json: 'annotations': expected the name of a file in this folder",
+        ),
         ({"stride": 4}, r"settings\.json: unknown key 'stride'; known are fps, "),
     ],
 )

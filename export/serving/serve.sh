@@ -14,7 +14,7 @@ Serves the highest numbered version in MODEL_BASE as the model "a2net": gRPC on 
   --rest_port=8501       port of this machine for REST and for /monitoring/prometheus/metrics
   --listen=127.0.0.1     address of this machine; 0.0.0.0 for every network it is on (there is no password)
   --image=IMAGE          container image; default tensorflow/serving:latest (latest-gpu for a GPU)
-  --memory=SIZE          memory limit of the container, such as 8g; default: none
+  --memory=8g            memory limit of the container: a small request can ask for gigabytes; none lifts it
   --gpus=all             GPUs of the container; default: none
   --engine=NAME          docker or podman; default: the first of them that is installed
   --print                print the command instead of running it
@@ -30,7 +30,7 @@ fail() {
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 base="" batching="" grpc_port=8500 rest_port=8501 listen=127.0.0.1
-image="tensorflow/serving:latest" memory="" gpus="" engine="" print_only=""
+image="tensorflow/serving:latest" memory=8g gpus="" engine="" print_only=""
 
 for argument in "$@"; do
   case "$argument" in
@@ -87,7 +87,7 @@ fi
 run=("$engine" run --rm --init
   --publish "$listen:$grpc_port:8500" --publish "$listen:$rest_port:8501"
   --volume "$(cd "$base" && pwd):/models/a2net:ro" --volume "$here:/serving:ro")
-[[ -z "$memory" ]] || run+=(--memory "$memory")
+[[ "$memory" == none ]] || run+=(--memory "$memory" --memory-swap "$memory") # the same: no swap beside it
 [[ -z "$gpus" ]] || run+=(--gpus "$gpus")
 run+=("$image"
   --model_config_file=/serving/models.config --monitoring_config_file=/serving/monitoring.config

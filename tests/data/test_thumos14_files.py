@@ -30,6 +30,12 @@ def test_rows_by_class_then_line(folder):
         ("detclasslist.txt", "21 run\n21 jump\n", "line 2: 21 jump: this name or this number is there already"),
         ("detclasslist.txt", "21 run\n7 run\n", "line 2: 7 run: this name or this number is there already"),
         ("detclasslist.txt", "21 run fast\n", "line 1: expected 'number name', found '21 run fast'"),
+        (
+            "detclasslist.txt",
+            "21 run\n7 ../jump\n",
+            r"line 2: name: expected the name of a file in this folder, found '\.\./j",
+        ),
+        ("detclasslist.txt", "21 run\n7 /tmp/jump\n", "line 2: name: expected the name of a file in this folder"),
         ("run_val.txt", "v 0 4\n\nv 5 6\n", "line 2: expected 'video start end' in seconds, found ''"),
         ("run_val.txt", "v 0 four\n", "line 1: end: expected a number, found 'four'"),
         ("run_val.txt", "v 4 4\n", r"line 1: from 4 to 4 s, expected 0 <= start < end \(reversed\?\)"),

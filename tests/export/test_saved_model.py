@@ -248,6 +248,20 @@ def test_bad_request_is_an_error(model, num_steps, seconds, value, message):
         serve(model, batch, [num_steps], seconds)
 
 
+@pytest.mark.parametrize("shape", [(1, 2**22 + 1), (2**22 + 1, 1), (2**11 + 1, 2**11)])
+def test_a_request_has_a_bound(model, shape):
+    """A few bytes can declare it: what follows would take hours and gigabytes."""
+    assert int(model.describe()["max_steps"]) == 2**22
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a request holds at most 4194304 steps, .* found"):
+        serve(model, np.zeros((*shape, tiny.FEATURES), np.float32), [1] * shape[0])
+
+
+@pytest.mark.parametrize("signature", ["windows", "raw"])
+def test_a_request_of_windows_has_a_bound(model, signature):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a request holds at most 4194304 steps"):
+        model.signatures[signature](features=tf.zeros((2**16 + 1, 64, tiny.FEATURES)))
+
+
 # --- writing
 
 

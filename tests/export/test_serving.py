@@ -228,6 +228,19 @@ def test_graph_says_what_is_wrong(running, random_features, name, value, text):
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_one_number_for_a_huge_shape(running, random_features):
+    """A message of a few bytes; the server makes the tensor, and the graph ends there."""
+    request = serving_server.good_request(random_features(70))
+    for size, number in zip((1, 2**22 + 1), request.inputs["features"].tensor_shape.dim, strict=False):
+        number.size = size
+    request.inputs["features"].ClearField("tensor_content")
+    request.inputs["features"].float_val.append(1.0)
+    with grpc.insecure_channel(running.address) as channel, pytest.raises(grpc.RpcError) as error:
+        stubs.PredictionServiceStub(channel).Predict(request, timeout=60)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "a request holds at most 4194304 steps" in error.value.details()
+
+
 @pytest.mark.parametrize("signature", ["serving_default", "windows", "raw"])
 def test_one_feature_is_not_broadcast(running, random_features, window_steps, signature):
     """A session compares no shapes: [.., 1] minus the mean [D] would silently become [.., D]."""
@@ -510,6 +523,8 @@ def test_start_script(tmp_path):
                  "--model_config_file=/serving/models.config"):  # fmt: skip
         assert part in done.stdout
     assert "batching" not in done.stdout
+    assert "--memory 8g --memory-swap 8g" in serve_sh(str(base), "--print").stdout
+    assert "--memory" not in serve_sh(str(base), "--print", "--memory=none").stdout
     assert "--enable_batching=true" in serve_sh(str(base), "--print", "--enable_batching").stdout
     (named,) = set(re.findall(r"--\w+_file=/serving/([\w.]+)", done.stdout)) - {"models.config"}
     assert (SERVING / named).exists()

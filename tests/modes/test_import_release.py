@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import json
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -347,6 +348,58 @@ def test_damaged_files(tmp_path, content):
     with pytest.raises(UserError, match=r"f\.pt: damaged, or no PyTorch checkpoint \(.+\)") as error:
         import_release.read_checkpoint(str(path))
     assert "\n" not in str(error.value)
+
+
+def odd_tensors():
+    import torch
+
+    return {
+        "sparse": (torch.zeros(3, 3).to_sparse(), "expected a dense tensor of real numbers, found float32, sparse_coo"),
+        "without data": (torch.zeros(3, device="meta"), "found float32, strided, on meta"),
+        "complex": (torch.zeros(2, dtype=torch.complex64), "found complex64, strided, on cpu"),
+        "one half number": (torch.zeros(1, dtype=torch.float16).expand(2**40), "but only 2 bytes are in the file"),
+        "one number": (
+            torch.zeros(1).expand(2**20, 2**13),
+            r"declares \[1048576, 8192\] numbers, but only 4 bytes are",
+        ),
+    }
+
+
+@needs_torch
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["sparse", "without data", "complex", "one half number", "one number"])
+def test_tensors_whose_numbers_are_not_in_the_file(tmp_path, kind, zipped):
+    """A few bytes can declare terabytes."""
+    import torch
+
+    tensor, message = odd_tensors()[kind]
+    torch.save({"good": torch.zeros(2), "odd": tensor}, tmp_path / "f.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=rf"f\.pt: tensor 'odd': .*{message}"):
+        import_release.read_checkpoint(str(tmp_path / "f.pt"))
+
+
+@needs_torch
+def test_names_and_wrappers_that_are_none(tmp_path):
+    import torch
+
+    torch.save({1: torch.zeros(2)}, tmp_path / "number.pt")
+    with pytest.raises(UserError, match=r"tensor '1': its name is no text"):
+        import_release.read_checkpoint(str(tmp_path / "number.pt"))
+    endless = {"a": torch.zeros(2)}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "endless.pt")
+    assert list(import_release.read_checkpoint(str(tmp_path / "endless.pt"))) == ["a"]
+
+
+@needs_torch
+def test_members_that_unpack_to_more_than_the_file(tmp_path):
+    good = save(tmp_path / "good.pt", random_state())
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(tmp_path / "f.pt", "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+        new.writestr("archive/data/99", bytes(10**6))
+    with pytest.raises(UserError, match=r"f\.pt: damaged, or no PyTorch checkpoint \(its members declare"):
+        import_release.read_checkpoint(str(tmp_path / "f.pt"))
 
 
 @needs_torch

@@ -353,6 +353,10 @@ def test_values_of_a_dict_are_checked_as_flags_are(values, message):
         ("classes_per_candidate", 0),
         ("voting_tiou", 1.1),
         ("num_folds", -1),
+        ("batch_size", 2**31),
+        ("seed", 10**400),
+        ("level_channels", (8, -(10**400))),
+        ("window_steps", 2**21),
         ("jobs", 0),
     ],
 )
