@@ -64,6 +64,7 @@ def test_lowest_versions_are_installed():
     assert installed == lowest_versions()
 
 
+@pytest.mark.slow
 @needs_lowest
 def test_lowest_versions_train_evaluate_export_and_predict(tmp_path):
     run, model, found = tmp_path / "run", tmp_path / "model", tmp_path / "found.json"

@@ -20,11 +20,8 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "saved_model"
-    with tiny.silence():
-        assert a2net_tf.command("export", workdir=tiny.trained(), saved_model=folder) is None
-    return folder
+def exported(slow):
+    return tiny.exported("trained")
 
 
 def same(a, b):
