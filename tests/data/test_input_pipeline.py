@@ -261,6 +261,7 @@ def test_equal_seeds_give_equal_batches(random_offsets, config):
     assert not same_batches(first, batches_of(change(config, seed=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_offsets", [False, True])
 @pytest.mark.parametrize("first_epoch", [1, 2])
 def test_a_resumed_run_sees_the_same_epochs(random_offsets, first_epoch, config):
@@ -459,6 +460,7 @@ def test_augmented_batches_depend_on_seed_and_epoch_alone(settings, config):
     }
 
 
+@pytest.mark.slow
 def test_no_two_augmented_windows_are_equal(config):
     """Neither those of an epoch, nor the same one in two epochs."""
     config = change(config, signal_noise=0.1, batch_size=8)
@@ -480,6 +482,7 @@ def test_dropped_columns_become_the_mean_of_training(statistics, mean, config):
         assert (batch["features"].transpose(0, 2, 1)[constant] == mean).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("statistics", "deviation"), [(STATISTICS, 2), (None, 1)])
 def test_feature_noise_is_measured_in_the_deviation_of_training(statistics, deviation, config):
     config = change(config, feature_noise=0.1)

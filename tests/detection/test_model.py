@@ -246,6 +246,7 @@ COPIED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", COPIED.values(), ids=COPIED)
 def test_copy_of_a_direct_float32_network_is_equal(changes, make_config, make_network):
     config = make_config(convolution="direct", level_channels=(8, 8, 8, 8), **changes)
@@ -433,6 +434,7 @@ def test_longer_windows_see_the_same_only_if_normalised_step_by_step(norm, same,
 NORMALISED = {"norm_groups": 4, "level_channels": (8, 8, 8, 8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "group_per_step"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_copies_of_a_normalised_network(norm, precision, make_config, make_network):

@@ -312,8 +312,6 @@ def test_check_sees_a_difference(model):
 # --- constants, variables, precision
 
 
-
-
 def raw_scores(model):
     return model.signatures["raw"](features=tf.constant(features(4 * 64).reshape(4, 64, -1)))["scores"].numpy()
 

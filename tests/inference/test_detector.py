@@ -130,6 +130,7 @@ def test_refused_arguments(detector, arguments, message):
         detector.detect([FEATURES[:5], FEATURES[:6]], **arguments)
 
 
+@pytest.mark.slow
 def test_several_runs(tmp_path):
     runs = [tiny.trained(), tiny.copy_of_trained(tmp_path)]
     merged = a2net_tf.load(runs).detect(FEATURES)
