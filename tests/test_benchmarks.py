@@ -18,7 +18,7 @@ except ImportError:
     torch = None
 needs_torch = pytest.mark.skipif(torch is None, reason='needs torch (pip install ".[release]")')
 
-SIZES = (*tiny.NETWORK, "--num_features=5", "--num_classes=3", "--batch_size=4", "--nonormalize")
+SIZES = (*tiny.NETWORK, "--num_levels=1", "--num_features=5", "--num_classes=3", "--batch_size=4", "--nonormalize")
 
 
 def command(script, *arguments):

@@ -347,7 +347,7 @@ class Localizer(tf.Module):
         first_step_seconds: tf.Tensor,
         anchor_based_lambda: tf.Tensor,
     ) -> Detections:
-        """``_detect`` of one of ``branches``. All share one graph: making it is most of the work of a short evaluation."""
+        """``_detect`` of one of ``branches``; in one graph for all: making it is most of a short evaluation."""
         weights = self._merge_weights(branch, anchor_based_lambda)
         return self._detect_in_graph(candidates, num_steps, seconds_per_step, first_step_seconds, weights)
 
