@@ -190,6 +190,7 @@ def test_eager_equals_tf_data(seed, config):
             np.testing.assert_allclose(in_graph[name], value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_random_offsets_stay_inside(config):
     config = change(config, random_offsets=True)
     record = record_of(EVERYWHERE[:7], num_steps=22)
@@ -396,6 +397,7 @@ def test_stretched_windows_hold_what_lies_under_them(config):
             np.testing.assert_allclose(window, np.clip(middles - 0.5, 0, 39), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [5, 8, 11, 40])
 def test_stretched_windows_end_inside_if_they_can(num_steps, config):
     config = change(config, random_offsets=True)
@@ -438,6 +440,7 @@ def phone_batches(config, *, first_epoch=0, statistics=STATISTICS, layout=LIKE_A
     return list(found.as_numpy_iterator())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_offsets", [False, True])
 def test_without_augmentation_layout_and_statistics_change_nothing(random_offsets, config):
     config = change(config, random_offsets=random_offsets)

@@ -193,6 +193,7 @@ def test_settings_equal_a_slow_loop(changes, make_localizer):
     np.testing.assert_allclose(as_rows(detections_of(localizer, features[None])), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["anchor_free", "anchor_based", "both"])
 def test_each_branch_equals_a_slow_loop(branch, localizer):
     features = random_features(200)

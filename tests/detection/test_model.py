@@ -185,6 +185,7 @@ def test_both_forms_of_convolution_have_the_same_gradients(make_config, make_net
         np.testing.assert_allclose(product, direct, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_both_forms_have_the_same_gradients_of_positive_numbers(precision, make_config, make_network):
     """Where nothing cancels out and rounding changes no choice, the error of each number follows from its roundings."""
@@ -211,6 +212,7 @@ def test_form_of_convolution_follows_the_device(make_config):
     assert products == {"base1", *(f"anchor_free_reduce{i}" for i in (1, 2, 3, 4)), "conv2", "conv3", "conv4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_plain_copy_is_direct_and_float32(precision, make_config, make_network):
     statistics = (np.arange(5, dtype=np.float32), np.full(5, 4, np.float32))
