@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -123,7 +124,10 @@ def by_onnx(path, features):
     segments = np.clip(size * segments + np.array(starts)[:, None, None], 0, total).astype(np.float32)
     scores = np.where(segments[..., 1] > segments[..., 0], scores, 0)
     candidates = Candidates(*(tf.constant(a.reshape(1, -1, *a.shape[2:])) for a in (segments, scores, ids)))
-    found = suppress(candidates, tiou=0.2, max_detections=200)
+    used = json.loads(about["settings"])
+    assert used["max_detections"] == 0  # so many as the length says
+    most = max(200, math.ceil(100 * total / used["window_steps"]))
+    found = suppress(candidates, tiou=0.2, max_detections=most)
     count = int(found.num_detections[0])
     names = [json.loads(about["class_names"])[i] for i in found.class_ids[0, :count]]
     seconds = found.segments[0, :count].numpy() * float(about["seconds_per_step"])
