@@ -1,6 +1,7 @@
 """Fixtures that several test files share. TensorFlow is imported inside them: not every test file needs it."""
 
 import dataclasses
+import gc
 import os
 
 import numpy as np
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "slow" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
+
+
+def pytest_collection_finish():
+    """Tracing makes many objects that live on; looking through all modules for garbage again and again costs time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

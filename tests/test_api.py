@@ -67,6 +67,7 @@ def test_names():
     assert "| letter | size of |" in a2net_tf.__doc__
 
 
+@pytest.mark.slow
 def test_train_and_evaluate(tmp_path, capsys):
     flagfile = tmp_path / "tiny.flags"
     flagfile.write_text("\n".join([*tiny.data(), *tiny.NETWORK, "--epochs=9"]))
@@ -123,16 +124,18 @@ def test_op_determinism_is_as_before_afterwards():
     assert framework.is_op_determinism_enabled() == before
 
 
+@pytest.mark.slow
 def test_jit_compile_after_a_deterministic_call(tmp_path):
     """Keras leaves XLA out, with a warning, where op determinism is on."""
     with tiny.silence():
         a2net_tf.command("profile", num_features=4, num_classes=2, **keywords(dataset=""))  # deterministic by default
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*jit_compile")
-        tiny.train(tmp_path / "run", "--nodeterministic", "--jit_compile")
+        tiny.train(tmp_path / "run", "--nodeterministic", "--jit_compile", "--num_levels=1")
     assert all(np.isfinite(array).all() for array in weights(tmp_path / "run").values())
 
 
+@pytest.mark.slow
 def test_a_later_training_is_that_of_a_new_process(tmp_path):
     """Whatever was done before: another seed, another precision."""
     tiny.train(tmp_path / "before", "--seed=5", "--precision=bfloat16")

@@ -18,7 +18,7 @@ except ImportError:
     torch = None
 needs_torch = pytest.mark.skipif(torch is None, reason='needs torch (pip install ".[release]")')
 
-SIZES = (*tiny.NETWORK, "--num_features=5", "--num_classes=3", "--batch_size=4", "--nonormalize")
+SIZES = (*tiny.NETWORK, "--num_levels=1", "--num_features=5", "--num_classes=3", "--batch_size=4", "--nonormalize")
 
 
 def command(script, *arguments):
@@ -135,6 +135,7 @@ def test_a_training_step_lowers_the_loss(pair):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize("overlap_score", ["raw", "sigmoid"])
 def test_evaluation_finds_the_same(make_config, make_network, tmp_path, overlap_score):
@@ -359,6 +360,7 @@ def test_what_counts_as_worse(now, worse):
     assert [title for line in found for title in ("x PyTorch f32", "of limit") if title in line] == worse
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_process_alone():
     ballast = np.ones(2**26)  # 512 MB here, which the other process must not count
     value, peak = measure.in_fresh_process("benchmarks.measure", "default_threads")

@@ -166,6 +166,7 @@ def step_of_two_devices():
         print(float(strategy.experimental_local_results(weight.value)[0]))
 
 
+@pytest.mark.slow
 def test_take_gradients_as_summed():
     command = [sys.executable, "-m", "tests.test_compat"]
     done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)

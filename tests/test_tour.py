@@ -49,6 +49,7 @@ def test_committed_outputs(tour):
     assert not re.search(r"stderr|/tmp|/home|/root", written)
 
 
+@pytest.mark.slow
 def test_it_runs(tour, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tiny.REPO))
     for name in ("TMPDIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):

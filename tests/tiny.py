@@ -117,11 +117,21 @@ def modern(path: pathlib.Path) -> None:
 
 
 @once
-def exported(path: pathlib.Path, run: str, *flags: str) -> None:
-    """The SavedModel of the run "trained" or "modern" that ``--mode=export`` writes with these flags."""
+def _export(path: pathlib.Path, run: str, *flags: str) -> None:
     workdir = {"trained": trained, "modern": modern}[run]()
-    with silence():
-        assert main(["--mode=export", f"--workdir={workdir}", f"--saved_model={path}", *flags]) == 0
+    path.mkdir()
+    with silence(), open(f"{path}.printed", "w") as printed, contextlib.redirect_stdout(printed):
+        assert main(["--mode=export", f"--workdir={workdir}", f"--saved_model={path / 'model'}", *flags]) == 0
+
+
+def exported(run: str, *flags: str) -> pathlib.Path:
+    """The SavedModel of the run "trained" or "modern" that ``--mode=export`` writes with these flags."""
+    return _export(run, *flags) / "model"
+
+
+def printed_by_export(run: str, *flags: str) -> str:
+    """What that command printed."""
+    return pathlib.Path(f"{_export(run, *flags)}.printed").read_text()
 
 
 def copy_of_trained(parent: pathlib.Path) -> pathlib.Path:

@@ -125,23 +125,21 @@ class Localizer(tf.Module):
             ],
         )
         per_sequence = tf.TensorSpec((None,), tf.float32)
-        self.detect = {
-            branch: tf.function(
-                functools.partial(self._detect, branch=branch),
-                input_signature=[
-                    Candidates(
-                        tf.TensorSpec((None, None, 2), tf.float32),
-                        tf.TensorSpec((None, None), tf.float32),
-                        tf.TensorSpec((None, None), tf.int32),
-                    ),
-                    tf.TensorSpec((None,), tf.int32),
-                    per_sequence,
-                    per_sequence,
-                    tf.TensorSpec((), tf.float32),
-                ],
-            )
-            for branch in self.branches
-        }
+        self._detect_in_graph = tf.function(
+            self._detect,
+            input_signature=[
+                Candidates(
+                    tf.TensorSpec((None, None, 2), tf.float32),
+                    tf.TensorSpec((None, None), tf.float32),
+                    tf.TensorSpec((None, None), tf.int32),
+                ),
+                tf.TensorSpec((None,), tf.int32),
+                per_sequence,
+                per_sequence,
+                tf.TensorSpec(self._is_anchor_based.shape, tf.float32),
+            ],
+        )
+        self.detect = {branch: functools.partial(self._detect_branch, branch) for branch in self.branches}
 
     def with_networks(self, change: Callable[[keras.Model], keras.Model]) -> "Localizer":
         """The same localizer with ``change(network)`` in place of each network."""
@@ -192,8 +190,8 @@ class Localizer(tf.Module):
             features = tf.ensure_shape(features, (None, None, self.num_features))
             candidates = self.batch_candidates(features, num_steps)
         first = tf.fill(tf.shape(seconds_per_step), self.first_step_seconds)
-        weight = tf.constant(self.config.anchor_based_lambda)
-        detections = self._detect(candidates, num_steps, seconds_per_step, first, weight, branch=self.branches[-1])
+        weights = self._merge_weights(self.branches[-1], tf.constant(self.config.anchor_based_lambda))
+        detections = self._detect(candidates, num_steps, seconds_per_step, first, weights)
         return self.named(detections)
 
     def most_detections(self, num_steps: tf.Tensor) -> tf.Tensor:
@@ -320,7 +318,9 @@ class Localizer(tf.Module):
             branch: one of ``branches``.
             anchor_based_lambda: f32[] merge weight; matters to the branch "both" only.
         """
-        weights = self._merge_weights(branch, anchor_based_lambda)
+        return self._weighted(scores, segments, self._merge_weights(branch, anchor_based_lambda))
+
+    def _weighted(self, scores: tf.Tensor, segments: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         by_window = tf.reshape(scores, (tf.shape(scores)[0], -1, len(self._is_anchor_based)))
         weighted = tf.reshape(by_window * weights, tf.shape(scores))
         return tf.where(segments[..., 1] > segments[..., 0], weighted, 0.0)
@@ -339,15 +339,26 @@ class Localizer(tf.Module):
         }[branch]
         return tf.where(self._is_anchor_based, based, free)
 
+    def _detect_branch(
+        self,
+        branch: str,
+        candidates: Candidates,
+        num_steps: tf.Tensor,
+        seconds_per_step: tf.Tensor,
+        first_step_seconds: tf.Tensor,
+        anchor_based_lambda: tf.Tensor,
+    ) -> Detections:
+        """``_detect`` of one of ``branches``; in one graph for all: making it is most of a short evaluation."""
+        weights = self._merge_weights(branch, anchor_based_lambda)
+        return self._detect_in_graph(candidates, num_steps, seconds_per_step, first_step_seconds, weights)
+
     def _detect(
         self,
         candidates: Candidates,
         num_steps: tf.Tensor,
         seconds_per_step: tf.Tensor,
         first_step_seconds: tf.Tensor,
-        anchor_based_lambda: tf.Tensor,
-        *,
-        branch: str,
+        weights: tf.Tensor,
     ) -> Detections:
         """Merges and suppresses the candidates of each sequence, and lets them vote on boundaries if that is set.
 
@@ -356,14 +367,13 @@ class Localizer(tf.Module):
             num_steps: i32[B]; segments are clipped to the sequence.
             seconds_per_step: f32[B].
             first_step_seconds: f32[B].
-            anchor_based_lambda: f32[], merge weight of the branch "both".
-            branch: one of ``branches``.
+            weights: f32[P], merge weights of a window's candidates.
 
         Returns:
             Detections in seconds.
         """
         segments = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
-        scores = self.merged_scores(candidates.scores, segments, branch=branch, anchor_based_lambda=anchor_based_lambda)
+        scores = self._weighted(candidates.scores, segments, weights)
         suppression, limits = self.config.suppression, self.most_detections(num_steps)
         if not self.config.max_detections:
             suppression["max_detections"] = tf.reduce_max(limits)

@@ -91,6 +91,7 @@ def write_features(file: pathlib.Path, features: np.ndarray) -> None:
         np.savetxt(file, features, delimiter=",", header=header, comments="")
 
 
+@pytest.mark.slow
 class ActivityNet13Test(tfds.testing.DatasetBuilderTestCase):
     """TFDS's own test of a builder, for both configs."""
 

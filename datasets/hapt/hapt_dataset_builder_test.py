@@ -54,6 +54,7 @@ def zip_folder(folder: pathlib.Path, file: pathlib.Path, *, below: str = "") -> 
             archive.write(path, below + path.relative_to(folder).as_posix())
 
 
+@pytest.mark.slow
 class HaptTest(tfds.testing.DatasetBuilderTestCase):
     """TFDS's own test of a builder, for both configs."""
 

@@ -112,6 +112,7 @@ def edit_line(file: pathlib.Path, line: int, text: str) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 class Thumos14Test(tfds.testing.DatasetBuilderTestCase):
     """TFDS's own test of a builder, for all configs."""
 

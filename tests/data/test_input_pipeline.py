@@ -190,6 +190,7 @@ def test_eager_equals_tf_data(seed, config):
             np.testing.assert_allclose(in_graph[name], value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_random_offsets_stay_inside(config):
     config = change(config, random_offsets=True)
     record = record_of(EVERYWHERE[:7], num_steps=22)
@@ -261,6 +262,7 @@ def test_equal_seeds_give_equal_batches(random_offsets, config):
     assert not same_batches(first, batches_of(change(config, seed=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_offsets", [False, True])
 @pytest.mark.parametrize("first_epoch", [1, 2])
 def test_a_resumed_run_sees_the_same_epochs(random_offsets, first_epoch, config):
@@ -395,6 +397,7 @@ def test_stretched_windows_hold_what_lies_under_them(config):
             np.testing.assert_allclose(window, np.clip(middles - 0.5, 0, 39), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [5, 8, 11, 40])
 def test_stretched_windows_end_inside_if_they_can(num_steps, config):
     config = change(config, random_offsets=True)
@@ -437,6 +440,7 @@ def phone_batches(config, *, first_epoch=0, statistics=STATISTICS, layout=LIKE_A
     return list(found.as_numpy_iterator())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_offsets", [False, True])
 def test_without_augmentation_layout_and_statistics_change_nothing(random_offsets, config):
     config = change(config, random_offsets=random_offsets)
@@ -459,6 +463,7 @@ def test_augmented_batches_depend_on_seed_and_epoch_alone(settings, config):
     }
 
 
+@pytest.mark.slow
 def test_no_two_augmented_windows_are_equal(config):
     """Neither those of an epoch, nor the same one in two epochs."""
     config = change(config, signal_noise=0.1, batch_size=8)
@@ -480,6 +485,7 @@ def test_dropped_columns_become_the_mean_of_training(statistics, mean, config):
         assert (batch["features"].transpose(0, 2, 1)[constant] == mean).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("statistics", "deviation"), [(STATISTICS, 2), (None, 1)])
 def test_feature_noise_is_measured_in_the_deviation_of_training(statistics, deviation, config):
     config = change(config, feature_noise=0.1)

@@ -1,9 +1,11 @@
 """`tfds build` works inside each dataset folder, as TFDS users expect."""
 
+import functools
 import importlib.util
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import tensorflow_datasets as tfds
@@ -24,24 +26,42 @@ pytestmark = [
 ]
 
 
-def run_build(name: str, data_dir: pathlib.Path, *options: str) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-m",
-        "tensorflow_datasets.scripts.cli.main",
-        "build",
-        f"--data_dir={data_dir}",
-        *options,
-    ]
-    environment = {"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin", "HOME": str(data_dir)}
+# The command several times in one process, which takes seconds to start: for each of its arguments, a folder with raw/.
+BUILD_ALL = """
+import sys
+from tensorflow_datasets.scripts.cli import main as command
+for folder in sys.argv[1:]:
+    flags = ["tfds", "build", f"--data_dir={folder}/data", f"--manual_dir={folder}/raw"]
+    command.main(command._parse_flags(flags))
+"""
+
+
+def run_in_dataset_folder(name: str, home: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin", "HOME": str(home)}
     return subprocess.run(
-        command, cwd=REPO / "datasets" / name, env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, *arguments],
+        cwd=REPO / "datasets" / name, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def run_build(name: str, data_dir: pathlib.Path, *options: str) -> subprocess.CompletedProcess:
+    command = ["-m", "tensorflow_datasets.scripts.cli.main", "build", f"--data_dir={data_dir}", *options]
+    return run_in_dataset_folder(name, data_dir, *command)
 
 
 def build(name: str, data_dir: pathlib.Path, *options: str) -> None:
     done = run_build(name, data_dir, *options)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def build_all(name: str, home: pathlib.Path, writes: dict[str, Callable[[pathlib.Path], object]]) -> pathlib.Path:
+    """For each name of ``writes``: what it writes into ``home``/name/raw, prepared in ``home``/name/data."""
+    for variant, write in writes.items():
+        (home / variant).mkdir()
+        write(home / variant / "raw")
+    done = run_in_dataset_folder(name, home, "-c", BUILD_ALL, *(str(home / variant) for variant in writes))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return home
 
 
 def reopen(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
@@ -72,41 +92,50 @@ def test_hapt(tmp_path):
         assert sum(count_examples(reopen(tmp_path / "hapt" / config)).values()) == 61
 
 
+@pytest.fixture(scope="module")
+def thumos14(tmp_path_factory):
+    writes = {layout: functools.partial(thumos.write_all, layout=layout) for layout in thumos.LAYOUTS}
+    return build_all("thumos14", tmp_path_factory.mktemp("thumos14"), writes)
+
+
 @pytest.mark.parametrize("layout", thumos.LAYOUTS)
-def test_thumos14(tmp_path, layout):
-    folder = thumos.write_all(tmp_path / "raw", layout)
-    build("thumos14", tmp_path / "data", f"--manual_dir={folder}")
+def test_thumos14(thumos14, layout):
     for config, size in (("two_stream", 2 * thumos.SIZE), ("rgb", thumos.SIZE), ("flow", thumos.SIZE)):
-        builder = reopen(tmp_path / "data" / "thumos14" / config)
+        builder = reopen(thumos14 / layout / "data" / "thumos14" / config)
         assert prepared.read_metadata(builder)["layout"] == layout
         assert count_examples(builder) == {"validation": 2, "test": 2}
         assert prepared.num_features(builder) == size
         assert feature_sizes(builder) == dict.fromkeys(thumos.FRAMES, size)
 
 
+@pytest.fixture(scope="module")
+def activitynet13(tmp_path_factory):
+    names = ("write_all", "write_csv", "write_two_stream")
+    writes = {name: getattr(activitynet, name) for name in names}
+    return build_all("activitynet13", tmp_path_factory.mktemp("activitynet13"), writes)
+
+
 @pytest.mark.parametrize(
     ("write", "size"),
-    [
-        (activitynet.write_all, activitynet.SIZE),
-        (activitynet.write_csv, activitynet.SIZE),
-        (activitynet.write_two_stream, 400),
-    ],
+    [("write_all", activitynet.SIZE), ("write_csv", activitynet.SIZE), ("write_two_stream", 400)],
 )
-def test_activitynet13(tmp_path, write, size):
-    folder = write(tmp_path / "raw")
-    build("activitynet13", tmp_path / "data", f"--manual_dir={folder}")
+def test_activitynet13(activitynet13, write, size):
     for config in ("resized128", "original"):
-        builder = reopen(tmp_path / "data" / "activitynet13" / config)
+        builder = reopen(activitynet13 / write / "data" / "activitynet13" / config)
         assert count_examples(builder) == {"training": 2, "validation": 2}
         assert prepared.num_features(builder) == size
         assert feature_sizes(builder) == dict.fromkeys(activitynet.PREPARED, size)
 
 
+@pytest.fixture(scope="module")
+def feature_folder(tmp_path_factory):
+    writes = {suffix: functools.partial(own.write_all, suffix=suffix) for suffix in (".npy", ".npz")}
+    return build_all("feature_folder", tmp_path_factory.mktemp("feature_folder"), writes)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_feature_folder(tmp_path, suffix):
-    folder = own.write_all(tmp_path / "raw", suffix)
-    build("feature_folder", tmp_path / "data", f"--manual_dir={folder}")
-    builder = reopen(tmp_path / "data" / "feature_folder")
+def test_feature_folder(feature_folder, suffix):
+    builder = reopen(feature_folder / suffix / "data" / "feature_folder")
     assert count_examples(builder) == {"held_out": 1, "train": 2}
     assert prepared.num_features(builder) == own.SIZE
     assert feature_sizes(builder) == dict.fromkeys(own.STEPS, own.SIZE)

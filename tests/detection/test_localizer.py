@@ -165,6 +165,7 @@ def test_equals_a_slow_loop(num_steps, localizer):
     assert found["segments"].max() <= num_steps * 0.4 + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -192,6 +193,7 @@ def test_settings_equal_a_slow_loop(changes, make_localizer):
     np.testing.assert_allclose(as_rows(detections_of(localizer, features[None])), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["anchor_free", "anchor_based", "both"])
 def test_each_branch_equals_a_slow_loop(branch, localizer):
     features = random_features(200)
@@ -205,6 +207,7 @@ def test_each_branch_equals_a_slow_loop(branch, localizer):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
 @pytest.mark.parametrize("num_steps", [40, 256, 300])
 def test_longer_windows_equal_a_slow_loop(num_steps, overlap, make_localizer):
@@ -303,6 +306,7 @@ def test_what_lies_beyond_the_end_does_not_matter(localizer):
     assert_same(found, detections_of(localizer, features, [300, 77]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longer", [{}, {"inference_window_steps": 256}])
 @pytest.mark.parametrize("window_batch", [1, 2, 5])
 def test_window_batch_does_not_matter(window_batch, longer, make_localizer):
@@ -445,6 +449,7 @@ def test_merge_weights_by_hand(weight, free, based, make_localizer):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight", "branch"), [(0.0, "anchor_free"), (1.0, "anchor_based")])
 def test_extreme_merge_weights_leave_one_branch(weight, branch, make_localizer):
     localizer = make_localizer(anchor_based_lambda=weight)
@@ -471,6 +476,7 @@ def test_late_fusion_decodes_the_average_of_the_outputs(make_config):
     assert_same(detections_of(fused, features), detections_of(expected, features))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["anchor_free", "anchor_based"])
 def test_one_head_alone(head, make_localizer):
     other = {"anchor_free": "anchor_based", "anchor_based": "anchor_free"}[head]
@@ -509,6 +515,7 @@ def test_more_classes_per_candidate_than_classes_are_refused(make_localizer):
         make_localizer(classes_per_candidate=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [(700, 193), (129, 129)])
 def test_chunks_vote_as_the_whole_does(num_steps, make_localizer):
     localizer = make_localizer(classes_per_candidate=2, voting_tiou=0.5, soft_nms_sigma=0.4)

@@ -185,6 +185,7 @@ def test_both_forms_of_convolution_have_the_same_gradients(make_config, make_net
         np.testing.assert_allclose(product, direct, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_both_forms_have_the_same_gradients_of_positive_numbers(precision, make_config, make_network):
     """Where nothing cancels out and rounding changes no choice, the error of each number follows from its roundings."""
@@ -211,6 +212,7 @@ def test_form_of_convolution_follows_the_device(make_config):
     assert products == {"base1", *(f"anchor_free_reduce{i}" for i in (1, 2, 3, 4)), "conv2", "conv3", "conv4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_plain_copy_is_direct_and_float32(precision, make_config, make_network):
     statistics = (np.arange(5, dtype=np.float32), np.full(5, 4, np.float32))
@@ -246,6 +248,7 @@ COPIED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", COPIED.values(), ids=COPIED)
 def test_copy_of_a_direct_float32_network_is_equal(changes, make_config, make_network):
     config = make_config(convolution="direct", level_channels=(8, 8, 8, 8), **changes)
@@ -433,6 +436,7 @@ def test_longer_windows_see_the_same_only_if_normalised_step_by_step(norm, same,
 NORMALISED = {"norm_groups": 4, "level_channels": (8, 8, 8, 8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "group_per_step"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_copies_of_a_normalised_network(norm, precision, make_config, make_network):

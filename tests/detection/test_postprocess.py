@@ -416,6 +416,7 @@ def test_votes_in_a_graph(suppression, same_in_graph):
         assert (found.segments[b, :count, 1] > found.segments[b, :count, 0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 9), (0, 9), (1, 0)])
 def test_votes_of_unusable_candidates(shape, suppression, same_in_graph):
     nothing = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
@@ -539,6 +540,7 @@ def test_soft_suppression_has_no_rounds(in_rounds):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("voting_tiou", [0.0, 0.5])
 def test_rounds_in_a_saved_model(voting_tiou, in_rounds, tmp_path):
     module, settings = tf.Module(), {"tiou": 0.2, "max_detections": 30, "voting_tiou": voting_tiou}

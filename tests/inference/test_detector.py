@@ -20,11 +20,8 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "saved_model"
-    with tiny.silence():
-        assert a2net_tf.command("export", workdir=tiny.trained(), saved_model=folder) is None
-    return folder
+def exported(slow):
+    return tiny.exported("trained")
 
 
 def same(a, b):
@@ -133,6 +130,7 @@ def test_refused_arguments(detector, arguments, message):
         detector.detect([FEATURES[:5], FEATURES[:6]], **arguments)
 
 
+@pytest.mark.slow
 def test_several_runs(tmp_path):
     runs = [tiny.trained(), tiny.copy_of_trained(tmp_path)]
     merged = a2net_tf.load(runs).detect(FEATURES)

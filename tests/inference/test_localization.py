@@ -78,6 +78,7 @@ def test_chunks_give_what_the_whole_gives(localizer, num_steps):
     assert_same(localization.localize(localizer, chunks(whole)), localization.localize(localizer, [whole]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
 def test_chunks_in_longer_windows(make_config, make_network, overlap):
     config = make_config(inference_window_steps=4 * WINDOW, inference_overlap=overlap)

@@ -572,6 +572,7 @@ def test_crowded_window_and_shared_sequences(capsys, prepared_flags):
     assert "--max_actions" not in output
 
 
+@pytest.mark.slow
 def test_actions_without_cell_or_anchor(capsys, prepared_flags):
     """Actions of 1.6 and 0.4 steps, a quarter of a step before and after an even step."""
     short = make_sequence([[10.1, 10.9], [20.3, 20.5], [30, 40]], [0, 1, 2])

@@ -1,6 +1,9 @@
 """--mode=export in every form, and its mistakes."""
 
+import contextlib
+import dataclasses
 import importlib.util
+import io
 import json
 import math
 
@@ -23,14 +26,35 @@ def export(capsys, *flags):
     return capsys.readouterr().out
 
 
+LONGER = ("--inference_window_steps=128", "--inference_overlap=0.25")  # windows of 64
+
+
+@dataclasses.dataclass
+class AllForms:
+    """Files in every form for longer windows, by flag, and what the command that wrote them printed."""
+
+    paths: dict
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def all_forms(tmp_path_factory):
+    folder, printed = tmp_path_factory.mktemp("all_forms"), io.StringIO()
+    paths = {name: folder / f"model.{name}" for name in ("saved_model", "tflite", "onnx")}
+    flags = [*LONGER, *(f"--{name}={path}" for name, path in paths.items())]
+    with contextlib.redirect_stdout(printed):
+        assert main(["--mode=export", f"--workdir={tiny.trained()}", *flags]) == 0
+    return AllForms(paths, printed.getvalue())
+
+
 @needs_onnx
-def test_all_forms_by_one_command(tmp_path, capsys):
-    paths = {name: tmp_path / f"model.{name}" for name in ("saved_model", "tflite", "onnx")}
-    printed = export(capsys, *(f"--{name}={path}" for name, path in paths.items()))
+def test_all_forms_by_one_command(all_forms):
+    paths, printed = all_forms.paths, all_forms.printed
     assert [line.split(";")[0].split(",")[0] for line in printed.splitlines() if line.startswith("written")] == [
         f"written: {path}" for path in paths.values()
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths.values())
+    folder = paths["onnx"].parent
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in paths.values())
 
 
 def test_tflite_finds_what_predict_finds(tmp_path, capsys):
@@ -51,13 +75,11 @@ def test_tflite_finds_what_predict_finds(tmp_path, capsys):
 
 
 @needs_onnx
-def test_longer_windows_in_every_form(tmp_path, capsys):
+def test_longer_windows_in_every_form(all_forms, tmp_path, capsys):
     """Every file says how long its windows are and how far apart, and finds what predict finds with these settings."""
     features = np.random.default_rng(0).normal(size=(500, tiny.FEATURES)).astype(np.float32)
     np.save(tmp_path / "walk.npy", features)
-    paths = {name: tmp_path / f"model.{name}" for name in ("saved_model", "tflite", "onnx")}
-    longer = ["--inference_window_steps=128", "--inference_overlap=0.25"]  # of 64
-    export(capsys, *longer, *(f"--{name}={path}" for name, path in paths.items()))
+    paths = all_forms.paths
     predict = ["--mode=predict", f"--features={tmp_path / 'walk.npy'}", f"--output={tmp_path / 'found.json'}"]
 
     def found(*flags):
@@ -65,7 +87,7 @@ def test_longer_windows_in_every_form(tmp_path, capsys):
         rows = json.loads((tmp_path / "found.json").read_text())["results"]["walk"]
         return [row["label"] for row in rows], [(row["score"], *row["segment"]) for row in rows]
 
-    labels, numbers = found(f"--workdir={tiny.trained()}", *longer)
+    labels, numbers = found(f"--workdir={tiny.trained()}", *LONGER)
     assert found(f"--workdir={tiny.trained()}")[0] != labels  # other windows find other things
     for exported in (
         found(f"--saved_model={paths['saved_model']}"),

@@ -20,6 +20,8 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
+ONE_LEVEL = "--num_levels=1"  # the smallest graph: what is trained does not matter here
+
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
@@ -37,7 +39,7 @@ def processes_of(folder):
 
 def start(folder, *names):
     """A command that trains without end, two runs at a time, once each has finished an epoch."""
-    flags = ("--epochs=100000", "--train_split=train[:2]")
+    flags = ("--epochs=100000", "--train_split=train[:2]", ONE_LEVEL)
     runs = [tiny.train_flags(folder / name, *flags) for name in names]
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job has none
@@ -53,7 +55,7 @@ def start(folder, *names):
 
 
 def run_of(folder, name, *flags, mode="train"):
-    return settings.parse([*tiny.train_flags(folder / name, f"--mode={mode}", "--noplots", *flags)])[0]
+    return settings.parse([*tiny.train_flags(folder / name, f"--mode={mode}", "--noplots", ONE_LEVEL, *flags)])[0]
 
 
 def weights(folder, name):
@@ -76,7 +78,7 @@ def processes(tmp_path_factory):
 
 def test_a_process_gives_the_weights_that_its_command_alone_gives(processes, tmp_path):
     """To the last bit with as many threads; with other numbers of them sums are rounded in another order."""
-    command = [sys.executable, "-m", "a2net_tf.main", *tiny.train_flags(tmp_path / "seed1", "--seed=1")]
+    command = [sys.executable, "-m", "a2net_tf.main", *tiny.train_flags(tmp_path / "seed1", ONE_LEVEL, "--seed=1")]
     subprocess.run(command, cwd=tiny.REPO, env=jobs._environment(2), check=True, capture_output=True)
     there, here, other = weights(processes, "seed1"), weights(tmp_path, "seed1"), weights(processes, "seed0")
     assert there.keys() == here.keys()

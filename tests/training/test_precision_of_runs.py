@@ -1,7 +1,10 @@
 """--precision=auto from the command line: what a run is started in, goes on in, and is evaluated in."""
 
+import dataclasses
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -22,59 +25,89 @@ NO_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
 NO_AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
-def output_of(arguments, environment):
-    """What a command prints in a process that oneDNN's limits apply to from the start."""
-    command = [sys.executable, "-m", "a2net_tf.main", *arguments]
-    done = subprocess.run(
-        command, cwd=tiny.REPO, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+def outputs_of(commands, environment):
+    """What each command prints, in one process that oneDNN's limits apply to from the start."""
+    script = (
+        "import sys\nfrom a2net_tf.main import main\n"
+        f"for arguments in {commands!r}:\n    assert main(arguments) == 0\n    print('-- done --', flush=True)"
     )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tiny.REPO, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    *printed, after = done.stdout.split("-- done --\n")
+    assert not after
+    return printed
 
 
 def description(run):
     return json.loads((run / "run.json").read_text())
 
 
-def started_in_bfloat16(parent):
+@pytest.fixture(scope="module")
+def started_in_bfloat16(slow, tmp_path_factory):
     """A run of one epoch, as --precision=auto leaves it on a machine with bfloat16."""
-    run = tiny.train(parent / "run", "--precision=bfloat16")
+    run = tiny.train(tmp_path_factory.mktemp("bfloat16") / "run", "--precision=bfloat16")
     changed = description(run)
     changed["config"]["precision"] = "auto"
     (run / "run.json").write_text(json.dumps(changed))
     return run
 
 
-def test_a_run_goes_on_in_bfloat16_and_is_evaluated_in_what_the_processor_has(tmp_path):
-    run = started_in_bfloat16(tmp_path)
-    printed = output_of(tiny.train_flags(run, "--precision=auto", "--epochs=2"), NO_BFLOAT16)
+@dataclasses.dataclass
+class Commands:
+    """The folder that several commands worked in, and what each printed."""
+
+    folder: pathlib.Path
+    continued: str
+    evaluated: str
+    exported: str
+    trained: str
+
+
+@pytest.fixture(scope="module")
+def commands(started_in_bfloat16, tmp_path_factory):
+    """A run goes on without AVX512-BF16; without AVX-512 it is evaluated and exported, and another is trained."""
+    folder = tmp_path_factory.mktemp("commands")
+    run = shutil.copytree(started_in_bfloat16, folder / "run")
+    [continued] = outputs_of([tiny.train_flags(run, "--precision=auto", "--epochs=2")], NO_BFLOAT16)
+    assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "bfloat16")
+    others = [
+        ["--mode=evaluate", f"--workdir={run}", "--noplots"],
+        ["--mode=export", f"--workdir={run}", f"--saved_model={folder / 'model'}"],
+        tiny.train_flags(folder / "new", "--precision=auto"),
+    ]
+    return Commands(folder, continued, *outputs_of(others, NO_AVX512))
+
+
+def test_a_run_goes_on_in_bfloat16_and_is_evaluated_in_what_the_processor_has(commands):
+    printed = commands.continued
     assert "computing in bfloat16 (--precision=auto)" in printed.splitlines()
     assert "warning: bfloat16 is emulated on this processor (no AVX512-BF16 or AMX): expect about " in printed
     assert "trained 2 epochs" in printed
-    assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "bfloat16")
 
-    printed = output_of(["--mode=evaluate", f"--workdir={run}"], NO_AVX512)
+    run, printed = commands.folder / "run", commands.evaluated
     assert "computing in float32 (--precision=auto)" in printed.splitlines()
     assert "emulated" not in printed
     assert json.loads((run / "metrics.json").read_text())["settings"]["precision"] == "float32"
     assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "bfloat16")
 
 
-def test_a_new_run_is_started_in_what_the_processor_has(tmp_path):
-    run = tmp_path / "run"
-    printed = output_of(tiny.train_flags(run, "--precision=auto"), NO_AVX512)
-    assert "computing in float32 (--precision=auto)" in printed.splitlines()
+def test_a_new_run_is_started_in_what_the_processor_has(commands):
+    run = commands.folder / "new"
+    assert "computing in float32 (--precision=auto)" in commands.trained.splitlines()
     assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "float32")
     assert "--precision=auto" in (run / "flags.txt").read_text().splitlines()
 
 
-def test_an_exported_model_says_what_it_computes_in(tmp_path):
-    run, model = started_in_bfloat16(tmp_path), tmp_path / "model"
-    printed = output_of(["--mode=export", f"--workdir={run}", f"--saved_model={model}"], NO_AVX512)
-    assert "computing in float32 (--precision=auto)" in printed.splitlines()
-    assert json.loads((model / "assets.extra" / "model_card.json").read_text())["precision"] == "float32"
+def test_an_exported_model_says_what_it_computes_in(commands):
+    assert "computing in float32 (--precision=auto)" in commands.exported.splitlines()
+    card = json.loads((commands.folder / "model" / "assets.extra" / "model_card.json").read_text())
+    assert card["precision"] == "float32"
 
 
+@pytest.mark.slow
 def test_a_tflite_file_may_be_asked_for_with_auto(tmp_path):
     with tiny.silence():
         flags = [f"--workdir={tiny.trained()}", f"--tflite={tmp_path / 'm.tflite'}", "--precision=auto"]
@@ -82,6 +115,7 @@ def test_a_tflite_file_may_be_asked_for_with_auto(tmp_path):
     assert (tmp_path / "m.tflite").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_in_its_precision(tmp_path):
     run = tiny.copy_of_trained(tmp_path)
     old = description(run)
@@ -93,8 +127,9 @@ def test_a_run_of_an_older_version_goes_on_in_its_precision(tmp_path):
     assert (description(run)["config"]["precision"], description(run)["precision"]) == ("float32", "float32")
 
 
-def test_a_run_does_not_go_on_in_another_precision(tmp_path, capsys):
-    run = started_in_bfloat16(tmp_path)
+@pytest.mark.slow
+def test_a_run_does_not_go_on_in_another_precision(started_in_bfloat16, capsys):
+    run = started_in_bfloat16
     line = tiny.refused(capsys, run, *tiny.train_flags(run, "--precision=float32"), alone=False)
     assert "--precision=float32 (was bfloat16)" in line
     capsys.readouterr()
@@ -122,6 +157,7 @@ def test_what_a_run_goes_on_in(make_config, saved, recorded, requested, expected
         assert run_directory.to_continue(run, make_config(precision=requested)).precision == expected
 
 
+@pytest.mark.slow
 def test_finished_runs_with_auto_are_not_done_again(tmp_path, capsys):
     flags = tiny.train_flags(tmp_path / "run", "--mode=train_and_evaluate", "--noplots", "--precision=auto")
     config = settings.parse(flags)[0]
