@@ -177,3 +177,43 @@ def test_disk_full_while_predicting(slow, tmp_path):
     flags = ["--mode=predict", f"--workdir={tiny.trained()}", f"--output={tmp_path / 'found.json'}"]
     assert with_limited_files(1000, *flags).startswith(f"error: {tmp_path / 'found.json'}: cannot be written: ")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- what cannot be written is refused before the work
+
+
+@pytest.mark.parametrize("name", ["last.npz", "best.npz", "history.csv", "metrics.json", "detections.json"])
+def test_a_run_that_could_not_be_written_is_not_begun(tmp_path, capsys, name):
+    (tmp_path / "run" / name).mkdir(parents=True)
+    flags = ["--mode=train_and_evaluate", f"--workdir={tmp_path / 'run'}", "--dataset=toy_actions"]
+    line = tiny.refused(capsys, tmp_path, *flags, f"--data_dir={tmp_path / 'data'}")
+    assert line.startswith(f"error: {tmp_path / 'run' / name}: is a folder")
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("ablate", "ablation_levels.csv/x"),
+        ("cross_validate", "detections.json/x"),
+        ("train_and_evaluate", "timelines"),
+        ("train", "state"),
+    ],
+)
+def test_other_outputs_in_the_way(tmp_path, capsys, mode, name):
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("in the way")
+    flags = [f"--mode={mode}", f"--workdir={tmp_path / 'run'}", "--dataset=toy_actions", "--ablation=levels"]
+    flags = [flag for flag in flags if mode == "ablate" or "ablation" not in flag]
+    line = tiny.refused(capsys, tmp_path, *flags, f"--data_dir={tmp_path / 'data'}")
+    assert f"{tmp_path / 'run' / name.partition('/')[0]}" in line
+
+
+def test_a_run_that_cannot_be_written_to_is_evaluated_elsewhere(slow, tmp_path, capsys):
+    run = tiny.copy_of_trained(tmp_path)
+    (run / "timelines").write_text("in the way")
+    tiny.refused(capsys, tmp_path, "--mode=evaluate", f"--workdir={run}")
+    before = tiny.files_below(run)
+    with tiny.silence():
+        assert tiny.main(["--mode=evaluate", f"--workdir={run}", f"--output={tmp_path / 'here'}", "--noplots"]) == 0
+    assert tiny.files_below(run) == before
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["detections.json", "metrics.json"]
