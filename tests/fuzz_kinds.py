@@ -441,7 +441,8 @@ def _check_flag(name: str, default: Any, value: Any, lines: list[str]) -> None:
         kind = float if any(isinstance(part, float) for part in value) else type(value[0]) if value else str
         said = tuple(kind(part) for part in said if part or kind is str)
     else:
-        said = type(default)(text)
+        base = 0 if text.lower().lstrip("+-").startswith(("0x", "0o")) else 10  # absl takes 0x10 for 16
+        said = int(text, base) if isinstance(default, int) else type(default)(text)
     assert value == said, f"--{name} is {value!r}, and the file says {named[-1]!r}"
 
 
