@@ -30,7 +30,8 @@ def private_uses(source):
             found += [alias.name for alias in node.names if is_private(alias.name)]
         elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
             whose = ast.unparse(node.value)
-            if whose != "self" and node.attr not in OF_NAMED_TUPLES:
+            is_public = node.attr in OF_NAMED_TUPLES or (whose, node.attr) == ("os", "_exit")  # it is documented
+            if whose != "self" and not is_public:
                 found.append(f"{whose}.{node.attr}")
     return found
 

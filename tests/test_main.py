@@ -968,7 +968,7 @@ def test_proposals_are_no_protocol_of_evaluate(refused, run):
 
 
 def test_evaluate_reports_proposals_of_every_branch(run, tmp_path, capsys):
-    assert main(["--mode=evaluate", f"--workdir={run}", "--noplots"]) == 0
+    assert main(["--mode=evaluate", f"--workdir={run}", "--noplots", "--max_detections=200"]) == 0
     metrics = json.loads((run / "metrics.json").read_text())
     branches = {branch: value["proposals"] for branch, value in metrics["branches"].items()}
     assert set(branches) == {"anchor_free", "anchor_based", "both"}

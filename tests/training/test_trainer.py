@@ -264,7 +264,8 @@ def one_batch(tmp_path_factory):
     model.compile(optimizer=optimizers.make_optimizer(config, 60), auto_scale_loss=False)
     recorder, initial, before = Recorder(0.9), model.network.get_weights(), loss_on(model, batch)
     data = tf.data.Dataset.from_tensors(batch).repeat(60)
-    model.fit(data, epochs=1, callbacks=[recorder, callbacks.EpochEnd(run, None)], verbose=0)
+    epoch_end = callbacks.EpochEnd(run, None)
+    model.fit(data, epochs=1, callbacks=[recorder, epoch_end, callbacks.SaveState(epoch_end)], verbose=0)
     return OneBatch(folder, batch, model, recorder, initial, before, loss_on(model, batch))
 
 
