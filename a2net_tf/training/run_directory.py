@@ -117,7 +117,9 @@ def load(workdir: str) -> Run:
 
 def _check_description(values: dict[str, Any], path: str) -> None:
     """Raises UserError unless everything that a run says of itself has the type that it was written with."""
-    names = check_class_names(check_kind(values["class_names"], list, f"{path}: class_names"), f"{path}: class_names")
+    where = f"{path}: class_names"
+    names = [check_kind(name, str, where) for name in check_kind(values["class_names"], list, where)]
+    check_class_names(names, where)
     for name, least in (("num_features", 1), ("num_windows", 0)):
         if type(values[name]) is not int or not least <= values[name] < 2**31:
             raise UserError(f"{path}: {name}: expected a whole number from {least} on, found {values[name]!r}")

@@ -275,7 +275,8 @@ def test_weights_that_have_diverged_are_not_saved(saved):
     [
         ({"class_names": "abc"}, "class_names: expected a list"),
         ({"class_names": None}, "class_names: expected a list"),
-        ({"class_names": ["a", None]}, "class_names: label: expected a text or a whole number, found null"),
+        ({"class_names": ["a", None]}, "class_names: expected a text, found null"),
+        ({"class_names": [5, "b"]}, "class_names: expected a text, found 5"),
         ({"class_names": ["a", "a"]}, "the class 'a' is there twice"),
         ({"num_features": "5"}, "num_features: expected a whole number from 1 on, found '5'"),
         ({"num_features": True}, "num_features: expected a whole number"),
