@@ -22,6 +22,7 @@ ROOMS = (
     "settings",
     "detection",
     "data",
+    "video",
     "datasets",
     "evaluation",
     "report",
