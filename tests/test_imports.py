@@ -58,6 +58,7 @@ PURE = {
             "data_fields",
             "training_fields",
             "use_fields",
+            "video_fields",
             "config",
             "checks",
             "conversion",

@@ -164,9 +164,9 @@ class UseFields:
     )
     output: str = _files(
         "",
-        "What to write: the JSON file of predict, in ActivityNet's format, or the folder for the results of evaluate "
-        "with several --workdir.",
-        modes=("evaluate", "predict"),
+        "What to write: the JSON file of predict, in ActivityNet's format, the folder for the features of extract, or "
+        "the folder for the results of evaluate with several --workdir.",
+        modes=("evaluate", "predict", "extract"),
     )
     saved_model: str = _files(
         "", "The directory of a SavedModel: export writes it, and predict uses it.", modes=("export", "predict")

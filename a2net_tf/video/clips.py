@@ -29,7 +29,7 @@ def clips(
     Yields:
         u8[F, S, S, 3], red first.
     """
-    cv2 = _import_cv2()
+    cv2 = import_cv2()
     recent: collections.deque = collections.deque(maxlen=clip_frames)
     for number, frame in enumerate(frames):
         if number % stride_frames < clip_frames:  # of a stride longer than a clip the rest is in none
@@ -53,7 +53,8 @@ def resize(image: np.ndarray, size: int, fit: str, cv2: ModuleType) -> np.ndarra
     )
 
 
-def _import_cv2() -> ModuleType:
+def import_cv2() -> ModuleType:
+    """OpenCV; raises UserError if it is not installed."""
     try:
         import cv2
     except ImportError:

@@ -58,7 +58,7 @@ class Video:
         Raises:
             UserError: PyAV is missing, the file cannot be read, or no frame of a video stream can be decoded.
         """
-        av = _import_av()
+        av = import_av()
         try:
             # An open file, not its name: FFmpeg takes a name with : for an address and one with % for a pattern.
             file = open(self.path, "rb")  # noqa: SIM115
@@ -126,7 +126,8 @@ class Video:
         return "; ".join(told)
 
 
-def _import_av() -> ModuleType:
+def import_av() -> ModuleType:
+    """PyAV; raises UserError if it is not installed."""
     try:
         import av
     except ImportError:
