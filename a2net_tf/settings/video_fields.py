@@ -19,8 +19,15 @@ class VideoFields:
     )
     extractor: str = _video(
         "efficientnet_lite0",
-        "The network that makes a vector of frames: efficientnet_lite0 (weights come with the extra [video]), "
-        "keras:NAME (of keras.applications, which downloads its weights) or saved_model:PATH (your own).",
+        "The network that makes a vector of frames: efficientnet_lite0 (weights come with the extra [video]), i3d "
+        "(the RGB stream, with --extractor_weights), keras:NAME (of keras.applications, which downloads its weights) "
+        "or saved_model:PATH (your own).",
+        common=True,
+    )
+    extractor_weights: str = _video(
+        "",
+        "The weights of i3d: a checkpoint of DeepMind's kinetics-i3d, such as rgb_imagenet/model.ckpt, or the .pt file "
+        "of its port to PyTorch.",
         common=True,
     )
     frame_rate: float = _video(
@@ -41,9 +48,9 @@ class VideoFields:
     )
     frame_fit: str = _video(
         "squash",
-        "How a frame becomes square: all of it with its sides squashed, as the authors did, or the largest square in "
-        "its middle.",
-        choices=("squash", "crop"),
+        "How a frame becomes square: all of it with its sides squashed, as the authors did, the largest square in its "
+        "middle (crop), or of that the middle 7/8, as DeepMind did (center).",
+        choices=("squash", "crop", "center"),
     )
     frame_size: int = _video(
         224, "The height and width of frames in pixels, for keras:NAME and saved_model:PATH; the others have their own."

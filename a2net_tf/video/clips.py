@@ -9,7 +9,8 @@ import numpy as np
 from a2net_tf.errors import UserError
 from a2net_tf.video.decoding import Frame
 
-FITS = ("squash", "crop")
+FITS = ("squash", "crop", "center")
+_CENTER = 224 / 256  # DeepMind makes the shorter side 256 pixels long and takes the middle 224
 
 
 def clips(
@@ -40,10 +41,12 @@ def clips(
 
 
 def resize(image: np.ndarray, size: int, fit: str, cv2: ModuleType) -> np.ndarray:
-    """u8[S, S, 3] of u8[H, W, 3]: all of it with its sides squashed, or the largest square in its middle (crop)."""
-    if fit == "crop":
+    """u8[S, S, 3] of u8[H, W, 3]: all of it with its sides squashed, the largest square in its middle (crop), or
+    of that square the middle, as DeepMind did (center).
+    """
+    if fit != "squash":
         height, width = image.shape[:2]
-        side = min(height, width)
+        side = round(min(height, width) * (_CENTER if fit == "center" else 1))
         top, left = (height - side) // 2, (width - side) // 2
         image = image[top : top + side, left : left + side]
     # Where pictures get smaller, averages: taking single pixels out of them would make fine patterns flicker.

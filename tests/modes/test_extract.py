@@ -304,7 +304,15 @@ def test_no_videos(model, tmp_path, capsys, videos, message):
         (["--videos="], "--mode=extract needs --videos"),
         (["--output="], "--mode=extract needs --output"),
         (["--stored_features=bfloat16"], "--stored_features=bfloat16: numpy's files have no such type"),
-        (["--extractor=resnet"], "--extractor=resnet: expected efficientnet_lite0, keras:NAME or saved_model:PATH"),
+        (
+            ["--extractor=resnet"],
+            "--extractor=resnet: expected efficientnet_lite0, i3d, keras:NAME or saved_model:PATH",
+        ),
+        (["--extractor=i3d"], "--extractor=i3d needs --extractor_weights"),
+        (
+            ["--extractor=i3d", "--extractor_weights=none"],
+            "--extractor_weights=none: no .pt or .pth file, and no check",
+        ),
         (["--extractor=keras:"], "--extractor=keras:: expected"),
         (["--extractor=saved_model:nowhere"], "--extractor=saved_model:nowhere: no SavedModel there"),
         (["--clip_frames=4", "--motion=difference"], "--motion=difference is for extractors of single frames"),

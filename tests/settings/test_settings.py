@@ -125,6 +125,7 @@ OTHERS = {
     "jobs": ("2", 2),
     "videos": ("my films", "my films"),
     "extractor": ("keras:ResNet50", "keras:ResNet50"),
+    "extractor_weights": ("rgb.pt", "rgb.pt"),
     "frame_rate": ("29.97", 29.97),
     "motion": ("difference", "difference"),
     "frame_stride": ("4", 4),

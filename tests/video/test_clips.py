@@ -50,6 +50,15 @@ def test_squash_keeps_all_and_crop_keeps_the_middle():
     assert clips.resize(image.transpose(1, 0, 2), 6, "crop", cv2).max() == 0
 
 
+def test_center_is_the_middle_of_the_square():
+    image = np.zeros((256, 300, 3), np.uint8)
+    image[16:240, 38:262] = 255  # 224 x 224 in the middle
+    assert clips.resize(image, 224, "center", cv2).min() == 255
+    assert clips.resize(image, 224, "crop", cv2).min() == 0
+    wider = clips.resize(np.arange(300, dtype=np.float32)[None].repeat(256, 0), 224, "center", cv2)
+    assert wider[0].tolist() == list(range(38, 262))
+
+
 def test_smaller_pictures_are_averages_and_larger_ones_are_smooth():
     stripes = np.tile(np.array([[0, 255]], np.uint8), (32, 16))[..., None].repeat(3, 2)
     assert set(np.unique(clips.resize(stripes, 8, "squash", cv2))) <= {127, 128}
