@@ -81,7 +81,7 @@ def extract(config: Config) -> None:
             f"{len(failed)} of {len(videos)} videos could not be extracted, for the reasons printed above: "
             f"{list_some(failed.values())}"
         )
-    print(f"written: {folder.path}, features of {len(videos)} videos (--dataset=feature_folder --manual_dir)")
+    print(f"written: features of {len(videos)} videos (--dataset=feature_folder --manual_dir={folder.path})")
 
 
 def _open(config: Config) -> tuple[str, Extraction]:
@@ -216,7 +216,7 @@ def _extract_one(name: str, path: pathlib.Path, extraction: Extraction, folder: 
     file = folder.features(name)
     if file.exists():
         _check_done(path, file, folder.done.get(name))
-        print(f"{name}: extracted earlier")
+        print(f"{one_line(name)}: extracted earlier")
         return
     video, started = Video(path), time.monotonic()
     with safe_files.replace_file(file) as temporary:
@@ -229,7 +229,7 @@ def _extract_one(name: str, path: pathlib.Path, extraction: Extraction, folder: 
     folder.done[name] = entry
     took, complaints = time.monotonic() - started, video.complaints()
     print(
-        f"{name}: {count} vectors, {video.seconds:.1f} s of video in {took:.1f} s "
+        f"{one_line(name)}: {count} vectors, {video.seconds:.1f} s of video in {took:.1f} s "
         f"({video.seconds / took:.1f} times real time){complaints and '; '}{complaints}",
         flush=True,
     )
@@ -263,7 +263,7 @@ def _append(file: pathlib.Path, entry: dict[str, Any]) -> None:
 def _with_progress(batches: Iterator[np.ndarray], name: str, stride_seconds: float) -> Iterator[np.ndarray]:
     """``batches`` as they are, with a bar on a terminal: seconds of the video, and how many of them in a second."""
     started, done = time.monotonic(), 0
-    with tqdm.tqdm(desc=name, leave=False, disable=None, bar_format="{desc}: {postfix}") as bar:
+    with tqdm.tqdm(desc=one_line(name), leave=False, disable=None, bar_format="{desc}: {postfix}") as bar:
         for vectors in batches:
             done += len(vectors)
             seconds, took = done * stride_seconds, time.monotonic() - started

@@ -41,7 +41,7 @@ class Extractor:
         return self._run(tf.convert_to_tensor(clips)).numpy()
 
     @functools.cached_property
-    def _run(self) -> tf.types.experimental.PolymorphicFunction:
+    def _run(self) -> Callable[[tf.Tensor], tf.Tensor]:
         @tf.function(reduce_retracing=True)
         def run(clips: tf.Tensor) -> tf.Tensor:
             return tf.cast(self.network(self.preprocess(tf.cast(clips, tf.float32))), tf.float32)

@@ -141,6 +141,20 @@ def test_the_folder_is_a_dataset_once_it_is_annotated(model, videos, tmp_path):
     assert json.loads((output / "annotations.json").read_text()) == content
 
 
+@pytest.mark.slow
+def test_a_name_that_is_no_text(model, videos, tmp_path):
+    """Old disks hold names in Latin-1, which Python reads as halves of letters that cannot be printed."""
+    try:
+        (videos / "a.mp4").rename(videos / "caf\udce9.mp4")
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    arguments = flags(model, videos / "caf\udce9.mp4", tmp_path / "out")
+    done = tiny.in_new_process(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert r"caf\udce9: 10 vectors" in done.stdout
+    assert np.load(tmp_path / "out" / "caf\udce9.npy").shape == (10, 2)
+
+
 def test_a_list_of_videos(model, videos, tmp_path):
     (tmp_path / "list.txt").write_text(f"# two of them\n{videos / 'c.avi'}\n\n{videos / 'more' / 'b [1].mkv'}\n")
     assert run(model, tmp_path / "list.txt", tmp_path / "out") == 0
