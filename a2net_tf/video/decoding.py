@@ -16,6 +16,8 @@ import numpy as np
 
 from a2net_tf.errors import UserError
 
+_UNSPECIFIED = 2  # FFmpeg's number for a colour space that is not known
+_LONGEST_GAP_SECONDS = 3600.0  # that a picture may be shown: damaged timestamps jump by weeks
 _MISSING_SECONDS = 1.0  # a header may claim so much more than there is before the file is called incomplete
 
 
@@ -28,8 +30,12 @@ class Frame(NamedTuple):
 
     def to_rgb(self) -> np.ndarray:
         """u8[H, W, 3], upright: phones store the sensor's picture and say how it is to be turned."""
-        quarter_turns = round(self.picture.rotation / 90) % 4
-        return np.rot90(self.picture.to_ndarray(format="rgb24"), quarter_turns)
+        try:
+            image = self.picture.to_ndarray(format="rgb24")
+        except OSError:  # the file names a colour space that there is not
+            self.picture.colorspace = _UNSPECIFIED
+            image = self.picture.to_ndarray(format="rgb24")
+        return np.rot90(image, round(self.picture.rotation / 90) % 4)
 
 
 @dataclasses.dataclass
@@ -78,22 +84,48 @@ class Video:
         self.missing_seconds = missing if missing > _MISSING_SECONDS else 0.0
 
     def _timed(self, av: ModuleType, container: Any, stream: Any) -> Iterator[Frame]:
-        first = previous = None
+        """Frames whose times increase, the first at 0."""
         usual = 1 / float(stream.guessed_rate or stream.average_rate or 25)
-        for picture in self._decoded(av, container, stream):
-            duration = float(picture.duration * picture.time_base) if picture.duration and picture.time_base else 0.0
-            shown = _shown_at(picture)
-            if shown is None:  # a bare stream without a container has no times: its frames follow each other
-                shown = 0.0 if previous is None else previous + (duration or usual)
-            if previous is not None and shown <= previous:
-                self.skipped += 1
-                continue
-            first = shown if first is None else first
-            gap, previous = shown - (first if previous is None else previous), shown
+        first = before = None
+        for shown, picture in self._increasing(self._shown(av, container, stream, usual)):
+            if first is None:
+                first = before = shown
+            gap = shown - before
+            if gap > _LONGEST_GAP_SECONDS:
+                jump = f"from {before - first:.2f} s to {shown - first:.2f} s"
+                raise UserError(f"{self.path}: its timestamps jump {jump}: damaged, or two recordings in one file")
+            before = shown
+            duration = _duration(picture)
             self.num_frames += 1
             self.damaged += picture.is_corrupt
             self.seconds = shown - first + (duration or gap or usual)
             yield Frame(shown - first, duration, picture)
+
+    def _increasing(self, shown: Iterable[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
+        """Leaves out what goes back in time. A single frame that is much too late goes, not all that follow it."""
+        last, waiting = -math.inf, None
+        for new in shown:
+            if waiting is None or new[0] > waiting[0]:
+                if waiting is not None:
+                    yield waiting
+                    last = waiting[0]
+                waiting = new
+                continue
+            self.skipped += 1
+            if new[0] > last:
+                waiting = new
+        if waiting is not None:
+            yield waiting
+
+    def _shown(self, av: ModuleType, container: Any, stream: Any, usual: float) -> Iterator[tuple[float, Any]]:
+        """Pictures with their times in seconds, as the file counts them."""
+        previous = None
+        for picture in self._decoded(av, container, stream):
+            shown = _shown_at(picture)
+            if shown is None:  # a bare stream without a container has no times: its frames follow each other
+                shown = 0.0 if previous is None else previous + (_duration(picture) or usual)
+            previous = shown
+            yield shown, picture
 
     def _decoded(self, av: ModuleType, container: Any, stream: Any) -> Iterator[Any]:
         """Pictures of all packets that can be decoded. Those that cannot are counted; the next ones have own times."""
@@ -101,6 +133,8 @@ class Video:
         while True:
             try:
                 packet = next(packets, None)
+            except IndexError:  # PyAV's, at the end, of a stream that has appeared in the middle of the file
+                return
             except av.FFmpegError:  # the container is damaged here, and what follows cannot be found
                 self.skipped += 1
                 return
@@ -132,7 +166,9 @@ def import_av() -> ModuleType:
         import av
     except ImportError:
         raise UserError('reading videos needs PyAV: pip install ".[video]" in the checkout') from None
-    av.logging.set_level(av.logging.PANIC)  # what FFmpeg says of damaged packets, line by line, is counted instead
+    # No level: PyAV is silent then. With one, FFmpeg's threads ask for Python's lock whenever they complain, and a file
+    # that is closed meanwhile waits for them for ever.
+    av.logging.set_level(None)
     return av
 
 
@@ -161,6 +197,14 @@ def _shown_at(picture: Any) -> float | None:
     """Seconds; without a presentation time the decoding time, which is the same where no frame waits for another."""
     ticks = picture.dts if picture.pts is None else picture.pts
     return None if ticks is None or picture.time_base is None else float(ticks * picture.time_base)
+
+
+def _duration(picture: Any) -> float:
+    """Seconds that the file gives a picture; 0 if it gives none, or nonsense."""
+    if not picture.duration or picture.time_base is None:
+        return 0.0
+    seconds = float(picture.duration * picture.time_base)
+    return seconds if 0 < seconds <= _LONGEST_GAP_SECONDS else 0.0
 
 
 def resample(frames: Iterable[Frame], rate: float) -> Iterator[Frame]:

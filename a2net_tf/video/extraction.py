@@ -90,6 +90,8 @@ class Extraction:
             lambda: _until_error(make, errors), output_signature=tf.TensorSpec(shape, tf.uint8)
         )
         yield from dataset.batch(max(1, _FRAMES_AT_ONCE // shape[0])).prefetch(2)
+        if errors and isinstance(errors[0], OSError):
+            raise UserError(f"{video.path}: a frame cannot be made a picture ({errors[0]})") from None
         if errors:
             raise errors[0]
 

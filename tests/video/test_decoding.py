@@ -155,10 +155,10 @@ def test_resampling_nothing():
 
 
 def test_outputs_are_made_when_they_are_asked_for(tmp_path):
-    path = films.write(tmp_path / "a.mkv", 12, seconds=[3600.0 * k for k in range(12)])
+    path = films.write(tmp_path / "a.mkv", 12, seconds=[600.0 * k for k in range(12)])
     frames = resample(Video(path).frames(), 1)
     assert films.number_of(next(frames).to_rgb()) == 0
-    assert sum(1 for _ in frames) == 11 * 3600 - 1  # the file gives the last one 40 ms
+    assert sum(1 for _ in frames) == 11 * 600 - 1  # the file gives the last one 40 ms
 
 
 # --- what a picture can be
@@ -202,6 +202,14 @@ def test_colours_are_red_green_blue(tmp_path):
     red[..., 0] = 255
     image = next(Video(films.write(tmp_path / "a.mp4", [red] * 3)).frames()).to_rgb()
     assert np.abs(image.reshape(-1, 3).mean(0) - (255, 0, 0)).max() < 12
+
+
+def test_a_colour_space_that_there_is_not(tmp_path):
+    frame = next(Video(films.write(tmp_path / "a.mp4", 10)).frames())
+    frame.picture.colorspace = 3  # reserved
+    with pytest.raises(OSError, match="not supported"):
+        frame.picture.to_ndarray(format="rgb24")  # the trap is there
+    assert films.number_of(frame.to_rgb()) == 0
 
 
 @pytest.mark.parametrize("size", [(63, 47), (64, 47), (33, 65)])
@@ -273,6 +281,24 @@ def test_zeroed_packets_are_skipped_counted_and_said(tmp_path):
     np.testing.assert_allclose(seconds, np.array(numbers) / 25, atol=1e-9)
     assert video.skipped == 3
     assert video.complaints() == "3 packets or frames that could not be decoded are left out"
+
+
+def test_one_damaged_timestamp_costs_one_frame(tmp_path):
+    """Of Matroska, whose blocks have their time in two bytes, counted from their cluster's."""
+    path = films.write(tmp_path / "a.mkv", 50, codec="mjpeg", pixels="yuvj420p")
+    content = path.read_bytes()
+    block = content.index(b"\x81" + (400).to_bytes(2, "big") + b"\x80")  # track 1, 0.4 s, a key frame
+    path.write_bytes(content[: block + 1] + (30000).to_bytes(2, "big") + content[block + 3 :])
+    numbers, seconds, video = read(path)
+    assert numbers == [number for number in range(50) if number != 10]
+    np.testing.assert_allclose(seconds, np.array(numbers) / 25, atol=1e-9)
+    assert video.skipped == 1
+
+
+def test_timestamps_that_jump_by_weeks_are_refused(tmp_path):
+    path = films.write(tmp_path / "a.mkv", 4, seconds=[0.0, 0.04, 1e6, 1e6 + 0.04], codec="mjpeg", pixels="yuvj420p")
+    with pytest.raises(UserError, match=r"a\.mkv: its timestamps jump from 0\.04 s to 1000000\.00 s: damaged"):
+        list(Video(path).frames())
 
 
 def test_a_file_that_was_cut_off(tmp_path):
