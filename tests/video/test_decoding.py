@@ -374,3 +374,18 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match=r'needs PyAV: pip install "\.\[video\]"'):
         next(Video(tmp_path / "a.mp4").frames())
+
+
+def test_ffmpeg_logs_nothing_through_python(tmp_path):
+    """With a level of logging, closing a damaged film in its middle waits for ever, once in some hundred times."""
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # as another part of a program may
+    path = films.write(tmp_path / "a.mkv", 60, codec="libx264")
+    content = bytearray(path.read_bytes())
+    content[1200::97] = bytes(len(content[1200::97]))
+    path.write_bytes(content)
+    frames = Video(path).frames()
+    next(frames)
+    assert av.logging.get_level() is None
+    frames.close()
