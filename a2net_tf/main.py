@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(one_line(error))
         return 1
     except KeyboardInterrupt as stopped:
-        print("stopped; the same command goes on with the last finished epoch", file=sys.stderr)
+        print("stopped; the same command goes on with what is not finished", file=sys.stderr)
         return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)  # as shells count
     except Exception as error:  # a defect of ours; whoever meets it gets one line too
         _print_error(f"{one_line(f'{type(error).__name__}: {error}')[:300]} (not expected; {_keep_traceback()})")

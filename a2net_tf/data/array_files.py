@@ -4,7 +4,8 @@ import contextlib
 import math
 import pathlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
@@ -30,6 +31,38 @@ def map_array(file: pathlib.Path) -> np.ndarray:
     if not isinstance(loaded, np.ndarray):
         raise UserError(f"{file}: not a readable .npy array (it is an .npz archive: save its matrix with np.save)")
     return loaded
+
+
+def write_rows(file: pathlib.Path, parts: Iterable[np.ndarray], num_columns: int, dtype: np.dtype) -> int:
+    """Writes a matrix as .npy whose rows come part by part, of which one is in memory at a time.
+
+    Args:
+        file: to write; what is there is lost.
+        parts: numbers [N, num_columns] each, of any N.
+        num_columns: D.
+        dtype: to write them in.
+
+    Returns:
+        T, how many rows there were.
+    """
+    with file.open("wb") as stream:
+        _write_header(stream, 0, num_columns, dtype)
+        begin, rows = stream.tell(), 0
+        for part in parts:
+            if part.shape[1:] != (num_columns,):
+                raise ValueError(f"{part.shape}: expected rows of {num_columns}")
+            stream.write(np.ascontiguousarray(part, dtype).data)
+            rows += len(part)
+        stream.seek(0)
+        _write_header(stream, rows, num_columns, dtype)
+        if stream.tell() != begin:  # numpy leaves room for any number of rows
+            raise ValueError(f"the header of {rows} rows is longer than that of none")
+    return rows
+
+
+def _write_header(stream: BinaryIO, rows: int, num_columns: int, dtype: np.dtype) -> None:
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(stream, {**described, "shape": (rows, num_columns)})
 
 
 def read_arrays(

@@ -108,6 +108,10 @@ _RANGES = {
     "duration_edges": (0, None, False),
     "seconds_per_step": (0, None, True),
     "subtitle_score": (0, 1, True),
+    "frame_rate": (0, None, True),
+    "frame_stride": (0, None, True),
+    "frame_size": (16, None, True),
+    "clip_frames": (1, None, True),
 }
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from a2net_tf.settings.data_fields import DataFields
 from a2net_tf.settings.training_fields import TrainingFields
 from a2net_tf.settings.use_fields import UseFields
+from a2net_tf.settings.video_fields import VideoFields
 
 # Where no number of detections is set. A fixed one, as the release has for videos of a few minutes, loses clear actions
 # of long recordings.
@@ -13,7 +14,7 @@ DETECTIONS_PER_WINDOW = 100  # of a long one, for every length of a training win
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(UseFields, TrainingFields, DataFields):  # dataclasses take the fields of the last base first
+class Config(VideoFields, UseFields, TrainingFields, DataFields):  # dataclasses take the fields of the last base first
     """All settings of one command. Tuples are comma-separated on the command line."""
 
     @property

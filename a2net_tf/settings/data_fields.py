@@ -86,8 +86,8 @@ class DataFields:
     stored_features: str = _data(
         "",
         "The type in which features are written when a dataset is prepared; the two of 16 bits take half the disk. "
-        "Empty: float32, or whatever a prepared dataset already has.",
-        modes=READING,
+        "Empty: float32, or whatever a prepared dataset already has. extract writes its files in float32 or float16.",
+        modes=(*READING, "extract"),
         choices=("", "float32", "float16", "bfloat16"),
     )
 

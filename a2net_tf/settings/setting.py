@@ -14,6 +14,7 @@ MODES = {
     "predict": "detections for --features (a file or a folder), or else for --eval_split, with --workdir or "
     "--saved_model",
     "export": "write the model in --workdir as --saved_model, --tflite or --onnx",
+    "extract": "turn --videos into files of features in --output, a folder that --dataset=feature_folder takes",
     "score": "judge --detections against --ground_truth by --protocol, without a model",
     "profile": "count parameters and multiply-adds of the network that the settings describe",
     "import_release": "turn --release_checkpoint, a PyTorch file of the authors' release, into a run in --workdir",
@@ -23,7 +24,7 @@ MODES = {
 TRAINING = ("train", "train_and_evaluate", "ablate", "cross_validate")
 SCORING = ("evaluate", "train_and_evaluate", "ablate", "cross_validate")
 LOCALIZING = (*TRAINING, "evaluate", "predict", "export")  # a training too: on its --validation_split
-READING = tuple(mode for mode in MODES if mode != "score")  # may open a dataset
+READING = tuple(mode for mode in MODES if mode not in ("extract", "score"))  # may open a dataset
 
 BINDS = {
     "data": "What a run is trained on: a run is not continued with another value.",

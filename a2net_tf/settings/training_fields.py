@@ -227,7 +227,9 @@ class TrainingFields:
         "auto",
         "The type in which convolutions are computed; weights and losses stay float32. auto is bfloat16 where the "
         "device has it in hardware (GPUs from compute capability 8.0 on, processors with AVX512-BF16 or AMX), else "
-        "float32. A run goes on in the type that it was started in. TFLite and ONNX files are written in float32.",
+        "float32. A run goes on in the type that it was started in. TFLite and ONNX files are written in float32, and "
+        "saved_model:PATH computes as it was exported.",
+        modes=(*LOCALIZING, "profile", "extract"),
         common=True,
         choices=("auto", "float32", "bfloat16", "float16"),
     )

@@ -164,9 +164,9 @@ class UseFields:
     )
     output: str = _files(
         "",
-        "What to write: the JSON file of predict, in ActivityNet's format, or the folder for the results of evaluate "
-        "(needed with several --workdir; empty: --workdir itself).",
-        modes=("evaluate", "predict"),
+        "What to write: the JSON file of predict, in ActivityNet's format, the folder for the features of extract, or "
+        "the folder for the results of evaluate (needed with several --workdir; empty: --workdir itself).",
+        modes=("evaluate", "predict", "extract"),
     )
     saved_model: str = _files(
         "",

@@ -41,6 +41,7 @@ class Settings:
         annotations: name of the annotations' JSON, if there are others beside it.
         max_clip_seconds: by how much an action may exceed its video; it is then clipped.
         allow_missing: leave out annotated videos without features instead of refusing.
+        extraction: how --mode=extract made the features; kept with the dataset.
     """
 
     fps: float = 0.0
@@ -54,6 +55,7 @@ class Settings:
     annotations: str = ""
     max_clip_seconds: float = annotation_files.MAX_CLIP_SECONDS
     allow_missing: bool = False
+    extraction: dict = dataclasses.field(default_factory=dict)
 
 
 class Builder(prepared.FolderBuilder):

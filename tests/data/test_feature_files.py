@@ -431,3 +431,18 @@ def test_a_text_is_not_called_a_file_of_objects(tmp_path):
     (tmp_path / "x.npy").write_text("1,2,3\n4,5,6\n")
     with pytest.raises(UserError, match=r"x\.npy: not a readable \.npy array \(numpy has not written it"):
         feature_files.read_features(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("lengths", [[], [0], [1], [3, 0, 2], [1] * 1001])
+def test_rows_that_come_part_by_part(tmp_path, lengths):
+    whole = np.random.default_rng(0).normal(size=(sum(lengths), 5)).astype(np.float32)
+    parts = np.split(whole, np.cumsum(lengths))
+    assert array_files.write_rows(tmp_path / "x.npy", parts, 5, np.dtype(np.float16)) == len(whole)
+    found = np.load(tmp_path / "x.npy")
+    assert (found.dtype, found.shape) == (np.float16, whole.shape)
+    np.testing.assert_array_equal(found, whole.astype(np.float16))
+
+
+def test_rows_of_another_length(tmp_path):
+    with pytest.raises(ValueError, match="expected rows of 5"):
+        array_files.write_rows(tmp_path / "x.npy", [np.ones((2, 4))], 5, np.dtype(np.float32))

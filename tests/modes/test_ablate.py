@@ -11,7 +11,8 @@ import pytest
 from a2net_tf import settings
 from a2net_tf.errors import UserError
 from a2net_tf.main import main
-from a2net_tf.modes import ablate, ablation_plans
+from a2net_tf.modes import ablate
+from a2net_tf.training import ablation_plans
 from tests import tiny
 
 

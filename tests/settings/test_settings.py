@@ -123,6 +123,17 @@ OTHERS = {
     "fold_splits": ("user01,user02+user03", ("user01", "user02+user03")),
     "num_folds": ("5", 5),
     "jobs": ("2", 2),
+    "videos": ("my films", "my films"),
+    "extractor": ("keras:ResNet50", "keras:ResNet50"),
+    "extractor_weights": ("rgb.pt", "rgb.pt"),
+    "frame_rate": ("29.97", 29.97),
+    "motion": ("difference", "difference"),
+    "frame_stride": ("4", 4),
+    "frame_fit": ("crop", "crop"),
+    "frame_size": ("112", 112),
+    "clip_frames": ("16", 16),
+    "input_range": ("-1..1", "-1..1"),
+    "signature": ("features", "features"),
     "baseline": ("configs/hapt.flags", "configs/hapt.flags"),
 }
 # What a setting cannot do without.

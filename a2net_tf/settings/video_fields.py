@@ -1,0 +1,64 @@
+"""Settings of how features are made from videos."""
+
+import dataclasses
+import functools
+
+from a2net_tf.settings.setting import setting
+
+_video = functools.partial(setting, section="video", modes=("extract",))
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFields:
+    """The fourth part of ``Config``."""
+
+    videos: str = _video(
+        "",
+        "The videos to extract features from: a file, a folder with folders, or a .txt file with a path on each line.",
+        common=True,
+    )
+    extractor: str = _video(
+        "efficientnet_lite0",
+        "The network that makes a vector of frames: efficientnet_lite0 (weights come with the extra [video]), i3d "
+        "(the RGB stream, with --extractor_weights), keras:NAME (of keras.applications, which downloads its weights) "
+        "or saved_model:PATH (your own).",
+        common=True,
+    )
+    extractor_weights: str = _video(
+        "",
+        "The weights of i3d: a checkpoint of DeepMind's kinetics-i3d, such as rgb_imagenet/model.ckpt, or the .pt file "
+        "of its port to PyTorch.",
+        common=True,
+    )
+    frame_rate: float = _video(
+        0.0,
+        "The frames per second that are taken of every video, by their true times, whatever its own rate; 0: those "
+        "that the extractor asks for, 5 where it looks at single frames, else 25.",
+        common=True,
+    )
+    motion: str = _video(
+        "none",
+        "What is put beside the vectors of single frames, which see no motion: nothing, or what has changed since the "
+        "vector before (difference), which doubles their size.",
+        common=True,
+        choices=("none", "difference"),
+    )
+    frame_stride: int = _video(
+        0, "The number of frames, at --frame_rate, from one vector to the next; 0: as many as the extractor asks for."
+    )
+    frame_fit: str = _video(
+        "squash",
+        "How a frame becomes square: all of it with its sides squashed, as the authors did, the largest square in its "
+        "middle (crop), or of that the middle 7/8, as DeepMind did (center).",
+        choices=("squash", "crop", "center"),
+    )
+    frame_size: int = _video(
+        224, "The height and width of frames in pixels, for keras:NAME and saved_model:PATH; the others have their own."
+    )
+    clip_frames: int = _video(1, "The number of frames that saved_model:PATH looks at for one vector.")
+    input_range: str = _video(
+        "0..1",
+        "What saved_model:PATH expects the values of frames to lie in.",
+        choices=("0..1", "-1..1", "0..255"),
+    )
+    signature: str = _video("serving_default", "The signature of saved_model:PATH to call.")

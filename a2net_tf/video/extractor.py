@@ -1,0 +1,54 @@
+"""What every extractor is: clips of frames in, feature vectors out."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A network that makes a vector of a clip.
+
+    Attributes:
+        name: as it is chosen by.
+        origin: where its weights come from; features of two origins must not be mixed.
+        frame_rate: frames per second that it takes, unless another rate is asked for.
+        clip_frames: frames that it looks at for one vector.
+        stride_frames: from one clip to the next, unless another stride is asked for.
+        size: height and width of its frames.
+        num_features: D.
+        preprocess: f32[N, clip_frames, size, size, 3] of 0 to 255, red first, to what the network takes.
+        network: what it takes to [N, D].
+    """
+
+    name: str
+    origin: str
+    frame_rate: float
+    clip_frames: int
+    stride_frames: int
+    size: int
+    num_features: int
+    preprocess: Callable[[tf.Tensor], tf.Tensor]
+    network: Callable[[tf.Tensor], tf.Tensor]
+
+    def __call__(self, clips: np.ndarray | tf.Tensor) -> np.ndarray:
+        """f32[N, D] of clips [N, clip_frames, size, size, 3], u8 or f32 of 0 to 255; N may be 0."""
+        if not len(clips):  # some operators take no empty batches
+            return np.zeros((0, self.num_features), np.float32)
+        return self._run(tf.convert_to_tensor(clips)).numpy()
+
+    @functools.cached_property
+    def _run(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        @tf.function(reduce_retracing=True)
+        def run(clips: tf.Tensor) -> tf.Tensor:
+            return tf.cast(self.network(self.preprocess(tf.cast(clips, tf.float32))), tf.float32)
+
+        return run
+
+
+def of_single_frames(network: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """``network``, which takes frames [N, H, W, 3], for clips of one frame [N, 1, H, W, 3]."""
+    return lambda clips: network(clips[:, 0])

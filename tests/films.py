@@ -1,0 +1,68 @@
+"""Small video files for tests, rendered by PyAV. Every picture says its own number, whatever a codec does to it."""
+
+import fractions
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+WIDTH, HEIGHT = 64, 48
+
+
+def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """u8[H, W, 3]: eight upright bars in the upper half are the number's bits, the lower half is coloured by it."""
+    bits = [(number >> bit) & 1 for bit in range(8)]
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2] = np.array(bits)[np.arange(width) * 8 // width][None, :, None] * 255
+    image[height // 2 :] = (5 * number % 256, 128, 255 - 5 * number % 256)
+    return image
+
+
+def number_of(image: np.ndarray) -> int:
+    """The number of a ``picture``, also of one that was resized."""
+    middles = (np.arange(8) * 2 + 1) * image.shape[1] // 16
+    return sum(int(image[image.shape[0] // 4, middle].mean() > 127) << bit for bit, middle in enumerate(middles))
+
+
+def write(
+    path: pathlib.Path,
+    images: Sequence[np.ndarray] | int = 50,
+    *,
+    rate: fractions.Fraction | int = 25,
+    seconds: Sequence[float] | None = None,
+    codec: str = "mpeg4",
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    open_options: dict[str, str] | None = None,
+) -> pathlib.Path:
+    """A film of ``images`` (or so many pictures), evenly spaced or shown at ``seconds``."""
+    import av
+
+    images = [picture(number) for number in range(images)] if isinstance(images, int) else images
+    ticks = fractions.Fraction(1, 1000) if seconds is not None else 1 / fractions.Fraction(rate)
+    with av.open(str(path), "w", options=open_options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = pixels
+        stream.codec_context.time_base = ticks
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts = number if seconds is None else round(seconds[number] * 1000)
+            frame.time_base = ticks
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_sound(path: pathlib.Path) -> pathlib.Path:
+    """A second of sound, without pictures."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
