@@ -20,6 +20,11 @@ def list_some(names: Iterable[object], most: int = MAX_LISTED) -> str:
     return ", ".join(names[:most]) + more
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """What a library said, as one line of at most ``most`` letters; the kind of error where it said nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def one_line(error: object) -> str:
     """What a terminal shows of a message: one line, shortened, what cannot be printed written as an escape.
 

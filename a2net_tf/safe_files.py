@@ -353,6 +353,13 @@ def read_table(path: Path, columns: Sequence[str], *, hint: str = "") -> list[tu
     return rows
 
 
+def read_parts(path: Path) -> Iterator[bytes]:
+    """What a file holds, a part at a time: files of features and weights are large."""
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            yield part
+
+
 def pattern_letters(path: Path) -> list[str]:
     """Which of [ ] * ? a path holds. TensorFlow takes the path of a SavedModel for a pattern of names."""
     return sorted(set(os.fspath(path)) & set("[]*?"))

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, reason_of
 
 _LARGE = 2**30  # bytes of an unpacked array, from which on it is looked at twice
 _MOST_PACKED = 100  # times that numbers are packed; constant ones reach 1000
@@ -115,7 +115,7 @@ def _check_size(archive: zipfile.ZipFile, key: str) -> None:
 def _explain(error: Exception, file: pathlib.Path) -> str:
     """What numpy said; of pickled objects it would advise to load them in spite of the danger."""
     if "pickle" not in str(error):
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return reason_of(error)
     with file.open("rb") as stream:  # numpy takes whatever it does not know for pickled objects
         if not stream.read(6).startswith((b"\x93NUMPY", b"PK", b"\x80")):
             return "numpy has not written it: save a matrix with np.save, or name a text with commas .csv"

@@ -7,6 +7,7 @@ from typing import Any
 
 import tqdm
 
+from a2net_tf import safe_files
 from a2net_tf.data import feature_files
 from a2net_tf.errors import UserError
 
@@ -68,9 +69,8 @@ def _read_digests(files: Iterable[pathlib.Path]) -> list[str]:
 def _read_digest(file: pathlib.Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     try:
-        with open(file, "rb") as opened:
-            while part := opened.read(2**20):
-                digest.update(part)
+        for part in safe_files.read_parts(file):
+            digest.update(part)
         return digest.hexdigest()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None

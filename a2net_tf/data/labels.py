@@ -1,7 +1,7 @@
 """The one rule for the names of classes, wherever they come from. Pure."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from a2net_tf.errors import UserError
 
@@ -32,6 +32,14 @@ def check_label(value: object, where: str) -> str:
     if any(unicodedata.category(letter) in _CONTROL for letter in value):
         raise UserError(f"{where}: label: {value!r} holds a line break or control character")
     return value
+
+
+def check_also_reported(also: Mapping[object, object], class_names: Sequence[str], where: str) -> None:
+    """Raises UserError unless ``also`` is {class: a class that each of its actions also has}."""
+    for pair in also.items():
+        for name in pair:
+            if name not in class_names:
+                raise UserError(f"{where}: {str(name)[:80]!r} is none of the classes")
 
 
 def check_class_names(names: Sequence[str], where: str) -> list[str]:

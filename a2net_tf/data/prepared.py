@@ -19,7 +19,7 @@ from a2net_tf.compat import CompletedBeforeWriting, NothingToDownload, set_featu
 from a2net_tf.data import annotation_files, fingerprints, prepared_files
 from a2net_tf.data.prepared_files import INFO_FILE
 from a2net_tf.data.schema import check_stored_record, convert_features, record_features, split_into_chunks
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, reason_of
 from a2net_tf.settings import Config
 
 
@@ -145,7 +145,8 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
     def check_unchanged(self, folder: pathlib.Path) -> None:
         """Raises UserError if this builder's prepared directory was written from other files than ``folder`` holds."""
         then = read_metadata(self).get("fingerprint")
-        difference = fingerprints.find_difference(folder, then) if then else "it does not say from which"
+        known = then and isinstance(then.get("digest"), dict)  # an earlier version kept one digest of all files
+        difference = fingerprints.find_difference(folder, then) if known else "it does not say from which files"
         if difference:
             raise UserError(
                 f"manual_dir={folder}: its files have changed since {self.data_path} was written "
@@ -196,8 +197,7 @@ def _damaged(folder: tfds.core.Path, error: Exception) -> UserError:
         prepared_files.check_directory(folder)
     except UserError as ours:
         return ours
-    told = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"{folder}: damaged, or not prepared by TFDS ({told}); delete it and prepare it again")
+    return UserError(f"{folder}: damaged, or not prepared by TFDS ({reason_of(error)}); delete it and prepare it again")
 
 
 def _open_directory(path: str) -> tfds.core.DatasetBuilder:

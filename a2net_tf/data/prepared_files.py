@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from a2net_tf.data import schema
-from a2net_tf.data.labels import check_class_names
+from a2net_tf.data.labels import check_also_reported, check_class_names
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.safe_files import check_file_name, check_kind, get_value, read_json_object, read_text
 
@@ -121,11 +121,8 @@ def _described(feature: Any) -> Any:
 def _check_metadata(path: tfds.core.Path, class_names: Sequence[str], metadata: dict | None) -> None:
     """What modes use of metadata.json without another check."""
     file, said = path / "metadata.json", dict((metadata or {}).items())
-    also = check_kind(said.get("also_reported", {}), dict, f"{file}: also_reported")
-    for pair in also.items():
-        for name in pair:
-            if name not in class_names:
-                raise UserError(f"{file}: also_reported: {str(name)[:80]!r} is none of the classes")
+    where = f"{file}: also_reported"
+    check_also_reported(check_kind(said.get("also_reported", {}), dict, where), class_names, where)
     for split, counts in check_kind(said.get("counts", {}), dict, f"{file}: counts").items():
         for key, kind in {"videos": float, "actions": float, "classes": float, "per_class": dict}.items():
             get_value(counts, key, f"{file}: counts: {split}", kind=kind)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from a2net_tf import safe_files
 from a2net_tf.data.labels import check_class_names
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, reason_of
 
 MODEL_CARD = "assets.extra/model_card.json"
 _INPUTS = {"features": tf.float32, "num_steps": tf.int32, "seconds_per_step": tf.float32}
@@ -51,8 +51,8 @@ def open_exported(path: str) -> tuple[tf.Module, Description]:
         _check_signature(model)
         return model, _describe(model, f"--saved_model={path}")
     except Exception as error:  # TensorFlow raises almost anything where a SavedModel is damaged
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"--saved_model={path}: damaged, or not written by --mode=export ({reason})") from None
+        told = f"damaged, or not written by --mode=export ({reason_of(error)})"
+        raise UserError(f"--saved_model={path}: {told}") from None
 
 
 def _refuse_pattern(path: str) -> None:
@@ -72,9 +72,8 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 def _digest(file: pathlib.Path) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while part := stream.read(2**20):
-            digest.update(part)
+    for part in safe_files.read_parts(file):
+        digest.update(part)
     return digest.hexdigest()
 
 

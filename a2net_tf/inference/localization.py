@@ -243,7 +243,7 @@ def _aligned_array(*shape: int) -> np.ndarray:
 def collect(sequences: Iterable[SequenceDetections]) -> list[SequenceDetections]:
     """All of ``sequences``, with a progress bar on a terminal; says where clear detections have been cut off."""
     collected = list(tqdm.tqdm(sequences, unit="sequence", leave=False, disable=None))
-    cut_off = [sequence for sequence in collected if _is_cut_off(sequence)]
+    cut_off = [sequence for sequence in collected if is_cut_off(sequence.merged.scores, sequence.most)]
     if cut_off:
         most = max(sequence.most for sequence in cut_off)
         told = [f"{sequence.video}: {sequence.most}, down to {sequence.merged.scores[-1]:.2f}" for sequence in cut_off]
@@ -255,10 +255,9 @@ def collect(sequences: Iterable[SequenceDetections]) -> list[SequenceDetections]
     return collected
 
 
-def _is_cut_off(sequence: SequenceDetections) -> bool:
-    """Whether the number of detections ends the list where scores are still high."""
-    scores = sequence.merged.scores
-    return len(scores) >= sequence.most and bool(scores[-1] >= settings.FIELDS["subtitle_score"].default)
+def is_cut_off(scores: np.ndarray, most: int) -> bool:
+    """Whether the number of detections that are kept ends their scores f[n], descending, where these are still high."""
+    return len(scores) >= most and bool(scores[-1] >= settings.FIELDS["subtitle_score"].default)
 
 
 def _table(video: str, detections: dict[str, tf.Tensor]) -> Detections:

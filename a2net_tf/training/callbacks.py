@@ -13,7 +13,7 @@ import tensorflow as tf
 import tqdm
 
 from a2net_tf import disk, safe_files
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, reason_of
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
 
@@ -73,7 +73,7 @@ class EpochEnd(keras.callbacks.Callback):
         try:
             self.manager.checkpoint.restore(newest).assert_consumed()
         except Exception as error:  # of a damaged file TensorFlow raises almost anything
-            detail = " ".join(str(error).split())[:300] or type(error).__name__
+            detail = reason_of(error, 300)
             raise UserError(f"{newest}: damaged, or of another architecture than run.json says: {detail}") from None
         return int(self.epoch.numpy())
 
@@ -134,7 +134,7 @@ def check_state_folder(folder: pathlib.Path) -> None:
     try:
         listed = tf.train.get_checkpoint_state(str(folder))
     except Exception as error:
-        raise UserError(f"{folder / 'checkpoint'}: damaged ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{folder / 'checkpoint'}: damaged ({reason_of(error)})") from None
     paths = [listed.model_checkpoint_path, *listed.all_model_checkpoint_paths] if listed else []
     for path in map(pathlib.Path, paths):
         if path.parent != folder or not re.fullmatch(r"ckpt-[0-9]+", path.name):

@@ -25,7 +25,7 @@ import numpy as np
 
 from a2net_tf import __version__, locks, safe_files, settings
 from a2net_tf.data.array_files import read_arrays
-from a2net_tf.data.labels import check_class_names
+from a2net_tf.data.labels import check_also_reported, check_class_names
 from a2net_tf.detection.model import build_model
 from a2net_tf.detection.precision import AUTO
 from a2net_tf.errors import UserError
@@ -129,11 +129,8 @@ def _check_description(values: dict[str, Any], path: str) -> None:
         raise UserError(f"{path}: seconds_per_step: expected a number above 0, found {values['seconds_per_step']}")
     for name in ("precision", "folder"):
         check_kind(values[name], str, f"{path}: {name}")
-    also = check_kind(values["also_reported"], dict, f"{path}: also_reported")
-    for pair in also.items():
-        for name in pair:
-            if name not in names:
-                raise UserError(f"{path}: also_reported: {name!r} is none of the classes")
+    where = f"{path}: also_reported"
+    check_also_reported(check_kind(values["also_reported"], dict, where), names, where)
 
 
 def to_continue(saved: Run, requested: Config) -> Config:

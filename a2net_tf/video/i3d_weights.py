@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf.errors import UserError, list_some
+from a2net_tf.errors import UserError, list_some, reason_of
 from a2net_tf.video import i3d, torch_files
 from a2net_tf.video.extractor import Extractor
 
@@ -105,7 +105,7 @@ def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
         shapes = reader.get_variable_to_shape_map()
         tensors = {name: reader.get_tensor(name) for name in shapes if not name.endswith(_OF_TRAINING)}
     except Exception as error:  # damaged files make TensorFlow raise anything
-        raise UserError(f"{path}: damaged, or no checkpoint ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{path}: damaged, or no checkpoint ({reason_of(error)})") from None
     ours = {theirs: name for name, theirs in _deepmind_names().items()}
     found = {}
     for name, tensor in tensors.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from a2net_tf import safe_files
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, reason_of
 from a2net_tf.video.extractor import Extractor
 
 RANGES = ("0..1", "-1..1", "0..255")
@@ -40,7 +40,7 @@ def open_extractor(
     try:
         model = tf.saved_model.load(path)
     except Exception as error:  # a damaged file makes TensorFlow raise anything
-        raise UserError(f"{where}: cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{where}: cannot be loaded: {reason_of(error)}") from None
     if signature not in model.signatures:
         raise UserError(
             f"{where}: no signature '{signature}' (--signature); have {', '.join(model.signatures) or 'none'}"
@@ -50,7 +50,7 @@ def open_extractor(
         shape = network(tf.zeros((1, clip_frames, size, size, 3))).shape
     except Exception as error:  # what the model itself says about a clip
         told = f"fails on {clip_frames} frames of {size} x {size} (--clip_frames, --frame_size)"
-        raise UserError(f"{where}: '{signature}' {told}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{where}: '{signature}' {told}: {reason_of(error, 300)}") from None
     if len(shape) != 2:
         raise UserError(f"{where}: '{signature}' gives {list(shape)} for one clip; expected one vector [1, D]")
     return Extractor(
@@ -103,7 +103,6 @@ def _digest(folder: pathlib.Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        with open(file, "rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
+        for part in safe_files.read_parts(file):
+            digest.update(part)
     return f"sha256 {digest.hexdigest()[:16]}"

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from a2net_tf.errors import UserError
+from a2net_tf.errors import UserError, reason_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _TYPES = {
@@ -68,8 +68,7 @@ def read_tensors(path: str) -> dict[str, np.ndarray]:
             "brings along"
         ) from None
     except Exception as error:  # a damaged pickle makes Python raise anything
-        told = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: damaged, or no file of weights of PyTorch ({told})") from None
+        raise UserError(f"{path}: damaged, or no file of weights of PyTorch ({reason_of(error)})") from None
     if not tensors:
         raise UserError(f"{path}: no tensors in it; expected a dict of them, torch.save(model.state_dict(), FILE)")
     return tensors

@@ -158,6 +158,11 @@ def test_changed_files_are_noticed(raw, open_own):
         own.Builder(data_dir=path.parent.parent).download_and_prepare(download_config=config)
     (raw / "new.npy").unlink()
     assert len(read(open_own(raw))) == 3
+    metadata = json.loads((path / "metadata.json").read_text())
+    metadata["fingerprint"]["digest"] = "0123456789abcdef"  # as an earlier version wrote it
+    (path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=r"was written \(it does not say from which files\); delete"):
+        open_own(raw)
     shutil.rmtree(path)
     content = make_content()
     content["classes"] = ["shot", "corner", "save"]

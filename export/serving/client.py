@@ -37,7 +37,6 @@ with quiet_native_logs():
 
 _MAX_MESSAGE_BYTES = 2**31 - 2**20  # a protocol buffer ends at 2 GiB; the rest of a request is far below 1 MiB
 _PRINTED_DETECTIONS = 10
-_CLEAR = 0.3  # a score of something that is worth showing
 
 
 class ServerError(Exception):
@@ -356,7 +355,7 @@ def _report(answers: list[Answer], output: str | None) -> None:
             zip(answer.segments, answer.scores, answer.labels, strict=True), _PRINTED_DETECTIONS
         ):
             print(f"  {start:9.2f} - {end:9.2f} s  {score:.3f}  {label}")
-        if len(answer.scores) >= answer.most and answer.scores[-1] >= _CLEAR:
+        if localization.is_cut_off(answer.scores, answer.most):
             print(
                 f"warning: {answer.video}: its {answer.most} detections are as many as the model keeps, and the last "
                 f"one has a score of {answer.scores[-1]:.2f}: export it with a higher --max_detections, or 0"
