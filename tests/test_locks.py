@@ -182,3 +182,21 @@ def test_two_that_prepare_one_dataset_take_turns(slow, tmp_path):
     assert sum("prepared toy_actions/1.0.0: later commands read it" in output for output in outputs) == 1
     assert [path.name for path in (tmp_path / "toy_actions").iterdir()] == ["1.0.0"]
     assert [path.name for path in (tmp_path / "hapt").iterdir()] == ["incomplete.ABC123_1.0.0"]
+
+
+def test_prepared_by_another_command_just_after_this_one_has_looked(monkeypatch, tmp_path):
+    """Whoever looked before the directory was there must look again, and not read it with a builder without splits."""
+    from a2net_tf.data import prepared
+
+    builder_class, looked = prepared.find_builder_class("toy_actions"), []
+    look = builder_class.__init__
+
+    def look_too_early(builder, **arguments):
+        look(builder, **arguments)
+        if not looked:
+            looked.append(builder)
+            builder_class(**arguments).download_and_prepare()
+
+    monkeypatch.setattr(builder_class, "__init__", look_too_early)
+    assert list(prepared.open_dataset("toy_actions", data_dir=str(tmp_path)).info.splits)
+    assert not looked[0].info.splits

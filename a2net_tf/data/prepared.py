@@ -262,9 +262,10 @@ def open_dataset(
         builder_class, data_dir=data_dir or None, config=config or None, stored_features=stored_features
     )
     builder = make()
-    if not (builder.data_path / INFO_FILE).exists():
+    if not builder.info.splits:
         prepare(builder, manual_dir)
-        builder = make()  # it may have waited for another command that has prepared the dataset, from other files too
+        # Another command may have prepared the dataset since this builder was made, and from other files.
+        builder = make()
     if isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
         builder.check_unchanged(pathlib.Path(manual_dir))
     return builder
@@ -311,7 +312,7 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "") -> None:
     Raises:
         UserError: the raw files are missing or bad, or the directory to write exists but is not complete.
     """
-    if builder.data_path.exists():  # TFDS would take it for a prepared one
+    if builder.data_path.exists() and not (builder.data_path / INFO_FILE).exists():  # TFDS would take it for prepared
         raise UserError(f"{builder.data_path}: exists but holds no dataset_info.json; copied in part? Delete it first")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         # The same default as TFDS, whose own error for a missing folder is no UserError.
