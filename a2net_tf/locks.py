@@ -64,7 +64,7 @@ def _take(path: pathlib.Path, what: str, *, wait: bool) -> int:
             _lock(handle, what, wait=wait)
             if _is_at(handle, path):  # else the holder that this one waited for has removed it
                 os.truncate(handle, 0)
-                os.pwrite(handle, _own_description().encode(), 0)
+                os.pwrite(handle, _own_description().encode(errors="backslashreplace"), 0)
                 return handle
         except BaseException:
             os.close(handle)

@@ -152,8 +152,9 @@ class UseFields:
     )
     jobs: int = _many_runs(
         1,
-        "The number of trainings at the same time, which share the processor's cores.",
-        modes=("ablate", "cross_validate"),
+        "The number of trainings, or of videos to extract, at the same time, each in a process of its own; they share "
+        "the processor's cores.",
+        modes=("ablate", "cross_validate", "extract"),
     )
 
     features: str = _files(

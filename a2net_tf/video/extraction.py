@@ -9,7 +9,7 @@ import tensorflow as tf
 from a2net_tf.errors import UserError
 from a2net_tf.video.clips import clips, with_differences
 from a2net_tf.video.decoding import Video, resample
-from a2net_tf.video.extractor import Extractor
+from a2net_tf.video.extractors.extractor import Extractor
 
 _FRAMES_AT_ONCE = 64  # that go through the network together
 

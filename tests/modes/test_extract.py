@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from a2net_tf import locks
 from a2net_tf.data import array_files, prepared
 from a2net_tf.main import main
-from a2net_tf.modes import extract
+from a2net_tf.video import output_folder
 from tests import films, tiny
 
 pytest.importorskip("av", reason="PyAV (the extra [video]) is not installed")
@@ -80,7 +81,7 @@ def test_vectors_of_single_frames(model, videos, tmp_path):
     assert settings["first_step_seconds"] == 0
     assert settings["receptive_field_seconds"] == 0.2
     assert settings["num_features"] == 2
-    assert settings["extraction"]["extractor"] == "saved_model:looks"
+    assert settings["extraction"]["extractor"] == f"saved_model:{model}"
     assert settings["extraction"]["origin"].startswith("sha256 ")
     assert {"a2net_tf", "tensorflow", "av"} <= set(settings["extraction"]["versions"])
     database = json.loads((tmp_path / "out" / "annotations.json").read_text())["database"]
@@ -209,13 +210,34 @@ def test_a_killed_command_leaves_nothing_half_done(model, videos, tmp_path, monk
         run(model, videos, output)
     assert [file.name for file in output.rglob("*.npy")] == ["a.npy"]
     monkeypatch.undo()
-    with open(output / extract.LOG_FILE, "a") as file:
+    with open(output / output_folder.LOG_FILE, "a") as file:
         file.write('{"name": "c", "vi')
     assert run(model, videos, output) == 0
     assert run(model, videos, tmp_path / "whole") == 0
     for file in (tmp_path / "whole").rglob("*.npy"):
         np.testing.assert_array_equal(np.load(output / file.relative_to(tmp_path / "whole")), np.load(file))
     assert (output / "annotations.json").read_text() == (tmp_path / "whole" / "annotations.json").read_text()
+
+
+def test_several_processes(slow, model, videos, tmp_path, capfd):
+    """They write what one would, also where a video is broken, and what it says of itself."""
+    (videos / "broken.mp4").write_bytes(b"no film")
+    for output, jobs in (("one", 1), ("two", 2)):
+        assert main(flags(model, videos, tmp_path / output, f"--jobs={jobs}")) == 1
+        shown = capfd.readouterr()
+        assert sorted(re.findall(r"^(\S.*): \d+ vectors", shown.out, re.M)) == ["a", "c", "more/b [1]"]
+        assert shown.out.count("failed: ") == 1
+        assert "1 of 4 videos could not be extracted" in shown.err
+    for file in (tmp_path / "one").rglob("*.npy"):
+        np.testing.assert_array_equal(np.load(tmp_path / "two" / file.relative_to(tmp_path / "one")), np.load(file))
+    first, second = ((tmp_path / name / "annotations.json").read_text() for name in ("one", "two"))
+    assert first == second
+
+
+def test_two_commands_on_one_folder(model, videos, tmp_path, capsys):
+    with locks.hold(tmp_path / "out" / ".lock", "out"):
+        assert main(flags(model, videos, tmp_path / "out")) == 1
+    assert f"error: {tmp_path / 'out'}: in use by process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

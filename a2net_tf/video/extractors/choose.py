@@ -2,8 +2,8 @@
 
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
-from a2net_tf.video import efficientnet_lite0, i3d_weights, keras_applications, saved_model
-from a2net_tf.video.extractor import Extractor
+from a2net_tf.video.extractors import efficientnet_lite0, i3d_weights, keras_applications, saved_model
+from a2net_tf.video.extractors.extractor import Extractor
 
 
 def open_extractor(config: Config, precision: str) -> Extractor:

