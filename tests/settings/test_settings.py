@@ -125,6 +125,8 @@ OTHERS = {
     "jobs": ("2", 2),
     "videos": ("my films", "my films"),
     "extractor": ("keras:ResNet50", "keras:ResNet50"),
+    "annotations": ("actions.json", "actions.json"),
+    "annotated_video": ("film.mp4", "film.mp4"),
     "extractor_weights": ("rgb.pt", "rgb.pt"),
     "frame_rate": ("29.97", 29.97),
     "motion": ("difference", "difference"),
