@@ -62,6 +62,8 @@ def test_training_on_videos_leaves_a_run_on_their_features(made):
     assert (run["seconds_per_step"], run["num_features"], run["class_names"]) == (0.1, 2, ["x"])
     assert run["extraction"]["extractor"] == f"saved_model:{made / 'looks'}"
     assert run["extraction"]["frame_rate"] == 10
+    written = (made / "run" / "features" / "annotations.json").read_text()
+    assert written == (made / "films" / "actions.json").read_text()
     vectors = np.load(made / "run" / "features" / "a.npy")
     assert vectors[:5, 0].tolist() == [1, 3, 6, 8, 11]  # shown by (k + 0.5) / 10 s
     with tiny.silence():

@@ -1,5 +1,7 @@
 """``--mode=extract``: videos become files of features, in a folder that ``--dataset=feature_folder`` takes."""
 
+import pathlib
+
 from a2net_tf import settings
 from a2net_tf.settings import Config
 from a2net_tf.video.extract_videos import extract_videos
@@ -14,5 +16,5 @@ def extract(config: Config) -> None:
             that could not be extracted.
     """
     settings.require(config, "videos", "output")
-    folder = extract_videos(config, find_videos(config.videos), config.output)
-    print(f"written: features of all videos (--dataset=feature_folder --manual_dir={folder})")
+    extract_videos(config, find_videos(config.videos), pathlib.Path(config.output))
+    print(f"written: features of all videos (--dataset=feature_folder --manual_dir={config.output})")

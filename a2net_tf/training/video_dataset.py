@@ -33,8 +33,9 @@ def extract_dataset(config: Config) -> Config:
     entries = annotation_files.read_database(file)
     _check_splits(config, entries, file)
     videos = _annotated(find_videos(config.videos), entries, file)
-    folder = extract_videos(config, videos, f"{config.workdir}/features")
+    folder = pathlib.Path(config.workdir, "features")
     _copy(file, folder / ANNOTATIONS_FILE)
+    extract_videos(config, videos, folder)
     data_dir = config.data_dir or str(pathlib.Path(config.workdir, "data"))
     return dataclasses.replace(config, dataset=_DATASET, manual_dir=str(folder), data_dir=data_dir)
 
@@ -85,5 +86,6 @@ def _annotated(
 
 def _copy(file: pathlib.Path, target: pathlib.Path) -> None:
     text = safe_files.read_text(file)
+    safe_files.check_writable(target)
     if not target.exists() or safe_files.read_text(target) != text:
         safe_files.write_text(target, text)

@@ -26,8 +26,8 @@ _Worker = tuple[Extraction, OutputFolder]
 _worker: list[_Worker] = []  # of a process that was started by another: what it extracts with
 
 
-def extract_videos(config: Config, videos: Mapping[str, pathlib.Path], output: str) -> pathlib.Path:
-    """Writes the features of videos to a folder, which is returned. What is done is not done again.
+def extract_videos(config: Config, videos: Mapping[str, pathlib.Path], output: pathlib.Path) -> None:
+    """Writes the features of videos to a folder. What is done is not done again.
 
     Args:
         config: how to make them.
@@ -42,7 +42,7 @@ def extract_videos(config: Config, videos: Mapping[str, pathlib.Path], output: s
         raise UserError("--stored_features=bfloat16: numpy's files have no such type; take float32 or float16")
     decoding.import_av()
     clips.import_cv2()
-    with locks.hold(pathlib.Path(output, ".lock"), output):
+    with locks.hold(output / ".lock", str(output)):
         extraction, folder = _open(config, output)
         failed = _extract_all(videos, config, extraction, folder)
         folder.write_skeleton([name for name in videos if name in folder.done])
@@ -51,14 +51,12 @@ def extract_videos(config: Config, videos: Mapping[str, pathlib.Path], output: s
             f"{len(failed)} of {len(videos)} videos could not be extracted, for the reasons printed above: "
             f"{list_some(failed)}"
         )
-    return folder.path
 
 
-def _open(config: Config, output: str) -> _Worker:
+def _open(config: Config, output: pathlib.Path) -> _Worker:
     extraction = description.open_extraction(config)
     words = description.describe(config, extraction)
-    path, dtype = pathlib.Path(output), config.stored_features or "float32"
-    return extraction, output_folder.open_folder(path, extraction, words, dtype)
+    return extraction, output_folder.open_folder(output, extraction, words, config.stored_features or "float32")
 
 
 def _extract_all(
@@ -155,7 +153,7 @@ def _start_worker(values: Mapping[str, Any], output: str, count: int) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // count))
     with contextlib.redirect_stdout(None):  # the parent has said it already
-        _worker.append(_open(settings.from_dict(values), output))
+        _worker.append(_open(settings.from_dict(values), pathlib.Path(output)))
 
 
 def _end_with_parent() -> None:
