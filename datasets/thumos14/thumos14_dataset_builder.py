@@ -185,7 +185,8 @@ class Builder(prepared.FolderBuilder):
 
     def read_folder(self, folder: pathlib.Path) -> prepared.FolderContents:
         """Reads settings and annotations, and finds the feature files."""
-        settings = check_settings(feature_files.read_settings(folder, Settings()), folder)
+        made, extraction = read_extracted(folder / "features")
+        settings = check_settings(feature_files.read_settings(folder, made), folder)
         streams = self.builder_config.streams
         layout, files = find_features(folder / "features", settings.layout)
         chosen = {
@@ -206,9 +207,32 @@ class Builder(prepared.FolderBuilder):
                 )
                 for video in videos
             ]
-        metadata = {"also_reported": ALSO_REPORTED, "counts": counts, "settings": dataclasses.asdict(settings)}
+        used = {**dataclasses.asdict(settings), "extraction": extraction}
+        metadata = {"also_reported": ALSO_REPORTED, "counts": counts, "settings": used}
         size = settings.values_per_stream * len(streams)
         return prepared.FolderContents(size, CLASS_NAMES, splits, {**metadata, "layout": layout})
+
+
+def read_extracted(folder: pathlib.Path) -> tuple[Settings, dict]:
+    """What ``--mode=extract`` says of the features that it has put into ``folder``, if it has.
+
+    Returns:
+        The settings that are so: each vector stands for the middle of what it saw. And how the features were made, {}
+        if they come from elsewhere.
+
+    Raises:
+        UserError: the folder's settings.json is damaged.
+    """
+    file = folder / feature_files.SETTINGS_FILE
+    words = safe_files.read_json_object(file).get("extraction") if file.exists() else None
+    if words is None:
+        return Settings(), {}
+    rate = float(safe_files.get_value(words, "frame_rate", f"{file}: extraction", kind=float))
+    numbers = ("frame_stride", "clip_frames")
+    stride, clip = (safe_files.get_value(words, name, f"{file}: extraction", kind=int) for name in numbers)
+    print(f"{file}: extracted by this package: {rate:g} frames per second, a vector every {stride}")
+    values = {"fps": rate, "feature_stride_frames": stride, "receptive_field_frames": clip}
+    return dataclasses.replace(Settings(), **values, first_frame_offset=(clip - stride) / 2), words
 
 
 def check_settings(settings: Settings, folder: pathlib.Path) -> Settings:

@@ -253,6 +253,23 @@ def test_offset_fps_and_stride(raw, open_thumos):
     assert record["duration_seconds"] == 12.0
 
 
+def test_features_that_this_package_has_extracted(raw, open_thumos, capsys):
+    """Their folder says at what rate; a vector stands for the middle of its clip; the run learns how they were made."""
+    words = {"extractor": "i3d", "frame_rate": 30.0, "frame_stride": 4, "clip_frames": 16}
+    (raw / "features" / "settings.json").write_text(json.dumps({"feature_stride_seconds": 4 / 30, "extraction": words}))
+    write_settings(raw, exclude_videos=[FIRST, THIRD, FOURTH])
+    np.save(raw / "features" / f"{SECOND}.npy", np.ones(((360 - 16) // 4 + 1, 2 * SIZE), np.float32))
+    builder = open_thumos(raw)
+    assert "extracted by this package: 30 frames per second, a vector every 4" in capsys.readouterr().out
+    record = read(builder, "validation")[SECOND]
+    assert record["first_step_seconds"] == pytest.approx(6 / 30)
+    assert record["feature_stride_seconds"] == pytest.approx(4 / 30)
+    assert prepared.read_extraction(builder) == words
+    (raw / "features" / "settings.json").write_text(json.dumps({"extraction": {"frame_rate": "fast"}}))
+    with pytest.raises(UserError, match="features/settings.json: extraction: frame_rate: expected a number"):
+        prepared.open_dataset("thumos14", data_dir=str(raw / "other"), manual_dir=str(raw))
+
+
 def test_excluded_and_missing_videos(raw, open_thumos, capsys):
     write_settings(raw, exclude_videos=["known_bad", FIRST], allow_missing=True)
     (raw / "features" / f"{THIRD}.npy").unlink()
