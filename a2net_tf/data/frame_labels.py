@@ -1,0 +1,118 @@
+"""Labels of every step of a recording, in files and as segments, and back."""
+
+import pathlib
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from a2net_tf import safe_files
+from a2net_tf.data.labels import check_label
+from a2net_tf.errors import UserError, list_some
+
+
+class Run(NamedTuple):
+    """A stretch of steps with one label; the end is the first step after it."""
+
+    start: int
+    end: int
+    label: int
+
+
+def runs(labels: np.ndarray) -> list[Run]:
+    """The stretches of equal labels i64[T], one after the other: together they are all T steps."""
+    labels = np.asarray(labels)
+    if not len(labels):
+        return []
+    starts = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1])
+    ends = np.concatenate([starts[1:], [len(labels)]])
+    return [Run(*row) for row in zip(starts.tolist(), ends.tolist(), labels[starts].tolist(), strict=True)]
+
+
+def to_steps(segments: np.ndarray, labels: np.ndarray, num_steps: int, rate: float, background: int) -> np.ndarray:
+    """The label of each step, from segments that do not overlap: the inverse of ``runs``.
+
+    A step has the label of the segment that holds its middle.
+
+    Args:
+        segments: f64[N, 2] in seconds.
+        labels: i64[N].
+        num_steps: T.
+        rate: steps per second.
+        background: the label of steps in no segment.
+
+    Returns:
+        i64[T].
+    """
+    steps = np.full(num_steps, background, np.int64)
+    # Step k is from k / rate to (k + 1) / rate. Rounding of the seconds must not move a segment by a step.
+    first = np.ceil(np.asarray(segments, float).reshape(-1, 2) * rate - 0.5 - 1e-6).astype(np.int64)
+    for (start, end), label in zip(np.clip(first, 0, num_steps), labels, strict=True):
+        steps[start:end] = label
+    return steps
+
+
+def read_mapping(file: pathlib.Path) -> list[str]:
+    """The labels of mapping.txt, ``NUMBER LABEL`` on each line, in the order of their numbers.
+
+    Raises:
+        UserError: a line that is none, a number or a label twice, a label that a dataset could not keep.
+    """
+    labels: dict[int, str] = {}
+    for where, line in _lines(file):
+        number, _, label = line.partition(" ")
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            raise UserError(f"{where}: expected NUMBER LABEL, found '{line[:80]}'")
+        label = check_label(label, where)
+        if int(number) in labels or label in labels.values():
+            raise UserError(f"{where}: '{line[:80]}': this number or this label was there before")
+        labels[int(number)] = label
+    if not labels:
+        raise UserError(f"{file}: no labels")
+    return [labels[number] for number in sorted(labels)]
+
+
+def read_labels(file: pathlib.Path, names: Sequence[str]) -> np.ndarray:
+    """i64[T]: the label of each step, by its place in ``names``, from a file with one on each line.
+
+    Raises:
+        UserError: the file is empty, has an empty line, or a label that is not in ``names``.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    lines = list(_lines(file))
+    for where, line in lines:
+        if line not in numbers:
+            raise UserError(f"{where}: the label '{line[:80]}' is none of mapping.txt: {list_some(names)}")
+    if not lines:
+        raise UserError(f"{file}: no labels; expected one on each line")
+    return np.array([numbers[line] for _, line in lines], np.int64)
+
+
+def read_bundle(file: pathlib.Path, known: Collection[str]) -> list[str]:
+    """The names of the recordings of a split: a file name on each line, of which the ending does not matter.
+
+    Raises:
+        UserError: no names, one twice, or one that is not in ``known``.
+    """
+    names: list[str] = []
+    for where, line in _lines(file):
+        name = pathlib.PurePosixPath(line).name.removesuffix(".txt")
+        if name in names:
+            raise UserError(f"{where}: '{name}' was there before")
+        if name not in known:
+            raise UserError(f"{where}: no labels for '{name}'; looked for groundTruth/{name}.txt")
+        names.append(name)
+    if not names:
+        raise UserError(f"{file}: no recordings; expected the name of a file on each line")
+    return names
+
+
+def _lines(file: pathlib.Path) -> list[tuple[str, str]]:
+    """Where each line stands, and the line without blanks around it; an empty last line is none."""
+    lines = [line.strip() for line in safe_files.read_text(file).split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            raise UserError(f"{file}, line {number}: empty")
+    return [(f"{file}, line {number}", line) for number, line in enumerate(lines, start=1)]
