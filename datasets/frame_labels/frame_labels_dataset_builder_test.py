@@ -120,8 +120,8 @@ def test_features_of_a_split(raw, open_own):
         (lambda f: (f / "features" / "b.npy").unlink(), "features: no features for b; looked for"),
         (lambda f: np.save(f / "features" / "b.npy", np.ones((3, 5))), "b.npy: 3 values per step but 2 are expected"),
         (
-            lambda f: np.save(f / "features" / "a.npy", np.ones(5)),
-            r"a.npy: expected a matrix \[D,T\], found",
+            lambda f: np.save(f / "features" / "c.npy", np.ones(5)),
+            r"c.npy: expected a matrix \[D,T\], found",
         ),
         (
             lambda f: (f / "splits" / "train.split1.bundle").write_text("a\nd\n"),
