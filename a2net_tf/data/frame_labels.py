@@ -29,29 +29,6 @@ def runs(labels: np.ndarray) -> list[Run]:
     return [Run(*row) for row in zip(starts.tolist(), ends.tolist(), labels[starts].tolist(), strict=True)]
 
 
-def to_steps(segments: np.ndarray, labels: np.ndarray, num_steps: int, rate: float, background: int) -> np.ndarray:
-    """The label of each step, from segments that do not overlap: the inverse of ``runs``.
-
-    A step has the label of the segment that holds its middle.
-
-    Args:
-        segments: f64[N, 2] in seconds.
-        labels: i64[N].
-        num_steps: T.
-        rate: steps per second.
-        background: the label of steps in no segment.
-
-    Returns:
-        i64[T].
-    """
-    steps = np.full(num_steps, background, np.int64)
-    # Step k is from k / rate to (k + 1) / rate. Rounding of the seconds must not move a segment by a step.
-    first = np.ceil(np.asarray(segments, float).reshape(-1, 2) * rate - 0.5 - 1e-6).astype(np.int64)
-    for (start, end), label in zip(np.clip(first, 0, num_steps), labels, strict=True):
-        steps[start:end] = label
-    return steps
-
-
 def read_mapping(file: pathlib.Path) -> list[str]:
     """The labels of mapping.txt, ``NUMBER LABEL`` on each line, in the order of their numbers.
 

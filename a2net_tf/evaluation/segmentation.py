@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from a2net_tf.data.frame_labels import runs
+
 OVERLAPS = (0.1, 0.25, 0.5)
 
 
@@ -28,12 +30,8 @@ class Segments(NamedTuple):
 
 def segments_of(labels: np.ndarray, background: int) -> Segments:
     """The stretches of equal labels i64[T] that are not ``background``."""
-    labels = np.asarray(labels, np.int64)
-    changes = np.flatnonzero(labels[1:] != labels[:-1]) + 1
-    starts = np.concatenate([[0], changes]).astype(np.int64)[: len(labels)]
-    ends = np.concatenate([changes, [len(labels)]]).astype(np.int64)[: len(starts)]
-    kept = labels[starts] != background
-    return Segments(np.stack([starts, ends], axis=1)[kept], labels[starts][kept])
+    found = np.array([run for run in runs(labels) if run.label != background], np.int64).reshape(-1, 3)
+    return Segments(found[:, :2], found[:, 2])
 
 
 def choose(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -61,6 +59,35 @@ def choose(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
             chosen.append(rows[n - 1])
             n = int(before[n - 1])
     return np.array(chosen[::-1], np.int64)
+
+
+def label_steps(
+    segments: np.ndarray, labels: np.ndarray, scores: np.ndarray, *, num_steps: int, rate: float, background: int
+) -> np.ndarray:
+    """A label for every step from detections that may overlap: those with the highest total score over all steps.
+
+    Each step has the score of the detection that holds it, or 0. Of all choices of detections that do not overlap, the
+    one with the highest sum is taken, so a long detection wins over a short one inside it unless that is surer by more
+    than it is shorter.
+
+    Args:
+        segments: f64[N, 2] in seconds; a step belongs to a segment that holds its middle.
+        labels: i64[N].
+        scores: f64[N].
+        num_steps: T.
+        rate: steps per second.
+        background: the label of steps that no chosen detection holds.
+
+    Returns:
+        i64[T].
+    """
+    # Rounding of the seconds must not move a segment by a step.
+    steps = np.ceil(np.asarray(segments, float).reshape(-1, 2) * rate - 0.5 - 1e-6)
+    steps = np.clip(steps, 0, num_steps).astype(np.int64)
+    found = np.full(num_steps, background, np.int64)
+    for row in choose(steps, np.asarray(scores, float) * (steps[:, 1] - steps[:, 0])):
+        found[steps[row, 0] : steps[row, 1]] = labels[row]
+    return found
 
 
 def count_hits(predicted: Segments, true: Segments, overlap: float) -> tuple[int, int, int]:

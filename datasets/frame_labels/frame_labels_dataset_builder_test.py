@@ -8,6 +8,7 @@ import pytest
 
 from a2net_tf.data import frame_labels, prepared
 from a2net_tf.errors import UserError
+from a2net_tf.evaluation import segmentation
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 REAL = REPO.parent / "shared" / "data" / "50salads"
@@ -73,7 +74,8 @@ def test_labels_become_segments_and_labels_again(seed):
     assert all(a.label != b.label for a, b in zip(found, found[1:], strict=False))
     actions = [run for run in found if run.label != 3]
     segments = np.array([run[:2] for run in actions]) / rate
-    again = frame_labels.to_steps(segments, [run.label for run in actions], len(labels), rate, background=3)
+    ids, scores = [run.label for run in actions], random.uniform(0.1, 1, len(actions))
+    again = segmentation.label_steps(segments, ids, scores, num_steps=len(labels), rate=rate, background=3)
     np.testing.assert_array_equal(again, labels)
 
 
@@ -161,6 +163,9 @@ def test_50_salads(open_own):
     labels = frame_labels.read_labels(
         REAL / "groundTruth" / "22-1.txt", frame_labels.read_mapping(REAL / "mapping.txt")
     )
-    again = frame_labels.to_steps(record["segments"], record["labels"], len(labels), 3.0, background=17)
+    scores = np.ones(len(record["labels"]))
+    again = segmentation.label_steps(
+        record["segments"], record["labels"], scores, num_steps=len(labels), rate=3.0, background=17
+    )
     np.testing.assert_array_equal(again, labels)
     np.testing.assert_array_equal(record["features"].T, np.load(REAL / "features_split1" / "22-1.npy"))
