@@ -1,6 +1,7 @@
 """Labels of every step of a recording, in files and as segments, and back."""
 
 import pathlib
+import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,35 @@ def runs(labels: np.ndarray) -> list[Run]:
     starts = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1])
     ends = np.concatenate([starts[1:], [len(labels)]])
     return [Run(*row) for row in zip(starts.tolist(), ends.tolist(), labels[starts].tolist(), strict=True)]
+
+
+# Labels that are no action in the datasets of this layout.
+BACKGROUND = ("background", "SIL", "action_start", "action_end")
+_BUNDLE = re.compile(r"(train|val|test)\.split(\d+)\.bundle")
+
+
+def find_labels(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The files of labels by name of the recording; raises UserError if there are none."""
+    files = {file.stem: file for file in sorted((folder / "groundTruth").glob("*.txt"))}
+    if not files:
+        raise UserError(f"{folder / 'groundTruth'}: no .txt files; expected NAME.txt with a label on each line")
+    return files
+
+
+def find_bundles(folder: pathlib.Path, known: Collection[str]) -> dict[str, tuple[str, list[str]]]:
+    """{split: (its number, names of its recordings)} of splits/*.bundle, the numbers in order.
+
+    Raises:
+        UserError: there are none, or one names a recording that is not in ``known``.
+    """
+    found = {}
+    for file in (folder / "splits").glob("*.bundle"):
+        if match := _BUNDLE.fullmatch(file.name):
+            subset, number = match.groups()
+            found[f"{subset}_split{number}"] = (number, read_bundle(file, known))
+    if not found:
+        raise UserError(f"{folder / 'splits'}: no bundles; expected train.split1.bundle, test.split1.bundle and so on")
+    return dict(sorted(found.items(), key=lambda item: (int(item[1][0]), item[0])))
 
 
 def read_mapping(file: pathlib.Path) -> list[str]:

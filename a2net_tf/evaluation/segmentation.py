@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2net_tf.data.frame_labels import runs
+from a2net_tf.evaluation.instances import Detections, group_rows, number_videos
 
 OVERLAPS = (0.1, 0.25, 0.5)
 
@@ -88,6 +89,30 @@ def label_steps(
     for row in choose(steps, np.asarray(scores, float) * (steps[:, 1] - steps[:, 0])):
         found[steps[row, 0] : steps[row, 1]] = labels[row]
     return found
+
+
+def from_detections(
+    detections: Detections, num_steps: Mapping[str, int], *, rate: float, background: int, min_score: float
+) -> dict[str, np.ndarray]:
+    """``label_steps`` of every recording; those without detections are all background.
+
+    Args:
+        detections: of all recordings, and perhaps of others.
+        num_steps: {recording: T}.
+        rate: steps per second.
+        background: the label of steps without a detection.
+        min_score: detections with a lower score label nothing.
+    """
+    kept = detections.select(detections.scores >= min_score)
+    [numbers, known] = number_videos(kept.videos, np.array(list(num_steps), str))
+    rows = group_rows(numbers)
+    labelled = {}
+    for number, (name, steps) in zip(known.tolist(), num_steps.items(), strict=True):
+        of_one = kept.select(rows.get(number, np.zeros(0, np.int64)))
+        labelled[name] = label_steps(
+            of_one.segments, of_one.labels, of_one.scores, num_steps=steps, rate=rate, background=background
+        )
+    return labelled
 
 
 def count_hits(predicted: Segments, true: Segments, overlap: float) -> tuple[int, int, int]:

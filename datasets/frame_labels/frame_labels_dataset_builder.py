@@ -12,16 +12,13 @@ import dataclasses
 import functools
 import math
 import pathlib
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from a2net_tf.data import annotation_files, feature_files, frame_labels, prepared, schema
 from a2net_tf.errors import UserError, list_some
-
-_BUNDLE = re.compile(r"(train|val|test)\.split(\d+)\.bundle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +95,13 @@ class Builder(prepared.FolderBuilder):
         class_names = [label for label in names if label not in background]
         if not class_names:
             raise UserError(f"{folder / 'mapping.txt'}: every label is background ({list_some(names)})")
-        labels = {name: frame_labels.read_labels(file, names) for name, file in sorted(find_labels(folder).items())}
+        labels = {
+            name: frame_labels.read_labels(file, names)
+            for name, file in sorted(frame_labels.find_labels(folder).items())
+        }
         files = {
             split: find_features(folder, settings, number, recordings)
-            for split, (number, recordings) in find_bundles(folder, labels.keys()).items()
+            for split, (number, recordings) in frame_labels.find_bundles(folder, labels.keys()).items()
         }
         num_features = size_of(next(file for of_split in files.values() for file in of_split.values()), settings)
         actions = {name: actions_of(of_steps, names, class_names) for name, of_steps in labels.items()}
@@ -134,26 +134,6 @@ def check_settings(settings: Settings, folder: pathlib.Path) -> Settings:
                 "config that knows the dataset, such as --dataset=frame_labels/50salads)"
             )
     return settings
-
-
-def find_labels(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The files of labels by name of the recording."""
-    files = {file.stem: file for file in sorted((folder / "groundTruth").glob("*.txt"))}
-    if not files:
-        raise UserError(f"{folder / 'groundTruth'}: no .txt files; expected NAME.txt with a label on each line")
-    return files
-
-
-def find_bundles(folder: pathlib.Path, known: Collection[str]) -> dict[str, tuple[str, list[str]]]:
-    """{split: (its number, names of its recordings)}, the numbers in order."""
-    found = {}
-    for file in (folder / "splits").glob("*.bundle"):
-        if match := _BUNDLE.fullmatch(file.name):
-            subset, number = match.groups()
-            found[f"{subset}_split{number}"] = (number, frame_labels.read_bundle(file, known))
-    if not found:
-        raise UserError(f"{folder / 'splits'}: no bundles; expected train.split1.bundle, test.split1.bundle and so on")
-    return dict(sorted(found.items(), key=lambda item: (int(item[1][0]), item[0])))
 
 
 def find_features(
