@@ -277,6 +277,7 @@ def _describe(model: onnx.ModelProto, run: Run) -> None:
         "seconds_per_step": repr(float(run.seconds_per_step)),
         "first_step_seconds": repr(float(run.first_step_seconds)),
         "settings": json.dumps(settings.exported_settings(run.config)),
+        "extraction": json.dumps(dict(run.extraction)),
     }
     onnx.helper.set_model_props(model, description)
     model.producer_name = "a2net_tf"

@@ -65,6 +65,7 @@ class Exported(tf.Module):
             "seconds_per_step": tf.constant(run.seconds_per_step),
             "first_step_seconds": tf.constant(run.first_step_seconds),
             "max_steps": tf.constant(MAX_STEPS),
+            "extraction": tf.constant(json.dumps(dict(run.extraction))),
         }
         window = tf.TensorSpec((None, run.config.inference_steps, run.num_features), tf.float32, name="features")
 
@@ -247,6 +248,7 @@ def model_card(run: Run, origin: Mapping[str, Any], *, freeze: bool) -> dict:
         "seconds_per_step": run.seconds_per_step,
         "first_step_seconds": run.first_step_seconds,
         "max_steps_of_a_request": MAX_STEPS,
+        "extraction": dict(run.extraction),
         "features_are_normalized_inside": config.normalize,
         "precision": run.computed.precision,
         "weights": "constants" if freeze else "variables",

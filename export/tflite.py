@@ -414,6 +414,7 @@ def _describe(localizer: Localizer, run: Run, quantization: str) -> dict:
         "min_score": config.min_score,
         "also_reported": dict(run.also_reported),
         "quantization": quantization,
+        "extraction": dict(run.extraction),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 WIDTH, HEIGHT = 64, 48
+EXTRACTOR_SIZE = 16  # height and width of the frames of ``save_extractor``
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -65,4 +66,22 @@ def write_sound(path: pathlib.Path) -> pathlib.Path:
         frame.pts = 0
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def save_extractor(path: pathlib.Path) -> pathlib.Path:
+    """A SavedModel that makes two values of a clip: what its first and its last picture say, see ``picture``."""
+    import tensorflow as tf
+
+    size = EXTRACTOR_SIZE
+
+    class Looks(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, None, size, size, 3))])
+        def __call__(self, clips):
+            bars = tf.reduce_mean(tf.reshape(clips[:, :, size // 4], (tf.shape(clips)[0], -1, 8, size // 8 * 3)), -1)
+            numbers = tf.reduce_sum(tf.cast(bars > 127, tf.float32) * 2.0 ** tf.range(8.0), -1)
+            return {"vectors": tf.stack([numbers[:, 0], numbers[:, -1]], 1)}
+
+    looks = Looks()
+    tf.saved_model.save(looks, str(path), {"serving_default": looks.__call__})
     return path

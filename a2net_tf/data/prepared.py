@@ -217,6 +217,13 @@ def read_metadata(builder: tfds.core.DatasetBuilder) -> dict:
     return {} if builder.info.metadata is None else dict(builder.info.metadata.items())
 
 
+def read_extraction(builder: tfds.core.DatasetBuilder) -> dict:
+    """How the features of a prepared dataset were made of videos (see ``video.description``); {} if that is unknown."""
+    settings = read_metadata(builder).get("settings")
+    found = settings.get("extraction") if isinstance(settings, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def describe_changes(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
     """A line for each part of ``split`` whose annotations were changed when they were prepared, saying how."""
     counts = read_metadata(builder).get("counts", {})

@@ -1,9 +1,11 @@
 """A trained run or an exported model as one object that finds actions in whatever is given to it."""
 
 import dataclasses
+import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,14 @@ import numpy as np
 from a2net_tf import settings
 from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
-from a2net_tf.inference import localization
+from a2net_tf.inference import localization, videos
 from a2net_tf.inference.detection_table import DetectionTable
 from a2net_tf.inference.exported import open_exported
 from a2net_tf.inference.localization import SequenceDetections
 from a2net_tf.inference.trained import load_trained
 from a2net_tf.settings import Config
+from a2net_tf.video import video_files
+from a2net_tf.video.extraction import Extraction
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +34,7 @@ class Detector:
         seconds_per_step: from one feature vector to the next, unless ``detect`` is told otherwise.
         first_step_seconds: where the first step begins.
         config: the settings in force.
+        extraction: how its features are made of videos (see ``video.description``); {} if that is unknown.
     """
 
     source: str
@@ -38,6 +43,8 @@ class Detector:
     seconds_per_step: float
     first_step_seconds: float
     config: Config
+    extraction: Mapping[str, Any]
+    _given: frozenset[str]  # names of the settings that win over what the model says
     _localize: Callable[[Iterable[dict]], Iterator[SequenceDetections]]
 
     def __repr__(self) -> str:
@@ -58,8 +65,9 @@ class Detector:
 
         Args:
             features: numbers [T, D] (numpy or what numpy takes), a path of a file or of a folder of files as
-                ``--features`` takes them, or a list of such matrices and paths. T may differ and be of any length.
-            seconds_per_step: from one feature vector to the next; None: as in training.
+                ``--features`` takes them, a path of a video, or a list of such matrices and paths. T may differ and be
+                of any length. Features of videos are made as those were that the model was trained on.
+            seconds_per_step: from one feature vector to the next; None: as in training. Of a video it is known.
             names: what to call the sequences; by default files have their names without ending, and matrices
                 ``sequence`` or, in a list, ``sequence_0`` and so on.
 
@@ -78,12 +86,54 @@ class Detector:
             "first_step_seconds": self.first_step_seconds,
         }
         if isinstance(features, list | tuple):
-            sources = [record for i, item in enumerate(features) for record in _records(item, base, i)]
+            sources = [record for i, item in enumerate(features) for record in self._records(item, base, i)]
         else:
-            sources = _records(features, base)
+            sources = self._records(features, base)
         if not sources:
             raise UserError("features: an empty list; expected matrices [steps, features] or paths")
         return self.detect_records(sources if names is None else _renamed(sources, names))
+
+    def detect_videos(self, source: str) -> DetectionTable:
+        """Finds the actions of videos: a file, a folder, or a list in a .txt file, as ``--videos`` takes them.
+
+        Returns:
+            All detections, in seconds since the first frame of each video.
+
+        Raises:
+            UserError: there are none, one cannot be read, or how to make their features is not known.
+        """
+        base = {
+            "num_features": self.num_features,
+            "seconds_per_step": self.seconds_per_step,
+            "first_step_seconds": self.first_step_seconds,
+        }
+        files = video_files.find_videos(source)
+        extraction = self._open_extraction
+        return self.detect_records(videos.records(path, name, extraction, base) for name, path in files.items())
+
+    @functools.cached_property
+    def _open_extraction(self) -> Extraction:
+        return videos.open_extraction(
+            self.extraction,
+            self.config,
+            self._given,
+            source=self.source,
+            num_features=self.num_features,
+            stride=self.seconds_per_step,
+        )
+
+    def _records(self, item: Any, base: dict[str, Any], position: int | None = None) -> list[Iterator[dict]]:
+        """Of a matrix, of a file, or of each file in a folder.
+
+        Args:
+            item: matrix or path.
+            base: arguments that all sequences share.
+            position: of ``item`` in a list, if it is in one.
+        """
+        if isinstance(item, str | os.PathLike) and video_files.is_video(pathlib.Path(item)):
+            path, base = pathlib.Path(item), {**base, "seconds_per_step": self.seconds_per_step}
+            return [videos.records(path, path.stem, self._open_extraction, base)]
+        return _records(item, base, position)
 
     def detect_records(self, sources: Iterable[Iterable[dict]]) -> DetectionTable:
         """Finds the actions of records (see ``data.schema``), each source holding all chunks of its sequences.
@@ -108,14 +158,8 @@ def _distinct(sequences: Iterable[SequenceDetections]) -> Iterator[SequenceDetec
         yield sequence
 
 
-def _records(item: Any, base: dict[str, Any], position: int | None = None) -> list[Iterator[dict]]:
-    """Of a matrix, of a file, or of each file in a folder.
-
-    Args:
-        item: matrix or path.
-        base: arguments that all sequences share.
-        position: of ``item`` in a list, if it is in one.
-    """
+def _records(item: Any, base: dict[str, Any], position: int | None) -> list[Iterator[dict]]:
+    """Of a matrix, of a file of features, or of each such file in a folder."""
     if isinstance(item, str | os.PathLike):
         return localization.read_feature_files(os.fspath(item), **base)
     name, where = ("sequence", "features") if position is None else (f"sequence_{position}", f"features[{position}]")
@@ -172,6 +216,8 @@ def _load_run(config: Config, given: frozenset[str]) -> Detector:
         seconds_per_step=current.config.seconds_per_step or current.seconds_per_step,
         first_step_seconds=current.first_step_seconds,
         config=current.config,
+        extraction=current.extraction,
+        _given=given,
         _localize=lambda records: localization.localize(localizer, records),
     )
 
@@ -186,5 +232,7 @@ def _load_exported(config: Config, given: frozenset[str]) -> Detector:
         seconds_per_step=config.seconds_per_step or description.seconds_per_step,
         first_step_seconds=description.first_step_seconds,
         config=config,
+        extraction=description.extraction,
+        _given=given,
         _localize=lambda records: localization.localize_exported(model, records),
     )

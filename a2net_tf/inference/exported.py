@@ -34,6 +34,7 @@ class Description(NamedTuple):
     num_features: int
     seconds_per_step: float
     first_step_seconds: float
+    extraction: dict  # how its features are made of videos; {} if that is unknown
 
 
 def open_exported(path: str) -> tuple[tf.Module, Description]:
@@ -103,13 +104,12 @@ def _check_signature(model: tf.Module) -> None:
 def _describe(model: tf.Module, where: str) -> Description:
     said = {name: value.numpy() for name, value in model.describe().items()}
     description = Description(
-        settings=safe_files.check_kind(
-            safe_files.parse_json(said["settings"].decode(), f"{where}: settings"), dict, f"{where}: settings"
-        ),
+        settings=_json_object(said["settings"], f"{where}: settings"),
         class_names=check_class_names([name.decode() for name in said["class_names"]], f"{where}: class names"),
         num_features=int(said["num_features"]),
         seconds_per_step=float(said["seconds_per_step"]),
         first_step_seconds=float(said["first_step_seconds"]),
+        extraction=_json_object(said.get("extraction", b"{}"), f"{where}: extraction"),
     )
     size = model.signatures["serving_default"].structured_input_signature[1]["features"].shape[-1]
     if description.num_features != size:
@@ -117,3 +117,7 @@ def _describe(model: tf.Module, where: str) -> Description:
     if not (0 < description.seconds_per_step < math.inf and math.isfinite(description.first_step_seconds)):
         raise ValueError(f"its time base is {description.seconds_per_step}, {description.first_step_seconds}")
     return description
+
+
+def _json_object(text: bytes, where: str) -> dict:
+    return safe_files.check_kind(safe_files.parse_json(text.decode(), where), dict, where)

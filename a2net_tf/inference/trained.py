@@ -13,6 +13,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
+from a2net_tf.video import description
 
 
 def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]:
@@ -60,6 +61,12 @@ def _check_mergeable(first: Run, other: Run) -> None:
             raise UserError(
                 f"--workdir: {first.config.workdir} and {other.config.workdir} differ in {name}: {a} and {b}"
             )
+    made, others = first.extraction, other.extraction
+    if made and others and (different := description.differences(others, made)):
+        raise UserError(
+            f"--workdir: {first.config.workdir} and {other.config.workdir} were trained on features that were made of "
+            f"videos in different ways: {', '.join(different)}"
+        )
 
 
 def _check_averageable(first: Run, network: keras.Model, other: Run, other_network: keras.Model) -> None:
@@ -86,6 +93,12 @@ def check_same_kind(builder: tfds.core.DatasetBuilder, current: Run) -> None:
         raise UserError(
             f"{builder.info.full_name} has {size} values per step but the model in {current.config.workdir} takes "
             f"{current.num_features}"
+        )
+    made = prepared.read_extraction(builder)
+    if made and current.extraction and (different := description.differences(made, current.extraction)):
+        raise UserError(
+            f"{builder.info.full_name}: its features were made of videos in another way than those that the model in "
+            f"{current.config.workdir} was trained on: {', '.join(different)}"
         )
     names = prepared.class_names(builder)
     if names != current.class_names:

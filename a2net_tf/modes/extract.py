@@ -3,6 +3,7 @@
 from a2net_tf import settings
 from a2net_tf.settings import Config
 from a2net_tf.video.extract_videos import extract_videos
+from a2net_tf.video.video_files import find_videos
 
 
 def extract(config: Config) -> None:
@@ -13,5 +14,5 @@ def extract(config: Config) -> None:
             that could not be extracted.
     """
     settings.require(config, "videos", "output")
-    folder = extract_videos(config, config.output)
+    folder = extract_videos(config, find_videos(config.videos), config.output)
     print(f"written: features of all videos (--dataset=feature_folder --manual_dir={folder})")

@@ -10,7 +10,9 @@ from a2net_tf.errors import UserError
 from a2net_tf.inference import detector
 from a2net_tf.inference.detection_table import DetectionTable
 from a2net_tf.inference.detector import Detector
+from a2net_tf.report import annotated_video
 from a2net_tf.settings import Config
+from a2net_tf.video import video_files
 
 _PRINTED_DETECTIONS = 20
 
@@ -26,16 +28,50 @@ def predict(config: Config, given: frozenset[str]) -> None:
     if config.output.endswith(".srt"):
         raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
     _refuse_inputs(config)
+    film = _check_films(config)
     for path in (config.output, pathlib.Path(config.output).with_suffix(".srt")):  # of one sequence
         safe_files.check_writable(path)
     if not config.saved_model:
         settings.require(config, "workdir")
     model = detector.load(config, given)
-    found = model.detect(config.features) if config.features else model.detect_records([_split(model)])
+    found = _detect(model, config)
     written = found.write_json(config.output)
     subtitles = found.write_subtitles(config.output, min_score=config.subtitle_score)
     _print_detections(found)
     print(f"written: {written[0]} and {', '.join(map(str, subtitles[:3]))}{' ...' if len(subtitles) > 3 else ''}")
+    if film:
+        _draw(config, film, found)
+
+
+def _detect(model: Detector, config: Config) -> DetectionTable:
+    """Of whatever is given."""
+    if config.videos:
+        return model.detect_videos(config.videos)
+    return model.detect(config.features) if config.features else model.detect_records([_split(model)])
+
+
+def _check_films(config: Config) -> pathlib.Path | None:
+    """The video to draw on, if that is asked for. What cannot be is refused before anything is computed."""
+    if config.videos and config.features:
+        raise UserError("--videos and --features: give one of them")
+    files = list(video_files.find_videos(config.videos).values()) if config.videos else []
+    if not config.annotated_video:
+        return None
+    if len(files) != 1:
+        told = f"found {len(files)} in --videos={config.videos}" if config.videos else "give it as --videos"
+        raise UserError(f"--annotated_video={config.annotated_video}: is drawn on one video; {told}")
+    annotated_video.check_target(config.annotated_video)
+    if _is_same(config.annotated_video, str(files[0])):
+        raise UserError(f"--annotated_video={config.annotated_video}: is the video itself")
+    return files[0]
+
+
+def _draw(config: Config, video: pathlib.Path, found: DetectionTable) -> None:
+    [(name, table)] = found.by_video.items()
+    rows = zip(table.segments.tolist(), table.labels.tolist(), table.scores.tolist(), strict=True)
+    bars = [(start, end, label, score) for (start, end), label, score in rows if score >= config.subtitle_score]
+    annotated_video.write(config.annotated_video, video, bars, found.class_names, found.durations_seconds[name])
+    print(f"written: {config.annotated_video} with the detections from {config.subtitle_score:g} on (--subtitle_score)")
 
 
 def _refuse_inputs(config: Config) -> None:
@@ -43,17 +79,24 @@ def _refuse_inputs(config: Config) -> None:
     output = pathlib.Path(config.output)
     if output.suffix.lower() in feature_files.FEATURE_SUFFIXES:
         raise UserError(f"--output={config.output}: names the JSON file to write, but ends as a file of features does")
-    for name in ("features", "saved_model"):
-        given = getattr(config, name)
-        if given and output.resolve() == pathlib.Path(given).resolve():
-            raise UserError(f"--output={config.output}: is --{name} itself")
+    if video_files.is_video(output):
+        raise UserError(f"--output={config.output}: names the JSON file to write; a film is --annotated_video")
+    for target in ("output", "annotated_video"):
+        for name in ("features", "saved_model"):
+            if _is_same(getattr(config, target), getattr(config, name)):
+                raise UserError(f"--{target}={getattr(config, target)}: is --{name} itself")
+
+
+def _is_same(path: str, other: str) -> bool:
+    return bool(path and other) and pathlib.Path(path).resolve() == pathlib.Path(other).resolve()
 
 
 def _split(model: Detector) -> Iterable[dict]:
     """Records of --eval_split."""
     if not model.config.dataset:
         raise UserError(
-            "--mode=predict needs --features=FILE.npy (or a folder), or a --dataset whose --eval_split to read"
+            "--mode=predict needs --features=FILE.npy (or a folder), --videos=FILE (or a folder), or a --dataset whose "
+            "--eval_split to read"
         )
     builder = prepared.open_dataset_of(model.config)
     if prepared.num_features(builder) != model.num_features:

@@ -18,7 +18,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.inference import localization, scoring
 from a2net_tf.modes import evaluate
 from a2net_tf.settings import Config
-from a2net_tf.training import run_directory, trainer
+from a2net_tf.training import run_directory, trainer, video_dataset
 from a2net_tf.training.run_directory import Run
 
 _OUTPUTS = ("run.json", "last.npz", "best.npz", "history.csv", "state/checkpoint", "logs/train/events")
@@ -31,7 +31,7 @@ def train(config: Config) -> None:
         UserError: missing settings, unusable data, a batch that the devices cannot share, or a run with other settings
             in the working directory; another command trains in it.
     """
-    settings.require(config, "workdir", "dataset")
+    settings.require(config, "workdir", "videos" if config.videos else "dataset")
     strategy = trainer.choose_strategy(config)
     for name in (*_OUTPUTS, *(evaluate.OUTPUTS if config.mode == "train_and_evaluate" else ())):
         safe_files.check_writable(pathlib.Path(config.workdir, name))
@@ -41,7 +41,7 @@ def train(config: Config) -> None:
             "that is exported into it would not be found by TensorFlow; export to another folder"
         )
     with run_directory.only_writer(config.workdir):
-        _train(config, strategy)
+        _train(video_dataset.extract_dataset(config) if config.videos else config, strategy)
 
 
 def _train(config: Config, strategy: tf.distribute.Strategy) -> None:
@@ -129,6 +129,7 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
         else {},
         precision=precision.resolve(config.precision),
         folder=str(pathlib.Path.cwd()),
+        extraction=prepared.read_extraction(builder),
     )
     run_directory.save(new)
     return new

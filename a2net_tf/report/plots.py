@@ -46,10 +46,10 @@ def plot_timeline(
     row_names = {}  # position -> name of the track
     for group, label in enumerate(present):
         top = group * (len(tracks) + _GROUP_GAP_ROWS)
-        _draw_class_name(axes, class_names[label], top, tracks=tracks, colour=_colour(label))
+        _draw_class_name(axes, class_names[label], top, tracks=tracks, colour=colour_of(label))
         for row, (name, bars) in enumerate(tracks.items()):
             row_names[top + row] = name
-            _draw_bars(axes, [bar for bar in bars if bar[2] == label], top + row, _colour(label))
+            _draw_bars(axes, [bar for bar in bars if bar[2] == label], top + row, colour_of(label))
     _finish_axes(axes, title, row_names, num_rows=num_rows, duration_seconds=duration_seconds)
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png")
@@ -66,7 +66,7 @@ def _import_figure() -> type:
     return Figure
 
 
-def _colour(label: int) -> tuple[float, float, float]:
+def colour_of(label: int) -> tuple[float, float, float]:
     """One of 20 colours: the ten strong ones first, then their light versions, then again from the start."""
     from matplotlib import colormaps
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 MODES = {
-    "train": "train on --train_split; goes on where it was stopped",
+    "train": "train on --train_split of --dataset, or on --videos; goes on where it was stopped",
     "evaluate": "score --eval_split with the model in --workdir",
     "train_and_evaluate": "both",
     "ablate": "train and score the rows of --ablation below --workdir, and print them as one table",
     "cross_validate": "train on all but one of --fold_splits, each in turn, and score what the networks have not seen",
     "check": "what --dataset holds, and whether the settings can reach its actions",
-    "predict": "detections for --features (a file or a folder), or else for --eval_split, with --workdir or "
-    "--saved_model",
+    "predict": "detections for --videos or --features (a file or a folder), or else for --eval_split, with --workdir "
+    "or --saved_model",
     "export": "write the model in --workdir as --saved_model, --tflite or --onnx",
     "extract": "turn --videos into files of features in --output, a folder that --dataset=feature_folder takes",
     "score": "judge --detections against --ground_truth by --protocol, without a model",

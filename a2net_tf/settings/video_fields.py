@@ -5,7 +5,7 @@ import functools
 
 from a2net_tf.settings.setting import setting
 
-_video = functools.partial(setting, section="video", modes=("extract",))
+_video = functools.partial(setting, section="video", modes=("extract", "train", "train_and_evaluate", "predict"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +14,23 @@ class VideoFields:
 
     videos: str = _video(
         "",
-        "The videos to extract features from: a file, a folder with folders, or a .txt file with a path on each line.",
+        "The videos to extract features from: a file, a folder with folders, or a .txt file with a path on each line. "
+        "A training on them extracts first, below --workdir; predict makes features as those that the model was "
+        "trained on.",
+        common=True,
+    )
+    annotations: str = _video(
+        "",
+        "The JSON file with the actions in --videos, in ActivityNet's form; empty: the only .json file in their "
+        "folder.",
+        modes=("train", "train_and_evaluate"),
+        common=True,
+    )
+    annotated_video: str = _video(
+        "",
+        "The .mp4 file to write: the one video of --videos with its detections drawn on it, from --subtitle_score on; "
+        "empty: none.",
+        modes=("predict",),
         common=True,
     )
     extractor: str = _video(

@@ -46,6 +46,7 @@ class Run(NamedTuple):
     also_reported: Mapping[str, str] = MappingProxyType({})  # {class: a class that each of its detections also has}
     precision: str = ""  # that --precision=auto has become
     folder: str = ""  # in which it was trained: relative paths of the settings begin there
+    extraction: Mapping[str, Any] = MappingProxyType({})  # how its features are made of videos, if that is known
 
     @property
     def computed(self) -> Config:
@@ -86,7 +87,8 @@ def save(run: Run) -> None:
         _save_arrays(folder / "statistics.npz", {"mean": run.statistics[0], "variance": run.statistics[1]})
     description = run._asdict()
     description.pop("statistics")
-    description.update(also_reported=dict(run.also_reported), precision=run.computed.precision)
+    description.update(also_reported=dict(run.also_reported), extraction=dict(run.extraction))
+    description.update(precision=run.computed.precision)
     description.update(config=settings.to_dict(run.config), versions=versions(), commit=commit())
     write_json(folder / "run.json", description)
 
@@ -105,6 +107,7 @@ def load(workdir: str) -> Run:
         config = settings.from_dict(description["config"])
         description.setdefault("precision", config.precision)  # runs of older versions: there was no auto
         description.setdefault("folder", "")
+        description.setdefault("extraction", {})
         values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
         _check_description(values, str(path))
     except UserError as error:
@@ -129,6 +132,7 @@ def _check_description(values: dict[str, Any], path: str) -> None:
         raise UserError(f"{path}: seconds_per_step: expected a number above 0, found {values['seconds_per_step']}")
     for name in ("precision", "folder"):
         check_kind(values[name], str, f"{path}: {name}")
+    check_kind(values["extraction"], dict, f"{path}: extraction")
     where = f"{path}: also_reported"
     check_also_reported(check_kind(values["also_reported"], dict, where), names, where)
 

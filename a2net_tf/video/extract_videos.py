@@ -21,14 +21,18 @@ from a2net_tf.settings import Config
 from a2net_tf.video import clips, decoding, description, output_folder
 from a2net_tf.video.extraction import Extraction
 from a2net_tf.video.output_folder import OutputFolder, Progress
-from a2net_tf.video.video_files import find_videos
 
 _Worker = tuple[Extraction, OutputFolder]
 _worker: list[_Worker] = []  # of a process that was started by another: what it extracts with
 
 
-def extract_videos(config: Config, output: str) -> pathlib.Path:
-    """Writes the features of ``config.videos`` to a folder, which is returned. What is done is not done again.
+def extract_videos(config: Config, videos: Mapping[str, pathlib.Path], output: str) -> pathlib.Path:
+    """Writes the features of videos to a folder, which is returned. What is done is not done again.
+
+    Args:
+        config: how to make them.
+        videos: by the names of their features, as ``find_videos`` gives them.
+        output: the folder.
 
     Raises:
         UserError: settings that cannot be, a folder that was extracted with others or that another command extracts
@@ -36,7 +40,6 @@ def extract_videos(config: Config, output: str) -> pathlib.Path:
     """
     if config.stored_features == "bfloat16":
         raise UserError("--stored_features=bfloat16: numpy's files have no such type; take float32 or float16")
-    videos = find_videos(config.videos)
     decoding.import_av()
     clips.import_cv2()
     with locks.hold(pathlib.Path(output, ".lock"), output):

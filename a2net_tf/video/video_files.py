@@ -25,7 +25,7 @@ def find_videos(source: str) -> dict[str, pathlib.Path]:
     """
     path = pathlib.Path(source)
     if path.is_dir():
-        named = [(file.relative_to(path), file) for file in feature_files.list_files(path) if _is_video(file)]
+        named = [(file.relative_to(path), file) for file in feature_files.list_files(path) if is_video(file)]
     elif path.suffix.lower() == ".txt":
         lines = [line.strip() for line in safe_files.read_text(path).split("\n")]
         files = [pathlib.Path(line) for line in lines if line and not line.startswith("#")]
@@ -40,7 +40,8 @@ def find_videos(source: str) -> dict[str, pathlib.Path]:
     return {name.with_name(name.stem).as_posix(): file for name, file in named}
 
 
-def _is_video(file: pathlib.Path) -> bool:
+def is_video(file: pathlib.Path) -> bool:
+    """Whether the ending is that of a video."""
     return file.suffix.lower() in SUFFIXES
 
 

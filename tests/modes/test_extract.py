@@ -17,25 +17,12 @@ from tests import films, tiny
 pytest.importorskip("av", reason="PyAV (the extra [video]) is not installed")
 pytest.importorskip("cv2", reason="OpenCV (the extra [video]) is not installed")
 
-SIZE = 16
-
-
-class Looks(tf.Module):
-    """Of a clip: the numbers that its first and its last picture say, see ``films.picture``."""
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None, SIZE, SIZE, 3))])
-    def __call__(self, clips):
-        bars = tf.reduce_mean(tf.reshape(clips[:, :, SIZE // 4], (tf.shape(clips)[0], -1, 8, SIZE // 8 * 3)), -1)
-        numbers = tf.reduce_sum(tf.cast(bars > 127, tf.float32) * 2.0 ** tf.range(8.0), -1)
-        return {"vectors": tf.stack([numbers[:, 0], numbers[:, -1]], 1)}
+SIZE = films.EXTRACTOR_SIZE
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "looks"
-    looks = Looks()
-    tf.saved_model.save(looks, str(path), {"serving_default": looks.__call__})
-    return path
+    return films.save_extractor(tmp_path_factory.mktemp("models") / "looks")
 
 
 @pytest.fixture
