@@ -8,13 +8,11 @@ from that of OpenCV's TV-L1 in pixels, both cut off at 20 pixels. Of each video 
 """
 
 import argparse
-import concurrent.futures
 import os
 import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
@@ -50,22 +48,23 @@ def main() -> None:
     print(align(_rows(seconds, found)))
 
 
-def read_pairs(file: pathlib.Path, count: int, size: tuple[int, int]) -> list[np.ndarray]:
-    """u8[2, H, W]: ``count`` pairs of neighbouring pictures, spread evenly over a video."""
+def read_pairs(file: pathlib.Path, count: int, size: tuple[int, int]) -> list[optical_flow.Pair]:
+    """``count`` pairs of neighbouring pictures, spread evenly over a video."""
     pictures = [
         cv2.cvtColor(cv2.resize(frame.to_rgb(), size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
         for frame in Video(file).frames()
     ]
     starts = np.linspace(0, len(pictures) - 2, count + 2).astype(int)[1:-1]
-    return [np.stack(pictures[start : start + 2]) for start in starts]
+    return [(pictures[start], pictures[start + 1]) for start in starts]
 
 
-def opencv_tvl1(pictures: np.ndarray) -> np.ndarray:
-    """OpenCV's own TV-L1 of one pair; only the package with contrib in its name has it."""
-    return cv2.optflow.DualTVL1OpticalFlow_create().calc(pictures[0], pictures[1], None)[None]
+def opencv_tvl1(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """OpenCV's own TV-L1; only the packages with contrib in their names have it."""
+    algorithm = cv2.optflow.DualTVL1OpticalFlow_create()
+    return np.stack([algorithm.calc(*pair, None) for pair in zip(first, second, strict=True)])
 
 
-def algorithms() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def algorithms() -> dict[str, optical_flow.FlowOfPairs]:
     """By their names in the table."""
     return {
         _REFERENCE: opencv_tvl1,
@@ -75,15 +74,14 @@ def algorithms() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     }
 
 
-def measure(pairs: list[np.ndarray], repeats: int) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
+def measure(pairs: list[optical_flow.Pair], repeats: int) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
     """Seconds for a pair, by algorithm and round, and the flows [pairs, H, W, 2]."""
     seconds: dict[str, list[float]] = {name: [] for name in algorithms()}
-    found = {name: flow(pairs[0]) for name, flow in algorithms().items()}  # compiles
+    found = {name: flow(*(each[None] for each in pairs[0])) for name, flow in algorithms().items()}  # compiles
     for _ in range(repeats):
         for name, flow in algorithms().items():
             started = time.perf_counter()
-            with concurrent.futures.ThreadPoolExecutor(optical_flow.num_cores()) as pool:
-                found[name] = np.concatenate(list(pool.map(flow, pairs)))
+            found[name] = np.stack(list(optical_flow.in_threads(pairs, flow, threads=optical_flow.num_cores())))
             seconds[name].append((time.perf_counter() - started) / len(pairs))
     return seconds, found
 

@@ -1,8 +1,9 @@
-"""Optical flow from each picture to the next, in constant memory, and 8-bit pictures of it, which networks look at."""
+"""Optical flow of pairs of pictures, in constant memory, and 8-bit pictures of it, which networks look at."""
 
 import collections
 import concurrent.futures
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -17,48 +18,40 @@ VALUES = ("8bit", "float")
 BOUND = 20.0  # pixels; what is beyond them is cut off
 _PAIRS_ON_GPU = 32  # of pictures that go through together; on a CPU each core has a pair of its own
 
-Flow = Callable[[np.ndarray], np.ndarray]
+Pair = tuple[np.ndarray, np.ndarray]
+FlowOfPairs = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def flows(pictures: Iterable[np.ndarray], algorithm: str) -> Iterator[np.ndarray]:
-    """The flow from each picture to the next, n - 1 of n pictures.
+def flows(pairs: Iterable[Pair], algorithm: str) -> Iterator[np.ndarray]:
+    """The flow from the first to the second picture of each pair.
 
     Args:
-        pictures: u8[H, W], grey, all of one size.
+        pairs: of u8[H, W], grey, all of one size; a few are taken ahead.
         algorithm: of ``ALGORITHMS``.
 
     Yields:
-        f32[H, W, 2], in the order of the pictures: how many pixels each pixel moves to the right and downwards.
+        f32[H, W, 2], in the order of the pairs: how many pixels each pixel moves to the right and downwards.
     """
     if algorithm == "tvl1" and tf.config.list_logical_devices("GPU"):
-        of_32 = functools.partial(tvl1_flow, num_pairs=_PAIRS_ON_GPU)
-        return in_threads(pictures, of_32, threads=1, num_pairs=_PAIRS_ON_GPU)
-    flow = {"tvl1": tvl1_flow, "dis": dis_flow, "farneback": farneback_flow}[algorithm]
-    return in_threads(pictures, flow, threads=num_cores())
+        of_many = functools.partial(tvl1_flow, num_pairs=_PAIRS_ON_GPU)
+        return in_threads(pairs, of_many, threads=1, num_pairs=_PAIRS_ON_GPU)
+    of_pairs = {"tvl1": tvl1_flow, "dis": dis_flow, "farneback": farneback_flow}[algorithm]
+    return in_threads(pairs, of_pairs, threads=num_cores())
 
 
-def in_threads(pictures: Iterable[np.ndarray], flow: Flow, *, threads: int, num_pairs: int = 1) -> Iterator[np.ndarray]:
-    """``flows`` by a function: u8[N + 1, H, W] to f32[N, H, W, 2], where N is ``num_pairs``, in the end fewer."""
+def in_threads(
+    pairs: Iterable[Pair], of_pairs: FlowOfPairs, *, threads: int, num_pairs: int = 1
+) -> Iterator[np.ndarray]:
+    """``flows`` by a function: u8[N, H, W] twice to f32[N, H, W, 2], where N is ``num_pairs``, in the end fewer."""
     waiting: collections.deque = collections.deque()
+    pairs = iter(pairs)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for some in _overlapping(pictures, num_pairs):
-            waiting.append(pool.submit(flow, some))
+        while some := list(itertools.islice(pairs, num_pairs)):
+            waiting.append(pool.submit(of_pairs, *map(np.stack, zip(*some, strict=True))))
             if len(waiting) > threads:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-
-
-def _overlapping(pictures: Iterable[np.ndarray], num_pairs: int) -> Iterator[np.ndarray]:
-    """u8[N + 1, H, W], each beginning with the last picture of the one before."""
-    some: list[np.ndarray] = []
-    for picture in pictures:
-        some.append(picture)
-        if len(some) > num_pairs:
-            yield np.stack(some)
-            some = some[-1:]
-    if len(some) > 1:
-        yield np.stack(some)
 
 
 def num_cores() -> int:
@@ -67,25 +60,25 @@ def num_cores() -> int:
     return tf.config.threading.get_intra_op_parallelism_threads() or cores
 
 
-def tvl1_flow(pictures: np.ndarray, num_pairs: int = 1) -> np.ndarray:
-    """TV-L1. Where there are fewer pairs than ``num_pairs`` the last picture is repeated: a size is compiled once."""
-    missing = num_pairs + 1 - len(pictures)
-    grey = tf.constant(np.concatenate([pictures, np.repeat(pictures[-1:], missing, axis=0)]), tf.float32)
-    return tvl1(grey[:-1], grey[1:]).numpy()[: len(pictures) - 1]
+def tvl1_flow(first: np.ndarray, second: np.ndarray, num_pairs: int = 1) -> np.ndarray:
+    """TV-L1. Fewer pairs than ``num_pairs`` are filled up, because each number is compiled anew."""
+    still = np.repeat(first[-1:], num_pairs - len(first), axis=0)
+    filled = (tf.constant(np.concatenate([pictures, still]), tf.float32) for pictures in (first, second))
+    return tvl1(*filled).numpy()[: len(first)]
 
 
-def dis_flow(pictures: np.ndarray) -> np.ndarray:
+def dis_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Dense inverse search (Kroeger et al., 2016), OpenCV's preset medium."""
     cv2 = import_cv2()
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # not to be shared by threads
-    return np.stack([search.calc(*pair, None) for pair in zip(pictures[:-1], pictures[1:], strict=True)])
+    return np.stack([search.calc(*pair, None) for pair in zip(first, second, strict=True)])
 
 
-def farneback_flow(pictures: np.ndarray) -> np.ndarray:
+def farneback_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Polynomial expansion (Farneback, 2003), with the values of OpenCV's example."""
     cv2 = import_cv2()
     values = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
-    pairs = zip(pictures[:-1], pictures[1:], strict=True)
+    pairs = zip(first, second, strict=True)
     return np.stack([cv2.calcOpticalFlowFarneback(*pair, None, **values) for pair in pairs])
 
 

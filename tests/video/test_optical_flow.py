@@ -17,10 +17,10 @@ def film(count, height=64, width=80):
 
 
 @pytest.mark.parametrize("algorithm", ["dis", "farneback"])
-def test_flows_of_opencv_are_in_order_and_one_fewer(algorithm):
+def test_flows_of_opencv_are_in_the_order_of_the_pairs(algorithm):
     pictures = film(9)
     pictures[5] = pictures[4]
-    found = list(optical_flow.flows(iter(pictures), algorithm))
+    found = list(optical_flow.flows(itertools.pairwise(pictures), algorithm))
     assert [flow.shape for flow in found] == [(64, 80, 2)] * 8
     for number, flow in enumerate(found):
         expected = {4: (0, 0), 5: (4, -2)}.get(number, (2, -1))
@@ -29,7 +29,7 @@ def test_flows_of_opencv_are_in_order_and_one_fewer(algorithm):
 
 @pytest.fixture(scope="module")
 def small():
-    return film(3, 16, 20)
+    return list(itertools.pairwise(film(3, 16, 20)))
 
 
 def test_flows_of_tvl1(small):
@@ -42,28 +42,29 @@ def test_flows_of_tvl1(small):
 def test_pairs_that_go_through_together_are_the_same(small):
     """As on a GPU: fewer pairs than fit are filled up, so that nothing is compiled anew."""
     single = np.stack(list(optical_flow.flows(small, "tvl1")))
-    filled = optical_flow.tvl1_flow(np.stack(small), num_pairs=4)
+    filled = optical_flow.tvl1_flow(*map(np.stack, zip(*small, strict=True)), num_pairs=4)
     np.testing.assert_allclose(filled, single, atol=1e-4)
 
 
-@pytest.mark.parametrize(("count", "pairs"), [(0, 1), (1, 1), (2, 1), (5, 1), (5, 3), (7, 3), (4, 3), (3, 8)])
+@pytest.mark.parametrize(("count", "pairs"), [(0, 1), (1, 1), (4, 1), (4, 3), (6, 3), (3, 3), (2, 8)])
 def test_every_pair_once_whatever_goes_together(count, pairs):
-    found = list(
-        optical_flow.in_threads(
-            [np.array([number]) for number in range(count)],
-            lambda some: np.stack([some[:-1], some[1:]], axis=1),
-            threads=3,
-            num_pairs=pairs,
-        )
-    )
-    assert [tuple(pair[:, 0]) for pair in found] == list(itertools.pairwise(range(count)))
+    together = []
+
+    def of_pairs(first, second):
+        together.append(len(first))
+        return 10 * first + second
+
+    given = [(np.array([number]), np.array([number + 1])) for number in range(count)]
+    found = list(optical_flow.in_threads(given, of_pairs, threads=3, num_pairs=pairs))
+    assert [int(value[0]) for value in found] == [11 * number + 1 for number in range(count)]
+    assert max(together, default=0) == min(count, pairs)
 
 
-def test_pictures_are_taken_when_they_are_needed():
-    """Memory is constant: a long film is never ahead of what is asked for by more than a few pictures."""
+def test_pairs_are_taken_when_they_are_needed():
+    """Memory is constant: no more than a few pairs are ahead of what is asked for."""
     taken = itertools.count()
-    pictures = (np.array([next(taken)]) for _ in range(1000))
-    found = optical_flow.in_threads(pictures, lambda some: some[:-1], threads=2)
+    pairs = ((np.array([next(taken)]),) * 2 for _ in range(1000))
+    found = optical_flow.in_threads(pairs, lambda first, second: first, threads=2)
     for _ in range(10):
         next(found)
     found.close()
@@ -72,7 +73,7 @@ def test_pictures_are_taken_when_they_are_needed():
 
 def test_an_error_in_a_film_comes_out():
     def broken():
-        yield from film(3)
+        yield from itertools.pairwise(film(3))
         raise OSError("damaged")
 
     with pytest.raises(OSError, match="damaged"):
