@@ -68,8 +68,8 @@ class VideoFields:
     )
     flow: str = _video(
         "tvl1",
-        "How optical flow is computed: TV-L1, as that which i3d was trained on, or ten times as fast and a little "
-        "different by DIS or Farneback.",
+        "How optical flow is computed: by TV-L1, as that which i3d was trained on, or more than ten times as fast, but "
+        "differently, by DIS or Farneback.",
         choices=("tvl1", "dis", "farneback"),
     )
     flow_values: str = _video(

@@ -13,7 +13,6 @@ import tensorflow as tf
 from a2net_tf.video.clips import import_cv2
 from a2net_tf.video.tvl1 import tvl1
 
-ALGORITHMS = ("tvl1", "dis", "farneback")
 VALUES = ("8bit", "float")
 BOUND = 20.0  # pixels; what is beyond them is cut off
 _PAIRS_ON_GPU = 32  # of pictures that go through together; on a CPU each core has a pair of its own
@@ -35,8 +34,7 @@ def flows(pairs: Iterable[Pair], algorithm: str) -> Iterator[np.ndarray]:
     if algorithm == "tvl1" and tf.config.list_logical_devices("GPU"):
         of_many = functools.partial(tvl1_flow, num_pairs=_PAIRS_ON_GPU)
         return in_threads(pairs, of_many, threads=1, num_pairs=_PAIRS_ON_GPU)
-    of_pairs = {"tvl1": tvl1_flow, "dis": dis_flow, "farneback": farneback_flow}[algorithm]
-    return in_threads(pairs, of_pairs, threads=num_cores())
+    return in_threads(pairs, ALGORITHMS[algorithm], threads=num_cores())
 
 
 def in_threads(
@@ -80,6 +78,9 @@ def farneback_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     values = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
     pairs = zip(first, second, strict=True)
     return np.stack([cv2.calcOpticalFlowFarneback(*pair, None, **values) for pair in pairs])
+
+
+ALGORITHMS: dict[str, FlowOfPairs] = {"tvl1": tvl1_flow, "dis": dis_flow, "farneback": farneback_flow}
 
 
 def as_picture(flow: np.ndarray, values: str) -> np.ndarray:
