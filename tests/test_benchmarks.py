@@ -583,3 +583,23 @@ def test_help(script, capsys):
         importlib.import_module(f"benchmarks.{script}").main(["--help"])
     assert end.value.code == 0
     assert f"python benchmarks/{script}.py --" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_optical_flow(tmp_path):
+    pytest.importorskip("av", reason="PyAV (the extra [video]) is not installed")
+    if not hasattr(pytest.importorskip("cv2", reason="OpenCV is not installed"), "optflow"):
+        pytest.skip("this package of OpenCV has no TV-L1: it is in those with contrib in their names")
+    from tests import films
+
+    y, x = np.mgrid[:48, :64]
+    greys = [np.uint8(127 + 60 * np.sin(0.3 * (x - t) + 0.1 * y) + 50 * np.sin(0.4 * y - 0.2 * x)) for t in range(20)]
+    path = films.write(tmp_path / "a.mp4", [grey[..., None].repeat(3, 2) for grey in greys])
+    done = command("optical_flow", f"--videos={path}", "--size=20x16", "--repeats=2")
+    assert done.returncode == 0, done.stderr
+    title, _, *rows = done.stdout.splitlines()
+    assert title.startswith("2 pairs of 20 x 16 pixels, ")
+    found = {row.split("  ")[0]: float(row.split("  ")[-1].split("(")[0]) for row in rows}
+    assert found.keys() == {"OpenCV's TV-L1", "tvl1", "dis", "farneback"}
+    assert found["OpenCV's TV-L1"] == 0
+    assert found["tvl1"] < 0.1

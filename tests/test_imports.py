@@ -45,6 +45,7 @@ PURE = {
     },
     "a2net_tf/detection/objective.py": {"tensorflow", "a2net_tf.settings"},
     "a2net_tf/data/augment.py": {"numpy", "tensorflow"},
+    "a2net_tf/video/tvl1.py": {"numpy", "tensorflow"},
     "a2net_tf/data/statistics.py": {"numpy"},
     **{f"a2net_tf/evaluation/{name}.py": {"numpy"} for name in ("instances", "protocols", "proposals")},
     "a2net_tf/__init__.py": {"a2net_tf.api"},  # for type checkers; tests/test_api.py looks at what is loaded

@@ -53,7 +53,9 @@ def open_extraction(
 
 def _open_as_said(words: Mapping[str, Any], config: Config, given: frozenset[str], source: str) -> Extraction:
     """As ``description.open_again``, without words."""
-    left = [name for name in _TO_BE_SAID if name not in given]
+    asked = _TO_BE_SAID + (("flow",) if config.motion == "flow_statistics" else ())
+    asked += ("flow", "flow_values") if config.flow_weights else ()
+    left = [name for name in asked if name not in given]
     if "extractor" not in given:
         raise UserError(
             f"{source} was trained on features of which nobody has said how they were made of videos; say it, exactly "

@@ -36,14 +36,20 @@ class VideoFields:
     extractor: str = _video(
         "efficientnet_lite0",
         "The network that makes a vector of frames: efficientnet_lite0 (weights come with the extra [video]), i3d "
-        "(the RGB stream, with --extractor_weights), keras:NAME (of keras.applications, which downloads its weights) "
-        "or saved_model:PATH (your own).",
+        "(RGB with --extractor_weights, optical flow with --flow_weights, or both), keras:NAME (of "
+        "keras.applications, which downloads its weights) or saved_model:PATH (your own).",
         common=True,
     )
     extractor_weights: str = _video(
         "",
-        "The weights of i3d: a checkpoint of DeepMind's kinetics-i3d, such as rgb_imagenet/model.ckpt, or the .pt file "
-        "of its port to PyTorch.",
+        "The weights of i3d for RGB: a checkpoint of DeepMind's kinetics-i3d, such as rgb_imagenet/model.ckpt, or the "
+        ".pt file of its port to PyTorch.",
+        common=True,
+    )
+    flow_weights: str = _video(
+        "",
+        "The weights of i3d for optical flow, in the same forms, such as flow_imagenet/model.ckpt; with those for RGB "
+        "as well a vector holds both, RGB first.",
         common=True,
     )
     frame_rate: float = _video(
@@ -54,10 +60,23 @@ class VideoFields:
     )
     motion: str = _video(
         "none",
-        "What is put beside the vectors of single frames, which see no motion: nothing, or what has changed since the "
-        "vector before (difference), which doubles their size.",
+        "What is put beside the vectors of single frames, which see no motion: nothing, what has changed since the "
+        "vector before (difference), which doubles their size, or 80 values of the optical flow since the frame before "
+        "(flow_statistics).",
         common=True,
-        choices=("none", "difference"),
+        choices=("none", "difference", "flow_statistics"),
+    )
+    flow: str = _video(
+        "tvl1",
+        "How optical flow is computed: by TV-L1, as that which i3d was trained on, or more than ten times as fast, but "
+        "differently, by DIS or Farneback.",
+        choices=("tvl1", "dis", "farneback"),
+    )
+    flow_values: str = _video(
+        "8bit",
+        "What i3d gets of optical flow: whole numbers of 0 to 255 for -20 to 20 pixels, as the released features were "
+        "made, or the same range without rounding (float).",
+        choices=("8bit", "float"),
     )
     frame_stride: int = _video(
         0, "The number of frames, at --frame_rate, from one vector to the next; 0: as many as the extractor asks for."

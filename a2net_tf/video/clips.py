@@ -10,7 +10,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.video.decoding import Frame
 
 FITS = ("squash", "crop", "center")
-_CENTER = 224 / 256  # DeepMind makes the shorter side 256 pixels long and takes the middle 224
+CENTER = 224 / 256  # DeepMind makes the shorter side 256 pixels long and takes the middle 224
 
 
 def clips(
@@ -31,10 +31,19 @@ def clips(
         u8[F, S, S, 3], red first.
     """
     cv2 = import_cv2()
+    pictures = (
+        # of a stride longer than a clip the rest is in none
+        resize(frame.to_rgb(), size, fit, cv2) if number % stride_frames < clip_frames else None
+        for number, frame in enumerate(frames)
+    )
+    return windows(pictures, clip_frames, stride_frames)
+
+
+def windows(pictures: Iterable[np.ndarray], clip_frames: int, stride_frames: int) -> Iterator[np.ndarray]:
+    """[F, ...] of pictures [...] that follow each other; those between two clips may be anything."""
     recent: collections.deque = collections.deque(maxlen=clip_frames)
-    for number, frame in enumerate(frames):
-        if number % stride_frames < clip_frames:  # of a stride longer than a clip the rest is in none
-            recent.append(resize(frame.to_rgb(), size, fit, cv2))
+    for number, picture in enumerate(pictures):
+        recent.append(picture)
         first = number - clip_frames + 1
         if first >= 0 and first % stride_frames == 0:
             yield np.stack(recent)
@@ -46,13 +55,18 @@ def resize(image: np.ndarray, size: int, fit: str, cv2: ModuleType) -> np.ndarra
     """
     if fit != "squash":
         height, width = image.shape[:2]
-        side = round(min(height, width) * (_CENTER if fit == "center" else 1))
+        side = round(min(height, width) * (CENTER if fit == "center" else 1))
         top, left = (height - side) // 2, (width - side) // 2
         image = image[top : top + side, left : left + side]
+    return scale(image, size, size, cv2)
+
+
+def scale(image: np.ndarray, width: int, height: int, cv2: ModuleType) -> np.ndarray:
+    """[height, width, C] of [H, W, C]."""
     # Where pictures get smaller, averages: taking single pixels out of them would make fine patterns flicker.
-    shrinks = min(image.shape[:2]) >= size
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
     return cv2.resize(
-        np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
 
 

@@ -16,15 +16,18 @@ from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 from a2net_tf.video.extraction import Extraction
 from a2net_tf.video.extractors import choose
+from a2net_tf.video.flow_clips import Flow
 
 _PACKAGES = ("tensorflow", "keras", "av", "opencv-contrib-python-headless")
 _AS_EXPORTED = "as exported"  # a SavedModel computes in the type that it was exported in
 # What decides about the vectors, in the settings' words.
 _SETTINGS = (
     *("extractor", "frame_rate", "frame_stride", "frame_fit", "frame_size", "clip_frames", "input_range"),
-    *("signature", "motion", "precision"),
+    *("signature", "motion", "flow", "flow_values", "precision"),
 )
-_FILES = ("extractor_weights",)  # may lie elsewhere today: their content counts, which is in ``origin``
+_FILES = ("extractor_weights", "flow_weights")  # may lie elsewhere today: their content counts, which is in ``origin``
+# Settings that there was no choice about once, and what they were.
+_LATER = {"flow": Config.flow, "flow_values": Config.flow_values, "flow_weights": Config.flow_weights}
 
 
 def open_extraction(config: Config) -> Extraction:
@@ -40,7 +43,18 @@ def open_extraction(config: Config) -> Extraction:
     if computed != _AS_EXPORTED:
         precision.announce(config.precision, computed)
     rate, stride = config.frame_rate or extractor.frame_rate, config.frame_stride or extractor.stride_frames
-    return Extraction(extractor, rate, stride, config.frame_fit, config.motion)
+    flow = Flow(config.flow, config.flow_values)
+    extraction = Extraction(extractor, rate, stride, config.frame_fit, config.motion, flow)
+    _refuse_unused_flow(config, extraction)
+    return extraction
+
+
+def _refuse_unused_flow(config: Config, extraction: Extraction) -> None:
+    """What nobody looks at was meant otherwise, or does not belong into the words."""
+    if config.flow != Config.flow and not extraction.looks_at_flow:
+        raise UserError(f"--flow={config.flow}: nothing looks at it without --flow_weights or --motion=flow_statistics")
+    if config.flow_values != Config.flow_values and extraction.extractor.looks_at == "rgb":
+        raise UserError(f"--flow_values={config.flow_values}: only i3d's stream of optical flow (--flow_weights) asks")
 
 
 def _computed(config: Config) -> str:
@@ -68,7 +82,7 @@ def differences(described: Mapping[str, Any], before: Mapping[str, Any]) -> list
     path = "saved_model:"
     both_exported = all(str(words.get("extractor")).startswith(path) for words in (described, before))
     names = [name for name in (*_SETTINGS, "origin") if not (name == "extractor" and both_exported)]
-    pairs = [(name, described.get(name), before.get(name)) for name in names]
+    pairs = [(name, *(words.get(name, _LATER.get(name)) for words in (described, before))) for name in names]
     return [f"{name}={now} (was {then})" for name, now, then in pairs if now != then]
 
 
@@ -99,7 +113,7 @@ def describe_again(words: Mapping[str, Any], config: Config, given: frozenset[st
     names = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     found = {}
     for name in (*_SETTINGS, *_FILES):
-        value = words.get(name)
+        value = words.get(name, _LATER.get(name))
         if not isinstance(value, (int, float) if names[name] is float else names[name]):
             raise UserError(f"{source}: how its features were made is damaged: {name} is {value!r}")
         found[name] = getattr(config, name) if name in given and name != "precision" else value

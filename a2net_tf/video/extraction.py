@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from a2net_tf.errors import UserError
 from a2net_tf.video.clips import clips, with_differences
-from a2net_tf.video.decoding import Video, resample
+from a2net_tf.video.decoding import Frame, Video, resample
 from a2net_tf.video.extractors.extractor import Extractor
+from a2net_tf.video.flow_clips import NUM_STATISTICS, Flow, flow_clips, frames_with_statistics
 
 _FRAMES_AT_ONCE = 64  # that go through the network together
 
@@ -23,7 +25,9 @@ class Extraction:
         frame_rate: frames per second that are taken of a video.
         stride_frames: from one clip to the next.
         fit: how frames become square, see ``clips.resize``.
-        motion: none, or difference: what has changed since the vector before stands beside each vector.
+        motion: what stands beside each vector: none; difference: what has changed since the vector before; or
+            flow_statistics: of the flow since the frame before.
+        flow: which flow, for extractors that look at it and for flow_statistics.
     """
 
     extractor: Extractor
@@ -31,11 +35,18 @@ class Extraction:
     stride_frames: int
     fit: str
     motion: str
+    flow: Flow = Flow("tvl1", "8bit")
+
+    @property
+    def looks_at_flow(self) -> bool:
+        """Whether optical flow is computed."""
+        return self.extractor.looks_at != "rgb" or self.motion == "flow_statistics"
 
     @property
     def num_features(self) -> int:
         """D."""
-        return self.extractor.num_features * (2 if self.motion == "difference" else 1)
+        beside = {"none": 0, "difference": self.extractor.num_features, "flow_statistics": NUM_STATISTICS}
+        return self.extractor.num_features + beside[self.motion]
 
     @property
     def stride_seconds(self) -> float:
@@ -45,8 +56,8 @@ class Extraction:
     @property
     def seen_seconds(self) -> float:
         """The time that a vector is made of."""
-        before = self.stride_frames if self.motion == "difference" else 0
-        return (self.extractor.clip_frames + before) / self.frame_rate
+        more = self.stride_frames if self.motion == "difference" else int(self.looks_at_flow)
+        return (self.extractor.clip_frames + more) / self.frame_rate
 
     @property
     def first_step_seconds(self) -> float:
@@ -59,7 +70,7 @@ class Extraction:
         Raises:
             UserError: the video cannot be read or is shorter than a clip, or a vector holds no finite numbers.
         """
-        batches = map(self.extractor, self._clips(video))
+        batches = (np.concatenate([self.extractor(clips), beside], axis=1) for clips, beside in self._clips(video))
         count = 0
         for vectors in with_differences(batches) if self.motion == "difference" else batches:
             if not np.isfinite(vectors).all():
@@ -69,25 +80,21 @@ class Extraction:
         if not count:
             raise UserError(
                 f"{video.path}: {video.seconds:.2f} s at {self.frame_rate:g} frames per second are too short for a "
-                f"clip of {self.extractor.clip_frames} frames"
+                f"clip of {self.extractor.clip_frames + ('flow' in self.extractor.looks_at)} frames"
             )
 
-    def _clips(self, video: Video) -> Iterator[tf.Tensor]:
-        """u8[N, frames, size, size, 3] of one batch after the other."""
-        shape = (self.extractor.clip_frames, self.extractor.size, self.extractor.size, 3)
-
-        def make() -> Iterator[np.ndarray]:
-            return clips(
-                resample(video.frames(), self.frame_rate),
-                clip_frames=self.extractor.clip_frames,
-                stride_frames=self.stride_frames,
-                size=self.extractor.size,
-                fit=self.fit,
-            )
-
+    def _clips(self, video: Video) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Clips [N, frames, size, size, channels], and f32[N, values beside their vectors], batch by batch."""
+        shape = (self.extractor.clip_frames, self.extractor.size, self.extractor.size, self.extractor.channels)
+        as_floats = self.extractor.looks_at != "rgb" and self.flow.values == "float"
+        beside = NUM_STATISTICS if self.motion == "flow_statistics" else 0
         errors: list[Exception] = []
         dataset = tf.data.Dataset.from_generator(
-            lambda: _until_error(make, errors), output_signature=tf.TensorSpec(shape, tf.uint8)
+            lambda: _until_error(lambda: self._looked_at(resample(video.frames(), self.frame_rate)), errors),
+            output_signature=(
+                tf.TensorSpec(shape, tf.float32 if as_floats else tf.uint8),
+                tf.TensorSpec((beside,), tf.float32),
+            ),
         )
         yield from dataset.batch(max(1, _FRAMES_AT_ONCE // shape[0])).prefetch(2)
         if errors and isinstance(errors[0], OSError):
@@ -95,8 +102,21 @@ class Extraction:
         if errors:
             raise errors[0]
 
+    def _looked_at(self, frames: Iterator[Frame]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each clip, and the values that stand beside its vector."""
+        extractor, nothing = self.extractor, np.zeros(0, np.float32)
+        how = {"stride_frames": self.stride_frames, "size": extractor.size, "fit": self.fit}
+        if self.motion == "flow_statistics":
+            return frames_with_statistics(frames, self.flow, frame_rate=self.frame_rate, **how)
+        how["clip_frames"] = extractor.clip_frames
+        if extractor.looks_at == "rgb":
+            found = clips(frames, **how)
+        else:
+            found = flow_clips(frames, self.flow, with_rgb=extractor.looks_at == "rgb+flow", **how)
+        return ((clip, nothing) for clip in found)
 
-def _until_error(make: Callable[[], Iterator[np.ndarray]], errors: list[Exception]) -> Iterator[np.ndarray]:
+
+def _until_error(make: Callable[[], Iterator[Any]], errors: list[Exception]) -> Iterator[Any]:
     """What ``make`` gives up to an error, which is kept: TensorFlow would make one of its own of it."""
     try:
         yield from make()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -110,6 +111,80 @@ def test_differences_and_float16(model, videos, tmp_path):
     np.testing.assert_allclose(both[1:, 2:], np.diff(plain, axis=0), rtol=1e-3, atol=1e-2)
     assert not both[0, 2:].any()
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["num_features"] == 4
+
+
+def moving_film(path, num_frames=30):
+    """A pattern that moves a tenth of the picture's width to the right in each second, of 25 frames."""
+    y, x = np.mgrid[:120, :200]
+    waves = [(0.11, 0.02, 0.5), (-0.07, 0.14, 1.9), (0.15, -0.11, 0.1)]
+    greys = [127 + 40 * sum(np.sin(a * (x - 0.8 * t) + b * y + c) for a, b, c in waves) for t in range(num_frames)]
+    images = [np.clip(grey, 0, 255).astype(np.uint8)[..., None].repeat(3, 2) for grey in greys]
+    return films.write(path, images, options={"qscale": "2"})
+
+
+def test_statistics_of_the_flow(model, tmp_path):
+    film, output = moving_film(tmp_path / "a.mkv"), tmp_path / "out"
+    assert run(model, film, tmp_path / "plain", "--frame_rate=12.5") == 0
+    assert run(model, film, output, "--frame_rate=12.5", "--motion=flow_statistics", "--flow=dis") == 0
+    vectors = np.load(output / "a.npy")
+    assert vectors.shape == (15, 2 + 80)
+    np.testing.assert_array_equal(vectors[:, :2], np.load(tmp_path / "plain" / "a.npy"))
+    assert not vectors[0, 2:].any()
+    middle = vectors[1:, 2:].reshape(14, 4, 4, 5)[:, 1:3, 1:3]
+    np.testing.assert_allclose(middle.mean((0, 1, 2)), [0.1, 0, 0, 0, 0.1], atol=0.015)
+    settings = json.loads((output / "settings.json").read_text())
+    assert settings["receptive_field_seconds"] == pytest.approx(2 / 12.5)
+    assert settings["num_features"] == 82
+    assert {n: settings["extraction"][n] for n in ("motion", "flow")} == {"motion": "flow_statistics", "flow": "dis"}
+
+
+@pytest.mark.slow
+def test_both_streams_of_i3d(tmp_path):
+    """RGB first, then flow: 2048 values, of one frame fewer than there are; each half as the stream alone gives it."""
+    from a2net_tf.video.extractors import i3d
+
+    arguments = {}
+    for number, (setting, channels) in enumerate((("extractor_weights", 3), ("flow_weights", 2))):
+        keras.utils.set_random_seed(number)
+        path = tmp_path / f"{setting}.ckpt"
+        write_as_deepmind(path, i3d.build(16, channels=channels))
+        arguments[setting] = f"--{setting}={path}"
+    film = moving_film(tmp_path / "a.mkv", 24)
+    common = ["--mode=extract", f"--videos={film}", "--extractor=i3d", "--precision=float32", "--frame_rate=25"]
+    found = {}
+    for name, chosen in (("rgb", arguments["extractor_weights"]), ("flow", arguments["flow_weights"]), ("both", "")):
+        flow = [] if name == "rgb" else ["--flow=dis"]
+        more = [chosen] if chosen else list(arguments.values())
+        with tiny.silence():
+            assert main([*common, f"--output={tmp_path / name}", *more, *flow]) == 0
+        found[name] = np.load(tmp_path / name / "a.npy")
+    assert {name: value.shape for name, value in found.items()} == {
+        "rgb": (3, 1024),
+        "flow": (2, 1024),
+        "both": (2, 2048),
+    }
+    np.testing.assert_allclose(found["both"][:, :1024], found["rgb"][:2], atol=1e-4)
+    np.testing.assert_allclose(found["both"][:, 1024:], found["flow"], atol=1e-4)
+    settings = json.loads((tmp_path / "both" / "settings.json").read_text())
+    assert settings["receptive_field_seconds"] == pytest.approx(17 / 25)
+    words = settings["extraction"]
+    assert (words["flow"], words["flow_values"]) == ("dis", "8bit")
+    assert words["origin"].count("sha256") == 2
+
+
+def write_as_deepmind(path, network):
+    """A checkpoint with the names of DeepMind."""
+    from a2net_tf.video.extractors import i3d_weights
+
+    names = i3d_weights._deepmind_names()
+    values = {
+        names[f"{layer.name.removesuffix('_norm')}/{weight.name}"]: weight.value
+        for layer in network.layers
+        for weight in layer.weights
+    }
+    tf.raw_ops.SaveV2(
+        prefix=str(path), tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values())
+    )
 
 
 def test_the_folder_is_a_dataset_once_it_is_annotated(model, videos, tmp_path):
@@ -234,6 +309,7 @@ def test_two_commands_on_one_folder(model, videos, tmp_path, capsys):
         (["--motion=difference"], r"motion=difference \(was none\)"),
         (["--stored_features=float16"], r"stored_features=float16 \(was float32\)"),
         (["--frame_fit=crop"], r"frame_fit=crop \(was squash\)"),
+        (["--motion=flow_statistics", "--flow=dis"], r"motion=flow_statistics \(was none\), flow=dis \(was tvl1\)"),
     ],
 )
 def test_other_settings_are_refused(model, videos, tmp_path, capsys, more, message):
@@ -241,6 +317,16 @@ def test_other_settings_are_refused(model, videos, tmp_path, capsys, more, messa
     assert run(model, videos / "a.mp4", output) == 0
     line = tiny.refused(capsys, output, *flags(model, videos / "a.mp4", output, *more))
     assert re.search(f"settings.json: the features there were made with other settings: .*{message}", line)
+
+
+def test_a_folder_from_before_there_was_flow_goes_on(model, videos, tmp_path):
+    output = tmp_path / "out"
+    assert run(model, videos / "a.mp4", output) == 0
+    settings = json.loads((output / "settings.json").read_text())
+    for name in ("flow", "flow_values", "flow_weights"):
+        settings["extraction"].pop(name)
+    (output / "settings.json").write_text(json.dumps(settings))
+    assert run(model, videos, output) == 0
 
 
 def test_another_model_of_the_same_name_is_refused(model, videos, tmp_path, capsys):
@@ -339,6 +425,15 @@ def test_no_videos(model, tmp_path, capsys, videos, message):
         (["--extractor=keras:"], "--extractor=keras:: expected"),
         (["--extractor=saved_model:nowhere"], "--extractor=saved_model:nowhere: no SavedModel there"),
         (["--clip_frames=4", "--motion=difference"], "--motion=difference is for extractors of single frames"),
+        (
+            ["--clip_frames=4", "--motion=flow_statistics"],
+            "--motion=flow_statistics is for extractors of single frames",
+        ),
+        (["--flow_weights=flow.pt"], "--flow_weights: of i3d's stream of optical flow; --extractor=saved_model:"),
+        (["--flow=dis"], "--flow=dis: nothing looks at it without --flow_weights or --motion=flow_statistics"),
+        (["--flow_values=float"], "--flow_values=float: only i3d's stream of optical flow (--flow_weights) asks"),
+        (["--flow_values=float", "--motion=flow_statistics"], "--flow_values=float: only i3d's stream"),
+        (["--flow=raft"], "--flow=raft"),
         (["--frame_rate=-1"], "--frame_rate=-1.0: must be >= 0"),
         (["--clip_frames=0"], "--clip_frames=0: must be >= 1"),
     ],

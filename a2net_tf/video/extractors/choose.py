@@ -20,9 +20,13 @@ def open_extractor(config: Config, precision: str) -> Extractor:
     if config.extractor == "efficientnet_lite0":
         return efficientnet_lite0.open_extractor(precision)
     if config.extractor == "i3d":
-        if not config.extractor_weights:
-            raise UserError("--extractor=i3d needs --extractor_weights: no package brings its weights along")
-        return i3d_weights.open_extractor(config.extractor_weights, precision)
+        if not (config.extractor_weights or config.flow_weights):
+            raise UserError(
+                "--extractor=i3d needs --extractor_weights, --flow_weights or both: no package brings its weights along"
+            )
+        return i3d_weights.open_extractor(config.extractor_weights, config.flow_weights, precision)
+    if config.flow_weights:
+        raise UserError(f"--flow_weights: of i3d's stream of optical flow; --extractor={config.extractor} has none")
     if kind == "keras" and name:
         return keras_applications.open_extractor(name, precision, size=config.frame_size)
     if kind == "saved_model" and name:

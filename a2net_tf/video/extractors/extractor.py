@@ -20,8 +20,9 @@ class Extractor:
         stride_frames: from one clip to the next, unless another stride is asked for.
         size: height and width of its frames.
         num_features: D.
-        preprocess: f32[N, clip_frames, size, size, 3] of 0 to 255, red first, to what the network takes.
+        preprocess: f32[N, clip_frames, size, size, channels] of 0 to 255 to what the network takes.
         network: what it takes to [N, D].
+        looks_at: rgb, red first; flow, whose 0 to 255 are -20 to 20 pixels to the right and downwards; or rgb+flow.
     """
 
     name: str
@@ -33,9 +34,15 @@ class Extractor:
     num_features: int
     preprocess: Callable[[tf.Tensor], tf.Tensor]
     network: Callable[[tf.Tensor], tf.Tensor]
+    looks_at: str = "rgb"
+
+    @property
+    def channels(self) -> int:
+        """Values of a pixel."""
+        return {"rgb": 3, "flow": 2, "rgb+flow": 5}[self.looks_at]
 
     def __call__(self, clips: np.ndarray | tf.Tensor) -> np.ndarray:
-        """f32[N, D] of clips [N, clip_frames, size, size, 3], u8 or f32 of 0 to 255; N may be 0."""
+        """f32[N, D] of clips [N, clip_frames, size, size, channels], u8 or f32 of 0 to 255; N may be 0."""
         if not len(clips):  # some operators take no empty batches
             return np.zeros((0, self.num_features), np.float32)
         return self._run(tf.convert_to_tensor(clips)).numpy()

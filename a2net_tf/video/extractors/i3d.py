@@ -1,4 +1,4 @@
-"""I3D (Carreira and Zisserman, 2017), Inception-v1 with kernels in time too: the RGB stream, up to its 1024 values.
+"""I3D (Carreira and Zisserman, 2017), Inception-v1 with kernels in time too: one stream, up to its 1024 values.
 
 A unit is a convolution without bias, batch normalisation without scale, and ReLU. All padding is TensorFlow's SAME, of
 any length and size, odd ones too. Names of units are DeepMind's, with the branches of a block as its port to PyTorch
@@ -31,18 +31,21 @@ def preprocess(clips: tf.Tensor) -> tf.Tensor:
     return clips / 127.5 - 1.0
 
 
-def build(num_frames: int, *, size: int = SIZE, precision: str = "float32", num_classes: int = 0) -> keras.Model:
-    """The network with random weights: clips f32[N, num_frames, size, size, 3] in [-1, 1] to f32[N, 1024].
+def build(
+    num_frames: int, *, channels: int = 3, size: int = SIZE, precision: str = "float32", num_classes: int = 0
+) -> keras.Model:
+    """The network with random weights: clips f32[N, num_frames, size, size, channels] in [-1, 1] to f32[N, 1024].
 
     Args:
         num_frames: of a clip, at least 9: of fewer the halvings leave one step, and the last pool takes two. Of more
             than 16 the result is a mean over time.
+        channels: 3 of RGB, 2 of optical flow.
         size: height and width, at least 193.
         precision: float32, bfloat16 or float16: the type of weights and computation.
         num_classes: C; if there are any, the result is their logits f32[N, C].
     """
     units = _Units(precision)
-    clips = keras.Input((num_frames, size, size, 3), name="clips", dtype="float32")
+    clips = keras.Input((num_frames, size, size, channels), name="clips", dtype="float32")
     x = units.unit(clips, "Conv3d_1a_7x7", 64, kernel=7, strides=2)
     x = units.pool(x, "MaxPool3d_2a_3x3", (1, 3, 3), (1, 2, 2))
     x = units.unit(x, "Conv3d_2b_1x1", 64)

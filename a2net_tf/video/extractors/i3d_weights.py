@@ -1,6 +1,6 @@
 """Weights of I3D as they were released: checkpoints of DeepMind (TensorFlow) and files of its port to PyTorch.
 
-| here | DeepMind, below RGB/inception_i3d/ or nothing | pytorch-i3d |
+| here | DeepMind, below RGB/ or Flow/inception_i3d/ or nothing | pytorch-i3d |
 |---|---|---|
 | Conv3d_1a_7x7 | Conv3d_1a_7x7 | Conv3d_1a_7x7 |
 | Mixed_3b_b0 | Mixed_3b/Branch_0/Conv3d_0a_1x1 | Mixed_3b.b0 |
@@ -12,7 +12,7 @@
 
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -33,35 +33,64 @@ _BRANCHES = {
 _EXCEPTIONS = {"Mixed_5b_b2b": "Mixed_5b/Branch_2/Conv3d_0a_3x3"}
 _PREFIXES = ("RGB/inception_i3d/", "Flow/inception_i3d/", "inception_i3d/")
 _CLIP_FRAMES, _STRIDE_FRAMES = 16, 4  # as the authors extracted
+_STREAMS = {3: "RGB", 2: "optical flow"}
+_SETTINGS = {3: "extractor_weights", 2: "flow_weights"}
 _OF_TRAINING = ("/Momentum", "global_step")
 
 
-def open_extractor(path: str, precision: str) -> Extractor:
-    """The RGB stream with the weights of a file, on clips of 16 frames every 4 at 25 per second.
+def open_extractor(rgb: str, flow: str, precision: str) -> Extractor:
+    """The streams whose weights are given, on clips of 16 frames every 4 at 25 per second. Of both, RGB comes first.
 
     Args:
-        path: of a checkpoint of TensorFlow, without .index; or of a .pt or .pth file.
+        rgb: a checkpoint of TensorFlow, without .index, or a .pt or .pth file; empty: no RGB stream.
+        flow: the same for the stream of optical flow.
         precision: float32, bfloat16 or float16.
 
     Raises:
-        UserError: the file cannot be read, or holds another network.
+        UserError: a file cannot be read, or holds another network.
     """
-    network = i3d.build(_CLIP_FRAMES, precision=precision)
-    assign(network, path)
-    digest = hashlib.sha256()
-    for weight in network.weights:
-        digest.update(np.asarray(weight, np.float32).tobytes())
+    networks = {
+        stream: _load(path, channels, precision)
+        for stream, path, channels in (("rgb", rgb, 3), ("flow", flow, 2))
+        if path
+    }
     return Extractor(
         name="i3d",
-        origin=f"sha256 {digest.hexdigest()[:16]}",
+        origin=", ".join(f"{'flow ' * (name == 'flow')}{_digest(network)}" for name, network in networks.items()),
         frame_rate=25.0,
         clip_frames=_CLIP_FRAMES,
         stride_frames=_STRIDE_FRAMES,
         size=i3d.SIZE,
-        num_features=i3d.NUM_FEATURES,
+        num_features=i3d.NUM_FEATURES * len(networks),
         preprocess=i3d.preprocess,
-        network=network,
+        network=_side_by_side(list(networks.values())),
+        looks_at="+".join(networks),
     )
+
+
+def _load(path: str, channels: int, precision: str) -> keras.Model:
+    network = i3d.build(_CLIP_FRAMES, channels=channels, precision=precision)
+    assign(network, path)
+    return network
+
+
+def _digest(network: keras.Model) -> str:
+    """Names the weights, in whatever file they were."""
+    digest = hashlib.sha256()
+    for weight in network.weights:
+        digest.update(np.asarray(weight, np.float32).tobytes())
+    return f"sha256 {digest.hexdigest()[:16]}"
+
+
+def _side_by_side(networks: list[keras.Model]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A network that gives each of ``networks`` its channels and joins what they make of them."""
+    channels = [network.input_shape[-1] for network in networks]
+
+    def together(clips: tf.Tensor) -> tf.Tensor:
+        parts = tf.split(clips, channels, axis=-1)
+        return tf.concat([network(part) for network, part in zip(networks, parts, strict=True)], axis=-1)
+
+    return together
 
 
 def assign(network: keras.Model, path: str) -> None:
@@ -70,9 +99,10 @@ def assign(network: keras.Model, path: str) -> None:
     Raises:
         UserError: the file cannot be read; a variable is missing, has another shape, or is there beyond the network's.
     """
+    channels = network.input_shape[-1]
     is_torch = pathlib.Path(path).suffix in (".pt", ".pth")
-    found = _read_torch(path) if is_torch else _read_checkpoint(path)
-    _refuse_flow(found, path)
+    found = _read_torch(path) if is_torch else _read_checkpoint(path, _SETTINGS[channels])
+    _refuse_other_stream(found, channels, path)
     left = set(found) - {f"{i3d.LOGITS}/{part}" for part in ("kernel", "bias")}
     for layer in network.layers:
         for weight in layer.weights:
@@ -88,18 +118,20 @@ def assign(network: keras.Model, path: str) -> None:
         raise UserError(f"{path}: variables that I3D has not: {list_some(sorted(left))}")
 
 
-def _refuse_flow(found: Mapping[str, np.ndarray], path: str) -> None:
+def _refuse_other_stream(found: Mapping[str, np.ndarray], channels: int, path: str) -> None:
     kernel = found.get("Conv3d_1a_7x7/kernel")
-    if kernel is not None and kernel.ndim == 5 and kernel.shape[3] == 2:
+    if kernel is not None and kernel.ndim == 5 and kernel.shape[3] != channels and kernel.shape[3] in _STREAMS:
+        is_for, expected = _STREAMS[kernel.shape[3]], _STREAMS[channels]
         raise UserError(
-            f"{path}: the weights of I3D for optical flow; expected those for RGB (pictures have 3 channels)"
+            f"{path}: the weights of I3D for {is_for}; expected those for {expected} (pictures have {channels} "
+            f"channels); they go to --{_SETTINGS[kernel.shape[3]]}"
         )
 
 
-def _read_checkpoint(path: str) -> dict[str, np.ndarray]:
+def _read_checkpoint(path: str, setting: str) -> dict[str, np.ndarray]:
     """Variables of DeepMind's checkpoint by our names (unit/kernel, beta, moving_mean, moving_variance, bias)."""
     if not pathlib.Path(f"{path}.index").is_file():
-        raise UserError(f"--extractor_weights={path}: no .pt or .pth file, and no checkpoint (no {path}.index)")
+        raise UserError(f"--{setting}={path}: no .pt or .pth file, and no checkpoint (no {path}.index)")
     try:
         reader = tf.train.load_checkpoint(path)
         shapes = reader.get_variable_to_shape_map()

@@ -25,8 +25,8 @@ MIXED = {
 }
 
 
-def units():
-    found = list(STEM)
+def units(channels=3):
+    found = [("Conv3d_1a_7x7", 7, channels, 64), *STEM[1:]]
     for name, (into, b0, b1a, b1b, b2a, b2b, b3b) in MIXED.items():
         sizes = [("b0", 1, into, b0), ("b1a", 1, into, b1a), ("b1b", 3, b1a, b1b), ("b2a", 1, into, b2a)]
         found += [(f"Mixed_{name}.{b}", *rest) for b, *rest in (*sizes, ("b2b", 3, b2a, b2b), ("b3b", 1, into, b3b))]
@@ -35,9 +35,18 @@ def units():
 
 @pytest.fixture(scope="module")
 def random_state():
+    return make_state(3)
+
+
+@pytest.fixture(scope="module")
+def random_flow_state():
+    return make_state(2)
+
+
+def make_state(channels):
     """Random tensors with the names and shapes of pytorch-i3d, scales of normalisation that are not 1 among them."""
-    random, state = np.random.default_rng(0), {}
-    for name, kernel, into, out in units():
+    random, state = np.random.default_rng(channels), {}
+    for name, kernel, into, out in units(channels):
         shape = (out, into, kernel, kernel, kernel)
         state[f"{name}.conv3d.weight"] = random.normal(0, math.sqrt(2 / math.prod(shape[1:])), shape)
         state[f"{name}.bn.weight"] = random.uniform(0.9, 1.1, out)
@@ -61,7 +70,7 @@ def deepmind_state(state, prefix="RGB/inception_i3d/"):
     places = {"b0": "0/Conv3d_0a_1x1", "b1a": "1/Conv3d_0a_1x1", "b1b": "1/Conv3d_0b_3x3"}
     places |= {"b2a": "2/Conv3d_0a_1x1", "b2b": "2/Conv3d_0b_3x3", "b3b": "3/Conv3d_0b_1x1"}
     found = {}
-    for name, *_ in units():
+    for name, *_ in units():  # the names are those of both streams
         block, _, branch = name.partition(".")
         unit = f"{block}/Branch_{places[branch]}" if branch else block
         if name == "Mixed_5b.b2b":
@@ -86,7 +95,7 @@ def write_checkpoint(path, variables):
 
 
 def plain_forward(state, clips):
-    """Logits [N, 400] and vectors [N, 1024] of f32[N, 3, T, H, W], in PyTorch's functions."""
+    """Logits [N, 400] and vectors [N, 1024] of f32[N, 3 or 2, T, H, W], in PyTorch's functions."""
     torch = pytest.importorskip("torch", reason="the second implementation is written in PyTorch")
     functional, weights = torch.nn.functional, {name: torch.tensor(value) for name, value in state.items()}
 
@@ -135,6 +144,57 @@ def test_size_of_the_network():
     assert len(convolutions) == 58
     products = sum(math.prod(each.output.shape[1:4]) * math.prod(each.kernel.shape) for each in convolutions)
     assert round(products / 1e9, 2) == 27.79
+
+
+def test_size_of_the_network_for_flow():
+    network = i3d.build(16, channels=2, num_classes=400)
+    assert network.count_params() == 12_682_592
+    assert network.input_shape == (None, 16, 224, 224, 2)
+
+
+@pytest.mark.slow
+def test_flow_forward_equals_a_second_implementation(tmp_path, random_flow_state):
+    """In both forms of weights; Sonnet's has no scales, so they are put into the kernels there."""
+    clips = np.random.default_rng(4).uniform(-1, 1, (1, 16, 224, 224, 2)).astype(np.float32)
+    state = {name: np.ones_like(v) if name.endswith("bn.weight") else v for name, v in random_flow_state.items()}
+    for tensors, write in (
+        (random_flow_state, lambda: write_torch(tmp_path / "flow.pt", random_flow_state)),
+        (state, lambda: write_checkpoint(tmp_path / "flow.ckpt", deepmind_state(state, "Flow/inception_i3d/"))),
+    ):
+        expected, _ = plain_forward(tensors, clips.transpose(0, 4, 1, 2, 3))
+        network = i3d.build(16, channels=2, num_classes=400)
+        i3d_weights.assign(network, write())
+        np.testing.assert_allclose(network(clips), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_weights_of_the_other_stream_are_refused(tmp_path, random_state, random_flow_state):
+    rgb = write_torch(tmp_path / "a.pt", random_state)
+    flow = write_checkpoint(tmp_path / "b.ckpt", deepmind_state(random_flow_state, "Flow/inception_i3d/"))
+    with pytest.raises(UserError, match=r"a\.pt: the weights of I3D for RGB; .*; they go to --extractor_weights"):
+        i3d_weights.open_extractor("", rgb, "float32")
+    with pytest.raises(UserError, match=r"b\.ckpt: the weights of I3D for optical flow; .*; they go to --flow_weights"):
+        i3d_weights.open_extractor(flow, "", "float32")
+    with pytest.raises(UserError, match=r"--flow_weights=none\.ckpt: no \.pt or \.pth file, and no checkpoint"):
+        i3d_weights.open_extractor("", "none.ckpt", "float32")
+
+
+@pytest.mark.slow
+def test_both_streams_stand_side_by_side(tmp_path, random_state, random_flow_state):
+    rgb = write_torch(tmp_path / "rgb.pt", random_state)
+    flow = write_torch(tmp_path / "flow.pt", random_flow_state)
+    both = i3d_weights.open_extractor(rgb, flow, "float32")
+    alone = [i3d_weights.open_extractor(rgb, "", "float32"), i3d_weights.open_extractor("", flow, "float32")]
+    assert [(e.looks_at, e.channels, e.num_features) for e in (*alone, both)] == [
+        ("rgb", 3, 1024),
+        ("flow", 2, 1024),
+        ("rgb+flow", 5, 2048),
+    ]
+    clips = np.random.default_rng(5).integers(0, 256, (1, 16, 224, 224, 5)).astype(np.uint8)
+    expected = np.concatenate([alone[0](clips[..., :3]), alone[1](clips[..., 3:])], axis=1)
+    np.testing.assert_allclose(both(clips), expected, atol=1e-4 * expected.max())
+    assert both.origin == f"{alone[0].origin}, {alone[1].origin}"
+    assert "flow sha256" in both.origin
 
 
 @pytest.mark.slow
@@ -222,13 +282,13 @@ def test_weights_that_cannot_be_read(tmp_path, name, content, message):
 @pytest.mark.slow
 def test_the_extractor(tmp_path, random_state):
     path = write_torch(tmp_path / "rgb.pt", random_state)
-    extractor = i3d_weights.open_extractor(path, "float32")
+    extractor = i3d_weights.open_extractor(path, "", "float32")
     assert (extractor.clip_frames, extractor.stride_frames, extractor.frame_rate) == (16, 4, 25.0)
     clips = np.random.default_rng(1).integers(0, 256, (1, 16, 224, 224, 3)).astype(np.uint8)
     _, expected = plain_forward(random_state, (clips / np.float32(127.5) - 1).transpose(0, 4, 1, 2, 3))
     np.testing.assert_allclose(extractor(clips), expected, atol=1e-4 * expected.max())
-    rounded = i3d_weights.open_extractor(path, "bfloat16")(clips)
+    rounded = i3d_weights.open_extractor(path, "", "bfloat16")(clips)
     assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
     random_state = {**random_state, "Conv3d_2b_1x1.bn.bias": random_state["Conv3d_2b_1x1.bn.bias"] + 1}
-    other = i3d_weights.open_extractor(write_torch(tmp_path / "other.pt", random_state), "float32")
+    other = i3d_weights.open_extractor(write_torch(tmp_path / "other.pt", random_state), "", "float32")
     assert other.origin != extractor.origin
