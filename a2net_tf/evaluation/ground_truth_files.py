@@ -1,7 +1,7 @@
 """Ground truth from the annotations of both challenges: what ``data`` reads, as a table, with nothing left out.
 
-Formats: ``data.annotation_files`` (ActivityNet's JSON), ``data.thumos14_files`` (THUMOS14's folder of texts) and
-``data.frame_labels`` (a label for every step).
+Formats: those of ``data.files``: ``annotation_files`` (ActivityNet's JSON), ``thumos14_files`` (THUMOS14's folder of
+texts) and ``frame_labels`` (a label for every step).
 """
 
 import math
@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from a2net_tf import safe_files
-from a2net_tf.data import annotation_files, frame_labels, thumos14_files
-from a2net_tf.data.annotation_files import Entry
-from a2net_tf.data.feature_files import SETTINGS_FILE
+from a2net_tf.data.files import annotation_files, frame_labels, thumos14_files
+from a2net_tf.data.files.annotation_files import Entry
+from a2net_tf.data.files.feature_files import SETTINGS_FILE
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import GroundTruth
 from a2net_tf.safe_files import Path

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from a2net_tf.data.frame_labels import runs
+from a2net_tf.data.files.frame_labels import runs
 from a2net_tf.evaluation.instances import Detections, group_rows, number_videos
 
 OVERLAPS = (0.1, 0.25, 0.5)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from a2net_tf import safe_files, settings
-from a2net_tf.data import annotation_files
-from a2net_tf.data.annotation_files import Entry
+from a2net_tf.data.files import annotation_files
+from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files, segmentation
 from a2net_tf.evaluation.instances import Detections, GroundTruth

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from a2net_tf.data import annotation_files, feature_files, frame_labels, prepared, schema
+from a2net_tf.data import prepared, schema
+from a2net_tf.data.files import annotation_files, feature_files, frame_labels
 from a2net_tf.errors import UserError, list_some
 
 

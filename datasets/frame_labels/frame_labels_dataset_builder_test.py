@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from a2net_tf.data import frame_labels, prepared
+from a2net_tf.data import prepared
+from a2net_tf.data.files import frame_labels
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import segmentation
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from a2net_tf.data import frame_labels
+from a2net_tf.data.files import frame_labels
 from a2net_tf.evaluation import segmentation
 from a2net_tf.main import main
 from tests import tiny
