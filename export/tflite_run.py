@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(path: str) -> np.ndarray:
     """Maps the file: a recording of many hours need not fit in memory."""
-    # As a2net_tf.data.array_files does, which is not there where this file is copied alone.
+    # As a2net_tf.data.files.array_files does, which is not there where this file is copied alone.
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from a2net_tf.data import array_files
+from a2net_tf.data.files import array_files
 from a2net_tf.errors import UserError
 from a2net_tf.training import run_directory
 from tests import fuzz
@@ -56,7 +56,7 @@ def test_a_traceback_is_seen(monkeypatch):
     def fails(path):
         raise KeyError("database")
 
-    monkeypatch.setattr("a2net_tf.data.annotation_files.read_database", fails)
+    monkeypatch.setattr("a2net_tf.data.files.annotation_files.read_database", fails)
     found, details = outcomes("annotations", 10)
     assert found == {fuzz.FAILED}
     assert "not expected" in details

@@ -8,7 +8,7 @@ from typing import Any
 import tqdm
 
 from a2net_tf import safe_files
-from a2net_tf.data import feature_files
+from a2net_tf.data.files import feature_files
 from a2net_tf.errors import UserError
 
 

@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 
 from a2net_tf import disk, locks
 from a2net_tf.compat import CompletedBeforeWriting, NothingToDownload, set_features
-from a2net_tf.data import annotation_files, fingerprints, prepared_files
+from a2net_tf.data import fingerprints, prepared_files
+from a2net_tf.data.files import annotation_files
 from a2net_tf.data.prepared_files import INFO_FILE
 from a2net_tf.data.schema import check_stored_record, convert_features, record_features, split_into_chunks
 from a2net_tf.errors import UserError, reason_of

@@ -1,12 +1,20 @@
 """Ground truth from the annotations of both challenges: what ``data`` reads, as a table, with nothing left out.
 
-Formats: ``data.annotation_files`` (ActivityNet's JSON) and ``data.thumos14_files`` (THUMOS14's folder of texts).
+Formats: those of ``data.files``: ``annotation_files`` (ActivityNet's JSON), ``thumos14_files`` (THUMOS14's folder of
+texts) and ``frame_labels`` (a label for every step).
 """
 
+import math
+import pathlib
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
-from a2net_tf.data import annotation_files, thumos14_files
-from a2net_tf.data.annotation_files import Entry
+import numpy as np
+
+from a2net_tf import safe_files
+from a2net_tf.data.files import annotation_files, frame_labels, thumos14_files
+from a2net_tf.data.files.annotation_files import Entry
+from a2net_tf.data.files.feature_files import SETTINGS_FILE
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import GroundTruth
 from a2net_tf.safe_files import Path
@@ -78,6 +86,44 @@ def select_subset(entries: Iterable[Entry], subset: str, path: Path) -> tuple[Gr
             segments.append(action[:2])
             labels.append(ids[action.label])
     return GroundTruth(videos, segments, labels), names
+
+
+class StepLabels(NamedTuple):
+    """Annotations that give every step a label."""
+
+    labels: dict[str, np.ndarray]  # by recording, i64[T]; C is background
+    class_names: list[str]  # C
+    rate: float  # steps per second
+
+
+def read_step_labels(path: Path, subset: str, rate: float) -> StepLabels:
+    """Reads a folder in the layout of MS-TCN, see ``datasets/frame_labels``. Several labels may be background.
+
+    Args:
+        path: the folder with mapping.txt and groundTruth/.
+        subset: a split such as "test_split1"; empty: all recordings.
+        rate: labels per second; 0: "label_rate" of the folder's settings.json, or 1.
+
+    Raises:
+        UserError: a bad file, or no such split.
+    """
+    folder = pathlib.Path(path)
+    names = frame_labels.read_mapping(folder / "mapping.txt")
+    class_names = [name for name in names if name not in frame_labels.BACKGROUND]
+    ids = np.array([class_names.index(name) if name in class_names else len(class_names) for name in names])
+    files = frame_labels.find_labels(folder)
+    if subset:
+        bundles = frame_labels.find_bundles(folder, files)
+        if subset not in bundles:
+            raise UserError(f"{folder / 'splits'}: no split '{subset}'; there are {list_some(bundles)}")
+        files = {name: files[name] for name in bundles[subset][1]}
+    settings = folder / SETTINGS_FILE
+    said = safe_files.read_json_object(settings).get("label_rate", 1.0) if settings.exists() else 1.0
+    rate = rate or float(safe_files.check_kind(said, float, f"{settings}: label_rate"))
+    if not 0 < rate < math.inf:
+        raise UserError(f"{settings}: label_rate: expected labels per second, found {rate:g}")
+    labels = {name: ids[frame_labels.read_labels(file, names)] for name, file in files.items()}
+    return StepLabels(labels, class_names, rate)
 
 
 def labels_of(entries: Collection[Entry]) -> set[str]:

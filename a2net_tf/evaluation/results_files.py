@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 from absl import logging
 
-from a2net_tf.data.annotation_files import get_segment
+from a2net_tf.data.files.annotation_files import get_segment
+from a2net_tf.data.files.thumos14_files import finite_number, read_fields, whole_number
 from a2net_tf.data.labels import check_label
-from a2net_tf.data.thumos14_files import finite_number, read_fields, whole_number
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.safe_files import Path, check_kind, get_value, read_json, write_json, write_text

@@ -11,7 +11,8 @@ import tensorflow as tf
 import tqdm
 
 from a2net_tf import settings
-from a2net_tf.data import feature_files, schema
+from a2net_tf.data import schema
+from a2net_tf.data.files import feature_files
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.postprocess import Candidates
 from a2net_tf.errors import UserError, list_some

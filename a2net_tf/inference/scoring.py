@@ -6,7 +6,7 @@ import numpy as np
 
 from a2net_tf.data import prepared
 from a2net_tf.detection.localizer import Localizer
-from a2net_tf.evaluation import proposals, protocols
+from a2net_tf.evaluation import proposals, protocols, segmentation
 from a2net_tf.evaluation.instances import Detections, GroundTruth
 from a2net_tf.inference import localization
 from a2net_tf.inference.localization import SequenceDetections
@@ -46,16 +46,37 @@ def _ground_truth(sequences: list[SequenceDetections]) -> GroundTruth:
 def metrics_by_branch(sequences: list[SequenceDetections], current: Run) -> dict[str, dict[str, Any]]:
     """Metrics by branch; ``proposals`` is the recall of its detections, whatever their class (Section IV-C)."""
     truth, config = _ground_truth(sequences), current.config
+    by_steps = config.protocol == "segmentation"
     by_branch = {}
     for branch in sequences[0].detections:
         detections = Detections.concatenate([f.detections[branch] for f in sequences])
         metrics = protocols.evaluate(
             truth,
             detections,
-            protocol=config.protocol,
+            protocol="activitynet" if by_steps else config.protocol,
             tiou_thresholds=config.tiou_thresholds,
             class_names=current.class_names,
             duration_edges=config.duration_edges or None,
         )
         by_branch[branch] = {**metrics, "proposals": proposals.average_recall(truth, detections)}
+        if by_steps:
+            by_branch[branch]["segmentation"] = _segmentation(sequences, detections, current)
     return by_branch
+
+
+def _segmentation(sequences: list[SequenceDetections], detections: Detections, current: Run) -> dict[str, Any]:
+    """Measures of the labelling of all feature steps that detections make."""
+    background, predicted, true = len(current.class_names), {}, {}
+    for rate in sorted({1 / float(f.record["feature_stride_seconds"]) for f in sequences}):
+        of_rate = [f for f in sequences if 1 / float(f.record["feature_stride_seconds"]) == rate]
+        steps = {f.video: round(f.duration_seconds * rate) for f in of_rate}
+        how = {"rate": rate, "background": background}
+        predicted |= segmentation.from_detections(detections, steps, min_score=current.config.segmentation_score, **how)
+        true |= segmentation.from_detections(_as_detections(of_rate), steps, min_score=0.0, **how)
+    return segmentation.evaluate(predicted, true, background=background)
+
+
+def _as_detections(sequences: list[SequenceDetections]) -> Detections:
+    """The ground truth, each action with a score of 1."""
+    truth = _ground_truth(sequences)
+    return Detections(truth.videos, truth.segments, truth.labels, np.ones(len(truth.videos)))

@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from a2net_tf import safe_files, settings
-from a2net_tf.data import annotation_files, input_pipeline, prepared, reach, schema
+from a2net_tf.data import input_pipeline, prepared, reach, schema
+from a2net_tf.data.files import annotation_files
 from a2net_tf.data.statistics import FeatureStatistics
 from a2net_tf.detection import pyramid, targets
 from a2net_tf.errors import UserError, list_some

@@ -46,6 +46,8 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
     print(text_tables.format_table(by_branch))
     print(text_tables.format_classes(by_branch[localizer.branches[-1]]))
     print(text_tables.format_durations(by_branch))
+    if current.config.protocol == "segmentation":
+        print(text_tables.format_segmentation({name: metrics["segmentation"] for name, metrics in by_branch.items()}))
     print(text_tables.format_proposals({branch: metrics["proposals"] for branch, metrics in by_branch.items()}))
     print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
     return metrics

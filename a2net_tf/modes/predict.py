@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Iterable
 
 from a2net_tf import safe_files, settings
-from a2net_tf.data import feature_files, prepared
+from a2net_tf.data import prepared
+from a2net_tf.data.files import feature_files
 from a2net_tf.errors import UserError
 from a2net_tf.inference import detector
 from a2net_tf.inference.detection_table import DetectionTable

@@ -3,15 +3,15 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
 from a2net_tf import safe_files, settings
-from a2net_tf.data import annotation_files
-from a2net_tf.data.annotation_files import Entry
+from a2net_tf.data.files import annotation_files
+from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
-from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files
+from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files, segmentation
 from a2net_tf.evaluation.instances import Detections, GroundTruth
 from a2net_tf.evaluation.video_names import match_names
 from a2net_tf.report import text_tables
@@ -28,6 +28,8 @@ def score(config: Config, given: frozenset[str]) -> dict:
     settings.require(config, "detections", "ground_truth")
     if config.metrics:
         safe_files.check_writable(config.metrics)
+    if config.protocol == "segmentation":
+        return _score_segmentation(config)
     thresholds = config.tiou_thresholds
     if config.protocol == "proposals" and "tiou_thresholds" not in given:
         thresholds = proposals.PROPOSAL_THRESHOLDS  # the default of the setting is that of mAP
@@ -46,6 +48,28 @@ def score(config: Config, given: frozenset[str]) -> dict:
         print(text_tables.format_table({name: metrics}))
         print(text_tables.format_classes(metrics))
         print(text_tables.format_durations({name: metrics}))
+    safe_files.write_metrics(config.metrics, metrics)
+    return metrics
+
+
+def _score_segmentation(config: Config) -> dict:
+    """Judges a labelling of all steps by F1@k, edit score and accuracy."""
+    where = config.detections
+    truth = ground_truth_files.read_step_labels(config.ground_truth, config.subset, config.label_rate)
+    detections = results_files.read_activitynet_detections(where, truth.class_names)
+    matched = match_names(list(dict.fromkeys(detections.videos.tolist())), set(truth.labels), where)
+    _tell_of_unknown(detections, matched, where, config.ground_truth)
+    detections = dataclasses.replace(detections, videos=[matched.get(v, v) for v in detections.videos.tolist()])
+    background = len(truth.class_names)
+    predicted = segmentation.from_detections(
+        detections,
+        {name: len(labels) for name, labels in truth.labels.items()},
+        rate=truth.rate,
+        background=background,
+        min_score=config.segmentation_score,
+    )
+    metrics = {"protocol": "segmentation", **segmentation.evaluate(predicted, truth.labels, background=background)}
+    print(text_tables.format_segmentation({pathlib.Path(where).name: metrics}))
     safe_files.write_metrics(config.metrics, metrics)
     return metrics
 
@@ -127,9 +151,15 @@ def _tell_of_odd_actions(entries: Sequence[Entry], subset: str, where: str | pat
 
 def _with_names_of(ground_truth: GroundTruth, detections: Detections, where: str, truth_where: str) -> Detections:
     """The detections, with videos called as the ground truth calls them; says which of them it does not have."""
-    names = list(dict.fromkeys(detections.videos.tolist()))
     annotated = {*ground_truth.videos.tolist(), *ground_truth.ambiguous_videos.tolist()}
-    matched = match_names(names, annotated, where)
+    matched = match_names(list(dict.fromkeys(detections.videos.tolist())), annotated, where)
+    _tell_of_unknown(detections, matched, where, truth_where)
+    videos = [matched.get(video, video) for video in detections.videos.tolist()]
+    return dataclasses.replace(detections, videos=videos)
+
+
+def _tell_of_unknown(detections: Detections, matched: Mapping[str, str], where: str, truth_where: str) -> None:
+    names = list(dict.fromkeys(detections.videos.tolist()))
     unknown = [name for name in names if name not in matched]
     if names and not matched:
         logging.warning("%s: no video of it has ground truth in %s", where, truth_where)
@@ -138,5 +168,3 @@ def _with_names_of(ground_truth: GroundTruth, detections: Detections, where: str
             "%s: %d of %d videos have no ground truth in %s, so all their detections count as wrong: %s",
             *(where, len(unknown), len(names), truth_where, list_some(unknown)),
         )
-    videos = [matched.get(video, video) for video in detections.videos.tolist()]
-    return dataclasses.replace(detections, videos=videos)

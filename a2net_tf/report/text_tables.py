@@ -91,6 +91,18 @@ def format_durations(metrics_by_branch: dict[str, dict]) -> str:
     return f"{_title(first)}, by duration of the action\n{align([header, *rows])}"
 
 
+def format_segmentation(metrics_by_branch: dict[str, dict]) -> str:
+    """A plain-text table of F1@k, edit score and accuracy in percent, one row per branch."""
+    first = next(iter(metrics_by_branch.values()))
+    header = ["segmentation", *(f"F1@{k}" for k in first["f1"]), "edit", "accuracy"]
+    rows = [
+        [name, *(f"{value:.1f}" for value in (*m["f1"].values(), m["edit"], m["accuracy"]))]
+        for name, m in metrics_by_branch.items()
+    ]
+    counts = f"{first['num_recordings']} recordings, {first['num_steps']} steps"
+    return f"protocol segmentation (background left out of F1 and edit), {counts}\n{align([header, *rows])}"
+
+
 def _title(metrics: dict) -> str:
     rule = {"thumos14": "tIoU > threshold, AP not interpolated", "activitynet": "tIoU >= threshold, AP interpolated"}
     return f"protocol {metrics['protocol']} ({rule[metrics['protocol']]})"

@@ -108,6 +108,8 @@ _RANGES = {
     "duration_edges": (0, None, False),
     "seconds_per_step": (0, None, True),
     "subtitle_score": (0, 1, True),
+    "segmentation_score": (0, 1, True),
+    "label_rate": (0, None, True),
     "frame_rate": (0, None, True),
     "frame_stride": (0, None, True),
     "frame_size": (16, None, True),

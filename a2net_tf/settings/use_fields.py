@@ -85,10 +85,21 @@ class UseFields:
 
     protocol: str = _evaluation(
         "activitynet",
-        "How detections are scored: by the mAP of either challenge, or by the recall of proposals (AR@AN), which only "
-        "score takes.",
+        "How detections are scored: by the mAP of either challenge; by the recall of proposals (AR@AN), which only "
+        "score takes; or as a labelling of all steps (segmentation: F1@k, edit score, accuracy), which evaluate "
+        "reports beside the mAP of activitynet.",
         common=True,
-        choices=("activitynet", "thumos14", "proposals"),
+        choices=("activitynet", "thumos14", "proposals", "segmentation"),
+    )
+    segmentation_score: float = _evaluation(
+        0.1,
+        "Detections with a lower score label no step in --protocol=segmentation.",
+    )
+    label_rate: float = _evaluation(
+        0.0,
+        "The labels per second of the ground truth, for --protocol=segmentation; 0: as the settings.json of its folder "
+        "says, or 1.",
+        modes=("score",),
     )
     tiou_thresholds: tuple[float, ...] = _evaluation(
         (0.3, 0.4, 0.5, 0.6, 0.7),

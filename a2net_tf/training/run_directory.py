@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 from a2net_tf import __version__, locks, safe_files, settings
-from a2net_tf.data.array_files import read_arrays
+from a2net_tf.data.files.array_files import read_arrays
 from a2net_tf.data.labels import check_also_reported, check_class_names
 from a2net_tf.detection.model import build_model
 from a2net_tf.detection.precision import AUTO

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from a2net_tf import safe_files
-from a2net_tf.data import annotation_files
-from a2net_tf.data.annotation_files import Entry
+from a2net_tf.data.files import annotation_files
+from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.settings import Config
 from a2net_tf.video.extract_videos import extract_videos

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from a2net_tf import safe_files
-from a2net_tf.data import array_files
-from a2net_tf.data.feature_files import SETTINGS_FILE
+from a2net_tf.data.files import array_files
+from a2net_tf.data.files.feature_files import SETTINGS_FILE
 from a2net_tf.errors import UserError, one_line
 from a2net_tf.video import description
 from a2net_tf.video.decoding import Video

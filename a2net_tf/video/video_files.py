@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from a2net_tf import safe_files
-from a2net_tf.data import feature_files
+from a2net_tf.data.files import feature_files
 from a2net_tf.errors import UserError
 
 SUFFIXES = frozenset(

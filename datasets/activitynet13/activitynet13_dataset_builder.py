@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files
-from a2net_tf.data import annotation_files, feature_files, prepared, schema
-from a2net_tf.data.annotation_files import Entry
+from a2net_tf.data import prepared, schema
+from a2net_tf.data.files import annotation_files, feature_files
+from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError
 
 SPLITS = ("training", "validation")

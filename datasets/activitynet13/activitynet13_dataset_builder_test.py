@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from a2net_tf.data import annotation_files, feature_files, prepared
+from a2net_tf.data import prepared
+from a2net_tf.data.files import annotation_files, feature_files
 from a2net_tf.datasets.activitynet13 import activitynet13_dataset_builder as activitynet
 from a2net_tf.errors import UserError
 

@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files
-from a2net_tf.data import annotation_files, augment, feature_files, prepared, schema
-from a2net_tf.data.annotation_files import Entry
+from a2net_tf.data import augment, prepared, schema
+from a2net_tf.data.files import annotation_files, feature_files
+from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
 
 TIME_KEYS = ("fps", "feature_stride_frames", "feature_stride_seconds", "first_step_seconds")

@@ -22,8 +22,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files
-from a2net_tf.data import annotation_files, array_files, feature_files, prepared, schema, thumos14_files
-from a2net_tf.data.thumos14_files import AMBIGUOUS, SUBSETS, Row
+from a2net_tf.data import prepared, schema
+from a2net_tf.data.files import annotation_files, array_files, feature_files, thumos14_files
+from a2net_tf.data.files.thumos14_files import AMBIGUOUS, SUBSETS, Row
 from a2net_tf.errors import UserError, list_some
 
 # In the order of detclasslist.txt, with the challenge's numbers.

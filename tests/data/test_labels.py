@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from a2net_tf.data import annotation_files, prepared, schema
+from a2net_tf.data import prepared, schema
+from a2net_tf.data.files import annotation_files
 from a2net_tf.data.labels import check_class_names, check_label
 from a2net_tf.errors import UserError
 

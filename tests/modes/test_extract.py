@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from a2net_tf import locks
-from a2net_tf.data import array_files, prepared
+from a2net_tf.data import prepared
+from a2net_tf.data.files import array_files
 from a2net_tf.main import main
 from a2net_tf.video import output_folder
 from tests import films, tiny

@@ -125,6 +125,8 @@ OTHERS = {
     "jobs": ("2", 2),
     "videos": ("my films", "my films"),
     "extractor": ("keras:ResNet50", "keras:ResNet50"),
+    "segmentation_score": ("0.2", 0.2),
+    "label_rate": ("29.97", 29.97),
     "annotations": ("actions.json", "actions.json"),
     "annotated_video": ("film.mp4", "film.mp4"),
     "extractor_weights": ("rgb.pt", "rgb.pt"),

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from a2net_tf.data.feature_files import SETTINGS_FILE
+from a2net_tf.data.files.feature_files import SETTINGS_FILE
 from a2net_tf.data.labels import check_label
 from a2net_tf.errors import MAX_LISTED, UserError, list_some
 from a2net_tf.safe_files import Path, check_kind, get_value, read_json_object

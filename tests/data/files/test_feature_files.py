@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from a2net_tf.data import annotation_files, array_files, feature_files, fingerprints
-from a2net_tf.data.annotation_files import LabelledSegment
+from a2net_tf.data import fingerprints
+from a2net_tf.data.files import annotation_files, array_files, feature_files
+from a2net_tf.data.files.annotation_files import LabelledSegment
 from a2net_tf.errors import UserError, list_some
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from a2net_tf.data import thumos14_files
+from a2net_tf.data.files import thumos14_files
 from a2net_tf.errors import UserError
 
 

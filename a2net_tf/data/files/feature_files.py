@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from a2net_tf import safe_files
-from a2net_tf.data import array_files
+from a2net_tf.data.files import array_files
 from a2net_tf.errors import UserError, list_some
 
 SETTINGS_FILE = "settings.json"
