@@ -41,7 +41,7 @@ def test_picture_fits_a_readme_and_leaves_no_other_file(tmp_path):
 def test_bars_lie_where_the_actions_are_and_fade_with_the_score(tmp_path):
     plot(tmp_path / "t.png")
     image = pixels(tmp_path / "t.png")
-    blue, orange = (np.round(np.multiply(plots._colour(label), 255)) for label in (0, 1))
+    blue, orange = (np.round(np.multiply(plots.colour_of(label), 255)) for label in (0, 1))
     first, second = columns_of(image, blue), columns_of(image, orange)
     pixels_per_second = (second[0] - first[0]) / 8
     assert (first[-1] - first[0]) / pixels_per_second == pytest.approx(4, abs=0.2)
@@ -66,8 +66,8 @@ def test_video_without_actions(tmp_path):
 
 def test_colours_are_distinct_for_twenty_classes_and_then_repeat():
     pytest.importorskip("matplotlib")
-    assert len({plots._colour(label) for label in range(20)}) == 20
-    assert plots._colour(23) == plots._colour(3)
+    assert len({plots.colour_of(label) for label in range(20)}) == 20
+    assert plots.colour_of(23) == plots.colour_of(3)
 
 
 def test_bars_are_as_long_as_their_mean(tmp_path):
