@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from a2net_tf import settings
 from a2net_tf.errors import UserError, one_line
-from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs, without_garbage_collection
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.write(help_text)
         return 0
     config, given = settings.parse(arguments)
-    with quiet_native_logs():
+    with quiet_native_logs(), without_garbage_collection():
         from a2net_tf.modes import command
     command.run(config, given)
     return 0
