@@ -12,7 +12,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if __name__ == "__main__":
-    gc.disable()  # a process so short needs no collector; the import takes a quarter less time
+    gc.disable()  # a process so short needs no collector; the import takes less time
 
 import numpy as np
 import tensorflow as tf
