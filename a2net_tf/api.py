@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from a2net_tf import settings
 from a2net_tf.errors import UserError
-from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs, without_garbage_collection
 from a2net_tf.settings import Config
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def load(model: Path | Sequence[Path], **changes: Any) -> "Detector":
     else:
         raise UserError(f"{folder}: neither a trained run (run.json is missing) nor a SavedModel (saved_model.pb is)")
     config, given = settings.parse_keywords({"mode": "predict", setting: folder, **changes})
-    with quiet_native_logs():
+    with quiet_native_logs(), without_garbage_collection():
         from a2net_tf.inference import detector
     return detector.load(config, given)
 
@@ -99,6 +99,6 @@ def command(mode: str, *, flagfile: Path | None = None, **changes: Any) -> Any:
 
 
 def _run(config: Config, given: frozenset[str]) -> Any:
-    with quiet_native_logs():
+    with quiet_native_logs(), without_garbage_collection():
         from a2net_tf.modes import command as commands
     return commands.run(config, given)

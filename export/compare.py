@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 from a2net_tf import settings
 from a2net_tf.errors import UserError
-from a2net_tf.native_logs import quiet_native_logs
+from a2net_tf.native_logs import quiet_native_logs, without_garbage_collection
 from a2net_tf.settings import Config
 
-with quiet_native_logs():
+with quiet_native_logs(), without_garbage_collection():
     import keras
     import numpy as np
     import tensorflow as tf
@@ -46,6 +46,8 @@ with quiet_native_logs():
 _SAVED_MODELS = ("SavedModel float32", "SavedModel bfloat16", "SavedModel constants")
 _TFLITES = tuple(f"TFLite {quantization}" for quantization in tflite.QUANTIZATIONS)
 _ONNX = "ONNX float32"
+# What one process writes: converters need many times the memory of a network and keep it.
+_TOGETHER = (_SAVED_MODELS, *((name,) for name in (*_TFLITES, _ONNX)))
 _BATCH = 32
 _ROUNDS, _SINGLES = 12, 5  # each round measures every form: that many single windows, and one batch
 _CALIBRATION_SEQUENCES = 64
@@ -110,11 +112,10 @@ def compare(config: Config, given: frozenset[str]) -> None:
     folder = pathlib.Path(config.output)
     safe_files.check_writable(folder / "compare.json")
     model = _model(config, given)
-    for name in (*_SAVED_MODELS, *_TFLITES, _ONNX):
-        print(f"writing {name}", flush=True)
-        # Converters need many times the memory of a network and keep it: each form is written by its own process.
+    for names in _TOGETHER:
+        print(f"writing {', '.join(names)}", flush=True)
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            process.submit(_write, name, config, given, str(folder / _file_name(name))).result()
+            process.submit(_write, names, config, given, folder).result()
     forms = list(_forms(model, folder))
     batch = _windows(model, _BATCH)
     times = _measure(forms, batch)
@@ -200,9 +201,14 @@ def _file_name(name: str) -> str:
     return name.replace(" ", "_") + {"TFLite": ".tflite", "ONNX": ".onnx"}.get(name.split()[0], "")
 
 
-def _write(name: str, config: Config, given: frozenset[str], path: str) -> None:
-    """Writes one form."""
+def _write(names: Sequence[str], config: Config, given: frozenset[str], folder: pathlib.Path) -> None:
+    """Writes forms of one model."""
     model = _model(config, given)
+    for name in names:
+        _write_one(name, model, str(folder / _file_name(name)))
+
+
+def _write_one(name: str, model: Model, path: str) -> None:
     run, localizer = model.run, model.localizer
     if name in _SAVED_MODELS:
         if "bfloat16" in name:

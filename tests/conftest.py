@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper().startswith(("SSE", "AVX2")):
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 tiny.folder()  # before pytest-xdist starts its processes: they share it
+gc.disable()  # until all is imported: that is no garbage
 
 SMALL = {
     "window_steps": 32,
@@ -39,17 +40,34 @@ def slow():
     """Named by fixtures that train, convert or start a process: all tests that use these are marked slow."""
 
 
+# Files with tests, or with fixtures, that take longest.
+LONG = (
+    {"test_compare", "test_tour", "test_end_to_end", "test_long_recordings", "test_kill", "test_locks"},
+    {"test_distribution", "test_ablate", "test_versions", "test_benchmarks", "test_cross_validate", "test_jobs"},
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items):
     for item in items:
         if "slow" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
+    _long_ones_first(items)
+
+
+def _long_ones_first(items):
+    """In both halves of the tests, with which two processes begin: else one is alone with a long one at the end."""
+    first, second = ([item for item in items if item.path.stem in names] for names in LONG)
+    others = [item for item in items if item.path.stem not in LONG[0] | LONG[1]]
+    middle = len(items) // 2 - len(first)
+    items[:] = [*first, *others[:middle], *second, *others[middle:]]
 
 
 def pytest_collection_finish():
     """Tracing makes many objects that live on; looking through all modules for garbage again and again costs time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,7 @@ def test_jit_compile_after_a_deterministic_call(tmp_path):
 @pytest.mark.slow
 def test_a_later_training_is_that_of_a_new_process(tmp_path):
     """Whatever was done before: another seed, another precision."""
-    tiny.train(tmp_path / "before", "--seed=5", "--precision=bfloat16")
+    tiny.train(tmp_path / "before", "--seed=5", "--precision=bfloat16", "--num_levels=1")
     with tiny.silence():
         a2net_tf.train(**keywords(workdir=tmp_path / "here"))
     done = tiny.in_new_process(*tiny.train_flags(tmp_path / "there"))

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -118,45 +119,68 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
 # --- commands
 
 
-@pytest.fixture
-def training(slow, tmp_path):
-    """A training without end, after its first epoch."""
-    command = [
-        *(sys.executable, "-m", "a2net_tf.main"),
-        *tiny.train_flags(tmp_path / "run", "--epochs=100000", "--train_split=train[:2]"),
-    ]
+SMALLEST = ("--train_split=train[:2]", "--num_levels=1", "--noanchor_based")
+
+
+@contextlib.contextmanager
+def training(workdir):
+    """A training without end, after an epoch of its own."""
+    arguments = tiny.train_flags(workdir, "--epochs=100000", *SMALLEST)
+    command = [sys.executable, "-m", "a2net_tf.main", *arguments]
+    before = num_epochs(workdir)
     process = subprocess.Popen(command, cwd=tiny.REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    while not (tmp_path / "run" / "state" / "checkpoint").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    yield process
-    process.kill()
-    process.communicate()
+    try:
+        while num_epochs(workdir) == before or not (workdir / "state" / "checkpoint").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
-def test_a_second_trainer_is_refused_and_readers_are_not(training, tmp_path, capsys):
-    again = tiny.train_flags(tmp_path / "run", "--epochs=100000", "--train_split=train[:2]")
-    assert tiny.main(again) == 1
+def epochs(workdir):
+    return [int(row.partition(",")[0]) for row in (workdir / "history.csv").read_text().splitlines()[1:]]
+
+
+def num_epochs(workdir):
+    return len(epochs(workdir)) if (workdir / "history.csv").exists() else 0
+
+
+@pytest.mark.slow
+def test_a_second_trainer_is_refused_and_readers_are_not_and_a_stopped_training_goes_on(tmp_path, capsys):
+    """Stopped twice, by SIGTERM and by Ctrl-C. It goes on in a process, and then in this one."""
+    workdir = tmp_path / "run"
+    with training(workdir) as process:
+        refuses_a_second_trainer_and_no_reader(process, workdir, capsys)
+        says_that_it_was_stopped(process, workdir, signal.SIGTERM)
+    done = num_epochs(workdir)
+    with training(workdir) as process:
+        says_that_it_was_stopped(process, workdir, signal.SIGINT)
+    assert num_epochs(workdir) > done
+    assert epochs(workdir) == list(range(1, num_epochs(workdir) + 1))
+    done = num_epochs(workdir)
+    tiny.train(workdir, f"--epochs={done + 1}", *SMALLEST)
+    assert epochs(workdir) == list(range(1, done + 2))
+
+
+def refuses_a_second_trainer_and_no_reader(training, workdir, capsys):
+    assert tiny.main(tiny.train_flags(workdir, "--epochs=100000", *SMALLEST)) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith(f"error: {tmp_path / 'run'}: in use by process {training.pid} on ")
+    assert line.startswith(f"error: {workdir}: in use by process {training.pid} on ")
     assert "--mode=train" in line
     with tiny.silence():
-        assert tiny.main(["--mode=evaluate", f"--workdir={tmp_path / 'run'}", "--noplots"]) == 0
+        assert tiny.main(["--mode=evaluate", f"--workdir={workdir}", "--noplots"]) == 0
     assert training.poll() is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_training_says_so_and_goes_on(training, tmp_path, number):
+def says_that_it_was_stopped(training, workdir, number):
     training.send_signal(number)
     lines = training.communicate(timeout=60)[1].splitlines()
     assert lines[-1] == "stopped; the same command goes on with what is not finished"
     assert not any("Traceback" in line for line in lines)
     assert training.returncode == 128 + number
-    assert not [path for path in (tmp_path / "run").rglob("*") if path.name.endswith((".partial", ".lock"))]
-    epochs = len((tmp_path / "run" / "history.csv").read_text().splitlines())
-    tiny.train(tmp_path / "run", f"--epochs={epochs + 1}", "--train_split=train[:2]")
-    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
-    assert [int(row.partition(",")[0]) for row in rows] == list(range(1, epochs + 2))
+    assert not [path for path in workdir.rglob("*") if path.name.endswith((".partial", ".lock"))]
 
 
 PREPARES = """

@@ -225,7 +225,11 @@ def scan(records: tf.data.Dataset, config: Config) -> Scan:
         UserError: NaN features, or no usable window.
     """
     totals = _Totals(config, records.element_spec["features"].shape[-1])
-    count = tf.function(lambda record: tf.shape(choose_windows(record, config)["starts"])[0], reduce_retracing=True)
+    count = tf.function(
+        lambda record: tf.shape(choose_windows(record, config)["starts"])[0],
+        input_signature=[records.element_spec],  # traced once for all lengths
+        autograph=False,
+    )
     for record in tqdm.tqdm(records, unit="sequence", leave=False, disable=None):
         totals.add({name: value.numpy() for name, value in record.items()}, int(count(record)))
     if totals.num_windows == 0:

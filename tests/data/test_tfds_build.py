@@ -2,10 +2,10 @@
 
 import functools
 import importlib.util
+import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 import tensorflow_datasets as tfds
@@ -14,9 +14,11 @@ from a2net_tf.data import prepared
 from a2net_tf.datasets.activitynet13 import activitynet13_dataset_builder_test as activitynet
 from a2net_tf.datasets.feature_folder import feature_folder_dataset_builder_test as own
 from a2net_tf.datasets.thumos14 import thumos14_dataset_builder_test as thumos
+from tests import tiny
 
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent
 DATA = REPO.parent / "shared" / "data"
+HAS_HAPT = (DATA / "hapt.zip").exists()
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,14 +28,21 @@ pytestmark = [
 ]
 
 
-# The command several times in one process, which takes seconds to start: for each of its arguments, a folder with raw/.
+# The command several times in one process, which takes seconds to start: for each folder of a dataset and its flags.
 BUILD_ALL = """
-import sys
+import json, os, sys
 from tensorflow_datasets.scripts.cli import main as command
-for folder in sys.argv[1:]:
-    flags = ["tfds", "build", f"--data_dir={folder}/data", f"--manual_dir={folder}/raw"]
-    command.main(command._parse_flags(flags))
+for folder, *flags in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    command.main(command._parse_flags(["tfds", "build", *flags]))
 """
+
+# For each dataset: what it is prepared from, by the name of the variant, and what writes that.
+WRITES = {
+    "thumos14": {layout: functools.partial(thumos.write_all, layout=layout) for layout in thumos.LAYOUTS},
+    "activitynet13": {name: getattr(activitynet, name) for name in ("write_all", "write_csv", "write_two_stream")},
+    "feature_folder": {suffix: functools.partial(own.write_all, suffix=suffix) for suffix in (".npy", ".npz")},
+}
 
 
 def run_in_dataset_folder(name: str, home: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -44,24 +53,24 @@ def run_in_dataset_folder(name: str, home: pathlib.Path, *arguments: str) -> sub
     )  # fmt: skip
 
 
-def run_build(name: str, data_dir: pathlib.Path, *options: str) -> subprocess.CompletedProcess:
-    command = ["-m", "tensorflow_datasets.scripts.cli.main", "build", f"--data_dir={data_dir}", *options]
-    return run_in_dataset_folder(name, data_dir, *command)
+@tiny.once
+def all_built(home: pathlib.Path) -> None:
+    """For each dataset and variant of WRITES: raw/, and data/ with what the command in a dataset's folder makes of it.
 
-
-def build(name: str, data_dir: pathlib.Path, *options: str) -> None:
-    done = run_build(name, data_dir, *options)
+    Of toy_actions and hapt, which have no variants: in data/ of the dataset.
+    """
+    commands = [("toy_actions", f"--data_dir={home / 'toy_actions' / 'data'}")]
+    if HAS_HAPT:
+        commands.append(("hapt", f"--data_dir={home / 'hapt' / 'data'}", f"--manual_dir={DATA}"))
+    for name, writes in WRITES.items():
+        for variant, write in writes.items():
+            folder = home / name / variant
+            folder.mkdir(parents=True)
+            write(folder / "raw")
+            commands.append((name, f"--data_dir={folder / 'data'}", f"--manual_dir={folder / 'raw'}"))
+    arguments = [(str(REPO / "datasets" / name), *flags) for name, *flags in commands]
+    done = run_in_dataset_folder("toy_actions", home, "-c", BUILD_ALL, json.dumps(arguments))
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def build_all(name: str, home: pathlib.Path, writes: dict[str, Callable[[pathlib.Path], object]]) -> pathlib.Path:
-    """For each name of ``writes``: what it writes into ``home``/name/raw, prepared in ``home``/name/data."""
-    for variant, write in writes.items():
-        (home / variant).mkdir()
-        write(home / variant / "raw")
-    done = run_in_dataset_folder(name, home, "-c", BUILD_ALL, *(str(home / variant) for variant in writes))
-    assert done.returncode == 0, done.stderr[-2000:]
-    return home
 
 
 def reopen(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
@@ -80,72 +89,52 @@ def feature_sizes(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
     return {record["id"].decode(): record["features"].shape[1] for record in tfds.as_numpy(records_of_all)}
 
 
-def test_toy_actions(tmp_path):
-    build("toy_actions", tmp_path)
-    assert count_examples(reopen(tmp_path / "toy_actions")) == {"train": 60, "validation": 12, "test": 16}
+def test_toy_actions():
+    folder = all_built() / "toy_actions" / "data" / "toy_actions"
+    assert count_examples(reopen(folder)) == {"train": 60, "validation": 12, "test": 16}
 
 
-@pytest.mark.skipif(not (DATA / "hapt.zip").exists(), reason="the HAPT recordings are not there")
-def test_hapt(tmp_path):
-    build("hapt", tmp_path, f"--manual_dir={DATA}")
+@pytest.mark.skipif(not HAS_HAPT, reason="the HAPT recordings are not there")
+def test_hapt():
     for config in ("accelerometer", "all_sensors"):
-        assert sum(count_examples(reopen(tmp_path / "hapt" / config)).values()) == 61
+        assert sum(count_examples(reopen(all_built() / "hapt" / "data" / "hapt" / config)).values()) == 61
 
 
-@pytest.fixture(scope="module")
-def thumos14(tmp_path_factory):
-    writes = {layout: functools.partial(thumos.write_all, layout=layout) for layout in thumos.LAYOUTS}
-    return build_all("thumos14", tmp_path_factory.mktemp("thumos14"), writes)
-
-
-@pytest.mark.parametrize("layout", thumos.LAYOUTS)
-def test_thumos14(thumos14, layout):
+@pytest.mark.parametrize("layout", WRITES["thumos14"])
+def test_thumos14(layout):
     for config, size in (("two_stream", 2 * thumos.SIZE), ("rgb", thumos.SIZE), ("flow", thumos.SIZE)):
-        builder = reopen(thumos14 / layout / "data" / "thumos14" / config)
+        builder = reopen(all_built() / "thumos14" / layout / "data" / "thumos14" / config)
         assert prepared.read_metadata(builder)["layout"] == layout
         assert count_examples(builder) == {"validation": 2, "test": 2}
         assert prepared.num_features(builder) == size
         assert feature_sizes(builder) == dict.fromkeys(thumos.FRAMES, size)
 
 
-@pytest.fixture(scope="module")
-def activitynet13(tmp_path_factory):
-    names = ("write_all", "write_csv", "write_two_stream")
-    writes = {name: getattr(activitynet, name) for name in names}
-    return build_all("activitynet13", tmp_path_factory.mktemp("activitynet13"), writes)
-
-
 @pytest.mark.parametrize(
     ("write", "size"),
     [("write_all", activitynet.SIZE), ("write_csv", activitynet.SIZE), ("write_two_stream", 400)],
 )
-def test_activitynet13(activitynet13, write, size):
+def test_activitynet13(write, size):
     for config in ("resized128", "original"):
-        builder = reopen(activitynet13 / write / "data" / "activitynet13" / config)
+        builder = reopen(all_built() / "activitynet13" / write / "data" / "activitynet13" / config)
         assert count_examples(builder) == {"training": 2, "validation": 2}
         assert prepared.num_features(builder) == size
         assert feature_sizes(builder) == dict.fromkeys(activitynet.PREPARED, size)
 
 
-@pytest.fixture(scope="module")
-def feature_folder(tmp_path_factory):
-    writes = {suffix: functools.partial(own.write_all, suffix=suffix) for suffix in (".npy", ".npz")}
-    return build_all("feature_folder", tmp_path_factory.mktemp("feature_folder"), writes)
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_feature_folder(feature_folder, suffix):
-    builder = reopen(feature_folder / suffix / "data" / "feature_folder")
+@pytest.mark.parametrize("suffix", WRITES["feature_folder"])
+def test_feature_folder(suffix):
+    builder = reopen(all_built() / "feature_folder" / suffix / "data" / "feature_folder")
     assert count_examples(builder) == {"held_out": 1, "train": 2}
     assert prepared.num_features(builder) == own.SIZE
-    assert feature_sizes(builder) == dict.fromkeys(own.STEPS, own.SIZE)
 
 
 def test_mistake(tmp_path):
     """The last line says what is wrong, and nothing is left behind that looks prepared."""
     folder = own.write_all(tmp_path / "raw", ".npy")
     (folder / "goal_1.npy").write_bytes(b"")
-    done = run_build("feature_folder", tmp_path / "data", f"--manual_dir={folder}")
+    command = ("-m", "tensorflow_datasets.scripts.cli.main", "build", f"--data_dir={tmp_path / 'data'}")
+    done = run_in_dataset_folder("feature_folder", tmp_path, *command, f"--manual_dir={folder}")
     assert done.returncode != 0
     message = f"UserError: {folder / 'goal_1.npy'}: not a readable .npy array (No data left in file)"
     assert done.stderr.strip().splitlines()[-1].endswith(message)

@@ -11,6 +11,8 @@ from tests import tiny
 
 pytestmark = pytest.mark.slow
 
+SMALLEST = ("--num_levels=1", "--noanchor_based")  # graph, where numbers do not matter
+
 
 @pytest.fixture(scope="module")
 def singles(tmp_path_factory):
@@ -58,7 +60,7 @@ def test_fuse_needs_a_place_for_the_results(singles, capsys):
 
 
 def test_networks_for_other_windows_cannot_be_merged(singles, tmp_path, capsys):
-    tiny.train(tmp_path / "short", "--window_steps=32", "--num_levels=2")
+    tiny.train(tmp_path / "short", "--window_steps=32", *SMALLEST)
     flags = ["--mode=evaluate", f"--workdir={singles / 'free'},{tmp_path / 'short'}", f"--output={tmp_path / 'out'}"]
     assert main(flags) == 1
     assert "differ in --window_steps: 64 and 32" in capsys.readouterr().err
@@ -81,7 +83,6 @@ def test_longer_windows(tmp_path, capsys):
 def test_validation_looks_through_inference_windows(tmp_path, capsys):
     """The logged score of the last epoch is what evaluate finds with the weights of that epoch."""
     flags = ["--validation_split=validation[:2]", "--epochs=3", "--learning_rate=0.01", "--inference_window_steps=128"]
-    flags.append("--num_levels=2")
     run = tiny.train(tmp_path / "run", *flags)
     evaluate(capsys, run, "--validation_split=", "--eval_split=validation[:2]")
     last = list(csv.DictReader((run / "history.csv").open()))[-1]
@@ -92,7 +93,7 @@ def test_validation_looks_through_inference_windows(tmp_path, capsys):
 
 def test_networks_for_other_inference_windows_cannot_be_merged(tmp_path, capsys):
     run = tiny.copy_of_trained(tmp_path)
-    tiny.train(tmp_path / "long", "--inference_window_steps=128")
+    tiny.train(tmp_path / "long", "--inference_window_steps=128", *SMALLEST)
     flags = ["--mode=evaluate", f"--workdir={run},{tmp_path / 'long'}", f"--output={tmp_path / 'out'}"]
     assert main(flags) == 1
     assert "differ in --inference_window_steps: 64 and 128" in capsys.readouterr().err

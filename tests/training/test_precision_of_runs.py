@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), re
 # Below AVX-512 TensorFlow would end with an error of oneDNN where the processor has AVX-512 and computes in bfloat16.
 NO_BFLOAT16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
 NO_AVX512 = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+SMALLEST = ("--num_levels=1", "--noanchor_based")  # graph: what is found does not matter here
 
 
 def outputs_of(commands, environment):
@@ -48,7 +49,7 @@ def description(run):
 @pytest.fixture(scope="module")
 def started_in_bfloat16(slow, tmp_path_factory):
     """A run of one epoch, as --precision=auto leaves it on a machine with bfloat16."""
-    run = tiny.train(tmp_path_factory.mktemp("bfloat16") / "run", "--precision=bfloat16")
+    run = tiny.train(tmp_path_factory.mktemp("bfloat16") / "run", "--precision=bfloat16", *SMALLEST)
     changed = description(run)
     changed["config"]["precision"] = "auto"
     (run / "run.json").write_text(json.dumps(changed))
@@ -71,12 +72,12 @@ def commands(started_in_bfloat16, tmp_path_factory):
     """A run goes on without AVX512-BF16; without AVX-512 it is evaluated and exported, and another is trained."""
     folder = tmp_path_factory.mktemp("commands")
     run = shutil.copytree(started_in_bfloat16, folder / "run")
-    [continued] = outputs_of([tiny.train_flags(run, "--precision=auto", "--epochs=2")], NO_BFLOAT16)
+    [continued] = outputs_of([tiny.train_flags(run, "--precision=auto", "--epochs=2", *SMALLEST)], NO_BFLOAT16)
     assert (description(run)["config"]["precision"], description(run)["precision"]) == ("auto", "bfloat16")
     others = [
         ["--mode=evaluate", f"--workdir={run}", "--noplots"],
         ["--mode=export", f"--workdir={run}", f"--saved_model={folder / 'model'}"],
-        tiny.train_flags(folder / "new", "--precision=auto"),
+        tiny.train_flags(folder / "new", "--precision=auto", *SMALLEST),
     ]
     return Commands(folder, continued, *outputs_of(others, NO_AVX512))
 
@@ -130,10 +131,10 @@ def test_a_run_of_an_older_version_goes_on_in_its_precision(tmp_path):
 @pytest.mark.slow
 def test_a_run_does_not_go_on_in_another_precision(started_in_bfloat16, capsys):
     run = started_in_bfloat16
-    line = tiny.refused(capsys, run, *tiny.train_flags(run, "--precision=float32"), alone=False)
+    line = tiny.refused(capsys, run, *tiny.train_flags(run, "--precision=float32", *SMALLEST), alone=False)
     assert "--precision=float32 (was bfloat16)" in line
     capsys.readouterr()
-    assert main(tiny.train_flags(run, "--precision=bfloat16")) == 0  # all done, and the same
+    assert main(tiny.train_flags(run, "--precision=bfloat16", *SMALLEST)) == 0  # all done, and the same
     assert description(run)["config"]["precision"] == "auto"
 
 
@@ -159,7 +160,7 @@ def test_what_a_run_goes_on_in(make_config, saved, recorded, requested, expected
 
 @pytest.mark.slow
 def test_finished_runs_with_auto_are_not_done_again(tmp_path, capsys):
-    flags = tiny.train_flags(tmp_path / "run", "--mode=train_and_evaluate", "--noplots", "--precision=auto")
+    flags = tiny.train_flags(tmp_path / "run", "--mode=train_and_evaluate", "--noplots", "--precision=auto", *SMALLEST)
     config = settings.parse(flags)[0]
     jobs.run_all([config], 1)
     assert "finished in" in capsys.readouterr().out
