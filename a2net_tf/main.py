@@ -46,26 +46,10 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.write(help_text)
         return 0
     config, given = settings.parse(arguments)
-    with quiet_native_logs(), without_garbage_collection(), _hidden("matplotlib", "pandas"):
+    with quiet_native_logs(), without_garbage_collection():
         from a2net_tf.modes import command
     command.run(config, given)
     return 0
-
-
-@contextlib.contextmanager
-def _hidden(*packages: str) -> Iterator[None]:
-    """Packages that cannot be imported in this block, if they are not there already.
-
-    Keras imports these two wherever they are installed, for what no command uses, and that is a fifth of the time that
-    a command takes to start. Commands that draw import theirs later.
-    """
-    hidden = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 @contextlib.contextmanager
