@@ -36,7 +36,7 @@ def quiet_native_logs() -> Iterator[None]:
 def without_garbage_collection() -> Iterator[None]:
     """Spares the imports in this block the search for garbage: what they make stays, and is looked through many times.
 
-    That is an eighth to a fifth of the time that TensorFlow and Keras take.
+    That is a tenth to a seventh of the time that TensorFlow and Keras take.
     """
     was_enabled = gc.isenabled()
     gc.disable()
