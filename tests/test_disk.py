@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from a2net_tf import disk, safe_files
 from a2net_tf.errors import UserError
-from tests import tiny
+from tests import films, tiny
 
 
 def test_two_names_are_swapped(tmp_path):
@@ -176,6 +177,27 @@ def test_disk_full_while_saving(slow, tmp_path):
         assert sorted(path.name for path in (run / "state").iterdir()) == sorted(
             path.name for path in (whole / "state").iterdir()
         )
+
+
+def test_disk_full_while_extracting(slow, tmp_path):
+    """What is written is whole, and the same command goes on once there is space."""
+    pytest.importorskip("av", reason="PyAV (the extra [video]) is not installed")
+    pytest.importorskip("cv2", reason="OpenCV (the extra [video]) is not installed")
+    (tmp_path / "films").mkdir()
+    films.write(tmp_path / "films" / "short.mp4", 10)
+    films.write(tmp_path / "films" / "long.mp4", 60)
+    extractor = films.save_extractor(tmp_path / "looks")
+    flags = ["--mode=extract", f"--videos={tmp_path / 'films'}", f"--output={tmp_path / 'out'}", "--frame_rate=500"]
+    flags += [f"--extractor=saved_model:{extractor}", f"--frame_size={films.EXTRACTOR_SIZE}"]
+    [line] = with_limited_files((4000, flags))
+    assert f"1 of 2 videos could not be extracted, for the reasons printed above: {tmp_path}/films/long.mp4" in line
+    assert unfinished(tmp_path / "out") == []
+    with tiny.silence():
+        assert tiny.main(flags) == 0
+    assert {file.name: len(np.load(file)) for file in (tmp_path / "out").glob("*.npy")} == {
+        "short.npy": 200,
+        "long.npy": 1200,
+    }
 
 
 def test_disk_full_while_exporting_and_predicting(slow, tmp_path):
