@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -583,6 +584,24 @@ def test_help(script, capsys):
         importlib.import_module(f"benchmarks.{script}").main(["--help"])
     assert end.value.code == 0
     assert f"python benchmarks/{script}.py --" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_extraction(tmp_path):
+    pytest.importorskip("av", reason="PyAV (the extra [video]) is not installed")
+    pytest.importorskip("cv2", reason="OpenCV (the extra [video]) is not installed")
+    from tests import films
+
+    film, extractor = films.write(tmp_path / "a.mp4", 50), films.save_extractor(tmp_path / "looks")
+    flags = [f"--extractor=saved_model:{extractor}", f"--frame_size={films.EXTRACTOR_SIZE}", "--clip_frames=4"]
+    done = command("extraction", f"--videos={film}", "--repeats=1", *flags)
+    assert done.returncode == 0, done.stderr
+    title, _, *rows, share = done.stdout.splitlines()
+    assert title.startswith("1 videos, 2.0 s, saved_model:looks")
+    parts = ["decoding", "decoding and resizing", "everything but the network", "the network alone", "all together"]
+    assert [row.split("  ")[0] for row in rows] == parts
+    assert all(float(row.split()[-1]) > 0 for row in rows)
+    assert re.fullmatch(r"share of the network's own speed: \d+ %", share)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ class Extraction:
         Raises:
             UserError: the video cannot be read or is shorter than a clip, or a vector holds no finite numbers.
         """
-        batches = (np.concatenate([self.extractor(clips), beside], axis=1) for clips, beside in self._clips(video))
+        batches = (np.concatenate([self.extractor(clips), beside], axis=1) for clips, beside in self.batches(video))
         count = 0
         for vectors in with_differences(batches) if self.motion == "difference" else batches:
             if not np.isfinite(vectors).all():
@@ -83,7 +83,7 @@ class Extraction:
                 f"clip of {self.extractor.clip_frames + ('flow' in self.extractor.looks_at)} frames"
             )
 
-    def _clips(self, video: Video) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    def batches(self, video: Video) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """Clips [N, frames, size, size, channels], and f32[N, values beside their vectors], batch by batch."""
         shape = (self.extractor.clip_frames, self.extractor.size, self.extractor.size, self.extractor.channels)
         as_floats = self.extractor.looks_at != "rgb" and self.flow.values == "float"
