@@ -165,6 +165,7 @@ def test_description(export):
         "min_score": 0.0,
         "also_reported": {"jump": "run"},
         "quantization": "float32",
+        "extraction": {},
     }
 
 
