@@ -261,7 +261,8 @@ def load_network(run: Run) -> keras.Model:
 def _check_sizes(run: Run, arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
     """Raises UserError before a network is built that has nothing to do with the weights, and may fit no memory."""
     config = run.config
-    sizes = {"features": run.num_features, "classes": len(run.class_names), "--base_channels": config.base_channels}
+    first, end = config.feature_columns or (0, run.num_features)
+    sizes = {"features": end - first, "classes": len(run.class_names), "--base_channels": config.base_channels}
     sizes["--level_channels"] = max(config.level_channels[: config.num_levels])
     if config.anchor_free:
         sizes["--head_channels"] = config.head_channels

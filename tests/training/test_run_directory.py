@@ -159,6 +159,18 @@ def test_weights_of_another_architecture(saved, changes):
         run_directory.load_network(with_config(run, **changes))
 
 
+def test_few_columns_of_many_features(run, make_network):
+    """No weight is as large as D where the network looks at a part of it only."""
+    statistics = np.zeros(400, np.float32), np.ones(400, np.float32)
+    wide = with_config(run, feature_columns=(390, 393))._replace(num_features=400, statistics=statistics)
+    run_directory.save(wide)
+    network = make_network(wide.config, 400, 3, statistics=statistics)
+    run_directory.save_weights(network, pathlib.Path(wide.config.workdir, "last.npz"))
+    found = run_directory.load_network(run_directory.load(wide.config.workdir))
+    for a, b in zip(found.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_weights_of_a_smaller_network_do_not_pass_for_a_larger(saved, make_network):
     """The other way round: the file lacks a level that run.json describes."""
     run, _ = saved
