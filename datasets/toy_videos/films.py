@@ -26,7 +26,8 @@ ANNOTATIONS_FILE = "annotations.json"
 
 NOISE = 5.0  # standard deviation of each value of a picture, of 0 to 255
 _NOISES = 12  # pictures of noise that a film has; each frame takes one of them, mirrored at random
-_LIGHT = (1.15, 0.65)  # of the uppermost and the lowest line: where something is can be seen by how bright it is
+# Of the uppermost and of the lowest line, as in an evening: how high something is can be seen by its colour.
+_LIGHT = ((0.7, 0.95, 1.5), (1.3, 0.75, 0.35))
 _MARGIN = 56  # pixels of background on each side that come into the picture as it drifts
 _FLASH = 60.0  # added to a picture
 _SUBPIXEL_BITS = 4
@@ -62,7 +63,7 @@ def render(scene: Scene) -> Iterator[np.ndarray]:
     cv2 = clips.import_cv2()
     rng = np.random.default_rng((*scene.seed, 1))
     texture = _draw_texture(rng, cv2)
-    light = np.linspace(*_LIGHT, HEIGHT, dtype=np.float32)[:, None, None]
+    light = np.linspace(*_LIGHT, HEIGHT, dtype=np.float32)[:, None, :]
     noises = rng.normal(0, NOISE, (_NOISES, HEIGHT, WIDTH, 3)).astype(np.float32)
     for frame in range(scene.num_frames):
         seconds = (frame + 0.5) / FRAME_RATE
@@ -75,13 +76,13 @@ def render(scene: Scene) -> Iterator[np.ndarray]:
 
 
 def _draw_texture(rng: np.random.Generator, cv2: ModuleType) -> np.ndarray:
-    """u8[H, W, 3], larger than a picture on each side: spots of several sizes around a colour that is not bright."""
+    """u8[H, W, 3], larger than a picture on each side: spots of several sizes, lighter and darker than a middle grey."""
     height, width = HEIGHT + 2 * _MARGIN, WIDTH + 2 * _MARGIN
-    texture = np.full((height, width, 3), rng.uniform(80, 130, 3))
-    for cell, strength in ((40, 16), (14, 12), (5, 8)):
-        spots = rng.normal(0, strength, (height // cell, width // cell, 3))
+    texture = np.full((height, width), rng.uniform(90, 120))
+    for cell, strength in ((40, 8), (14, 6), (5, 4)):
+        spots = rng.normal(0, strength, (height // cell, width // cell))
         texture += cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(texture, 0, 255).astype(np.uint8)
+    return np.repeat(np.clip(texture, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _draw_things(image: np.ndarray, scene: Scene, seconds: float, cv2: ModuleType) -> float:

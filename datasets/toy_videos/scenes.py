@@ -15,15 +15,15 @@ FRAME_RATE = 25
 GAP_SECONDS = (0.6, 4.0)  # between two actions
 IDLE_PROBABILITY, IDLE_SECONDS = 0.15, (5.0, 9.0)  # of a gap that is longer
 LINGER_PROBABILITY, LINGER_SECONDS = 0.5, (0.3, 1.5)  # a shape that moves stands still there before, and after
-DISTRACTORS_PER_SECOND = 0.15
+DISTRACTORS_PER_SECOND = 0.08
 FLASH_SECONDS = (0.08, 0.2)
-DRIFT_PIXELS, DRIFT_PERIOD_SECONDS = (8.0, 24.0), (30.0, 60.0)  # how far the background moves, and how long it takes
+DRIFT_PIXELS, DRIFT_PERIOD_SECONDS = (5.0, 12.0), (30.0, 60.0)  # how far the background moves, and how long it takes
 
 CLASS_NAMES = ("rise", "fall", "grow", "shrink", "turn", "star")
 SHAPES = ("disc", "square", "triangle", "bar")  # that any thing but a star can have
 _TURNING_SHAPES = ("square", "triangle", "bar")  # a disc that turns is a disc
-_SIZES = (13.0, 20.0)  # pixels from the middle of a shape to its corners
-_SMALL, _LARGE = (6.0, 9.0), (24.0, 32.0)  # sizes between which a shape grows
+_SIZES = (15.0, 22.0)  # pixels from the middle of a shape to its corners
+_SMALL, _LARGE = (6.0, 9.0), (27.0, 34.0)  # sizes between which a shape grows
 _TOP, _BOTTOM = (18.0, 34.0), (86.0, 102.0)  # heights between which a shape rises; pictures count from above
 _DEGREES_PER_SECOND = (90.0, 200.0)
 
@@ -190,9 +190,8 @@ def _draw_distractors(rng: np.random.Generator, seconds: float, action_seconds: 
 
 
 def _draw_colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    """A bright one with one channel near 0, as nothing in the background has."""
-    channels = np.array([rng.integers(200, 256), rng.integers(40, 220), rng.integers(0, 40)])
-    red, green, blue = rng.permutation(channels).tolist()
+    """A bright one, almost white: what is seen of it is the colour of the light."""
+    red, green, blue = rng.integers(200, 256, 3).tolist()
     return red, green, blue
 
 
