@@ -76,7 +76,7 @@ def render(scene: Scene) -> Iterator[np.ndarray]:
 
 
 def _draw_texture(rng: np.random.Generator, cv2: ModuleType) -> np.ndarray:
-    """u8[H, W, 3], larger than a picture on each side: spots of several sizes, lighter and darker than a middle grey."""
+    """u8[H, W, 3], larger than a picture on each side: spots of several sizes, lighter and darker than grey."""
     height, width = HEIGHT + 2 * _MARGIN, WIDTH + 2 * _MARGIN
     texture = np.full((height, width), rng.uniform(90, 120))
     for cell, strength in ((40, 8), (14, 6), (5, 4)):
