@@ -25,7 +25,8 @@ _TURNING_SHAPES = ("square", "triangle", "bar")  # a disc that turns is a disc
 _SIZES = (15.0, 22.0)  # pixels from the middle of a shape to its corners
 _SMALL, _LARGE = (6.0, 9.0), (27.0, 34.0)  # sizes between which a shape grows
 _TOP, _BOTTOM = (18.0, 34.0), (86.0, 102.0)  # heights between which a shape rises; pictures count from above
-_DEGREES_PER_SECOND = (90.0, 200.0)
+_PERIOD_SECONDS = (1.0, 1.6)  # of one rise, fall, ..., after which the next one begins
+_TURN_SECONDS = (2.0, 4.0)  # of a whole turn
 
 
 class Pose(NamedTuple):
@@ -40,6 +41,8 @@ class Pose(NamedTuple):
 class Thing(NamedTuple):
     """Something that is seen in [``seen_from``, ``seen_to``) and moves in [``start``, ``end``), all in seconds.
 
+    It goes from its first pose to its last one evenly, and then begins anew, as long as the action goes on.
+
     Attributes:
         label: of the action that it does; "" if it is none.
         shape: of ``SHAPES``, or star, or flash, which lights the whole picture.
@@ -49,7 +52,8 @@ class Thing(NamedTuple):
         seen_from: not after ``start``.
         seen_to: not before ``end``.
         first: pose up to ``start``.
-        last: pose from ``end`` on; in between it changes evenly.
+        last: pose after ``period`` seconds.
+        period: from one beginning to the next.
         drifts: whether it moves with the background.
     """
 
@@ -62,6 +66,7 @@ class Thing(NamedTuple):
     seen_to: float
     first: Pose
     last: Pose
+    period: float = 1.0
     drifts: bool = False
 
 
@@ -102,7 +107,7 @@ class Scene(NamedTuple):
         """Where a thing is; None while it is not seen."""
         if not thing.seen_from <= seconds < thing.seen_to:
             return None
-        part = min(max((seconds - thing.start) / (thing.end - thing.start), 0.0), 1.0)
+        part = min(max(seconds - thing.start, 0.0), thing.end - thing.start) / thing.period % 1.0
         pose = Pose(*(a + part * (b - a) for a, b in zip(thing.first, thing.last, strict=True)))
         if thing.drifts:
             (x, y), (x0, y0) = self.background_at(seconds), self.background_at(thing.start)
@@ -147,7 +152,8 @@ def _draw_actions(rng: np.random.Generator, seconds: float, action_seconds: tupl
 
 def _draw_action(rng: np.random.Generator, label: str, start: float, end: float) -> Thing:
     shape = str(rng.choice(_TURNING_SHAPES if label == "turn" else SHAPES))
-    first, last = _draw_poses(rng, label, end - start)
+    first, last = _draw_poses(rng, label)
+    period = rng.uniform(*(_TURN_SECONDS if label == "turn" else _PERIOD_SECONDS))
     seen_from, seen_to = start, end
     if label == "star":
         shape = "star"
@@ -156,15 +162,15 @@ def _draw_action(rng: np.random.Generator, label: str, start: float, end: float)
             seen_from = start - min(rng.uniform(*LINGER_SECONDS), start)
         if rng.random() < LINGER_PROBABILITY:
             seen_to = end + rng.uniform(*LINGER_SECONDS)
-    return Thing(label, shape, _draw_colour(rng), start, end, seen_from, seen_to, first, last)
+    return Thing(label, shape, _draw_colour(rng), start, end, seen_from, seen_to, first, last, period)
 
 
-def _draw_poses(rng: np.random.Generator, label: str, seconds: float) -> tuple[Pose, Pose]:
-    """The first and the last pose of an action."""
+def _draw_poses(rng: np.random.Generator, label: str) -> tuple[Pose, Pose]:
+    """The poses between which an action goes on."""
     still = Pose(rng.uniform(30, WIDTH - 30), rng.uniform(35, HEIGHT - 35), rng.uniform(*_SIZES), rng.uniform(0, 360))
     low, high = rng.uniform(*_BOTTOM), rng.uniform(*_TOP)
     small, large = rng.uniform(*_SMALL), rng.uniform(*_LARGE)
-    turned = rng.uniform(*_DEGREES_PER_SECOND) * seconds * rng.choice([-1, 1])
+    turned = 360.0 * rng.choice([-1, 1])
     return {
         "rise": (still._replace(y=low), still._replace(y=high)),
         "fall": (still._replace(y=high), still._replace(y=low)),
@@ -182,10 +188,11 @@ def _draw_distractors(rng: np.random.Generator, seconds: float, action_seconds: 
         kind = rng.choice(["still", "drifting", "flash"])
         length = rng.uniform(*FLASH_SECONDS) if kind == "flash" else _log_uniform(rng, *action_seconds)
         start = rng.uniform(0, max(seconds - length, 0.1))
-        pose, _ = _draw_poses(rng, "star", length)
+        pose, _ = _draw_poses(rng, "star")
         shape = "flash" if kind == "flash" else str(rng.choice(SHAPES))
         end = start + length
-        things.append(Thing("", shape, _draw_colour(rng), start, end, start, end, pose, pose, bool(kind == "drifting")))
+        drifts = bool(kind == "drifting")
+        things.append(Thing("", shape, _draw_colour(rng), start, end, start, end, pose, pose, drifts=drifts))
     return things
 
 
