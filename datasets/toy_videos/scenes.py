@@ -14,18 +14,19 @@ FRAME_RATE = 25
 
 GAP_SECONDS = (0.6, 4.0)  # between two actions
 IDLE_PROBABILITY, IDLE_SECONDS = 0.15, (5.0, 9.0)  # of a gap that is longer
-LINGER_PROBABILITY, LINGER_SECONDS = 0.5, (0.3, 1.5)  # a shape that moves stands still there before, and after
+LINGER_PROBABILITY, LINGER_SECONDS = 0.3, (0.3, 1.5)  # a shape that moves stands still there before, and after
 DISTRACTORS_PER_SECOND = 0.08
 FLASH_SECONDS = (0.08, 0.2)
 DRIFT_PIXELS, DRIFT_PERIOD_SECONDS = (5.0, 12.0), (30.0, 60.0)  # how far the background moves, and how long it takes
 
 CLASS_NAMES = ("rise", "fall", "grow", "shrink", "turn", "star")
-SHAPES = ("disc", "square", "triangle", "bar")  # that any thing but a star can have
-_TURNING_SHAPES = ("square", "triangle", "bar")  # a disc that turns is a disc
+SHAPES = {"rise": "disc", "fall": "disc", "grow": "square", "shrink": "square", "turn": "bar", "star": "star"}
+STILL_SHAPES = ("disc", "square", "bar", "triangle")  # that are no action while they do not move
 _SIZES = (15.0, 22.0)  # pixels from the middle of a shape to its corners
 _SMALL, _LARGE = (6.0, 9.0), (27.0, 34.0)  # sizes between which a shape grows
 _TOP, _BOTTOM = (18.0, 34.0), (86.0, 102.0)  # heights between which a shape rises; pictures count from above
-_PERIOD_SECONDS = (1.0, 1.6)  # of one rise, fall, ..., after which the next one begins
+_PERIOD_SECONDS = (1.0, 1.6)  # from one rise, fall, ... to the next one
+_HIDDEN = 0.2  # of a period: between two of them the shape is not seen
 _TURN_SECONDS = (2.0, 4.0)  # of a whole turn
 
 
@@ -41,19 +42,21 @@ class Pose(NamedTuple):
 class Thing(NamedTuple):
     """Something that is seen in [``seen_from``, ``seen_to``) and moves in [``start``, ``end``), all in seconds.
 
-    It goes from its first pose to its last one evenly, and then begins anew, as long as the action goes on.
+    It goes from its first pose to its last one evenly, is hidden for a moment, and then begins anew, as long as the
+    action goes on.
 
     Attributes:
         label: of the action that it does; "" if it is none.
-        shape: of ``SHAPES``, or star, or flash, which lights the whole picture.
+        shape: of ``SHAPES`` or ``STILL_SHAPES``, or flash, which lights the whole picture.
         colour: red, green and blue, 0 to 255.
         start: of the action, or of what it is seen.
         end: of the same; that moment is no more part of it.
         seen_from: not after ``start``.
         seen_to: not before ``end``.
         first: pose up to ``start``.
-        last: pose after ``period`` seconds.
+        last: pose when it is hidden or, if it never is, after ``period`` seconds.
         period: from one beginning to the next.
+        hidden: the share of each period, at its end, in which it is not seen.
         drifts: whether it moves with the background.
     """
 
@@ -67,6 +70,7 @@ class Thing(NamedTuple):
     first: Pose
     last: Pose
     period: float = 1.0
+    hidden: float = 0.0
     drifts: bool = False
 
 
@@ -107,7 +111,9 @@ class Scene(NamedTuple):
         """Where a thing is; None while it is not seen."""
         if not thing.seen_from <= seconds < thing.seen_to:
             return None
-        part = min(max(seconds - thing.start, 0.0), thing.end - thing.start) / thing.period % 1.0
+        part = min(max(seconds - thing.start, 0.0), thing.end - thing.start) / thing.period % 1.0 / (1.0 - thing.hidden)
+        if part > 1.0:
+            return None
         pose = Pose(*(a + part * (b - a) for a, b in zip(thing.first, thing.last, strict=True)))
         if thing.drifts:
             (x, y), (x0, y0) = self.background_at(seconds), self.background_at(thing.start)
@@ -151,18 +157,27 @@ def _draw_actions(rng: np.random.Generator, seconds: float, action_seconds: tupl
 
 
 def _draw_action(rng: np.random.Generator, label: str, start: float, end: float) -> Thing:
-    shape = str(rng.choice(_TURNING_SHAPES if label == "turn" else SHAPES))
     first, last = _draw_poses(rng, label)
-    period = rng.uniform(*(_TURN_SECONDS if label == "turn" else _PERIOD_SECONDS))
     seen_from, seen_to = start, end
-    if label == "star":
-        shape = "star"
-    else:
-        if rng.random() < LINGER_PROBABILITY:
-            seen_from = start - min(rng.uniform(*LINGER_SECONDS), start)
-        if rng.random() < LINGER_PROBABILITY:
-            seen_to = end + rng.uniform(*LINGER_SECONDS)
-    return Thing(label, shape, _draw_colour(rng), start, end, seen_from, seen_to, first, last, period)
+    if label != "star" and rng.random() < LINGER_PROBABILITY:
+        seen_from = start - min(rng.uniform(*LINGER_SECONDS), start)
+    if label != "star" and rng.random() < LINGER_PROBABILITY:
+        seen_to = end + rng.uniform(*LINGER_SECONDS)
+    period = rng.uniform(*(_TURN_SECONDS if label == "turn" else _PERIOD_SECONDS))
+    hidden = 0.0 if label in ("turn", "star") else _HIDDEN
+    return Thing(
+        label,
+        SHAPES[label],
+        _draw_colour(rng),
+        start,
+        end,
+        seen_from,
+        seen_to,
+        first,
+        last,
+        period=period,
+        hidden=hidden,
+    )
 
 
 def _draw_poses(rng: np.random.Generator, label: str) -> tuple[Pose, Pose]:
@@ -189,7 +204,7 @@ def _draw_distractors(rng: np.random.Generator, seconds: float, action_seconds: 
         length = rng.uniform(*FLASH_SECONDS) if kind == "flash" else _log_uniform(rng, *action_seconds)
         start = rng.uniform(0, max(seconds - length, 0.1))
         pose, _ = _draw_poses(rng, "star")
-        shape = "flash" if kind == "flash" else str(rng.choice(SHAPES))
+        shape = "flash" if kind == "flash" else str(rng.choice(STILL_SHAPES))
         end = start + length
         drifts = bool(kind == "drifting")
         things.append(Thing("", shape, _draw_colour(rng), start, end, start, end, pose, pose, drifts=drifts))
