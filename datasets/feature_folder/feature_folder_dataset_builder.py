@@ -75,34 +75,39 @@ class Builder(prepared.FolderBuilder):
 
     def read_folder(self, folder: pathlib.Path) -> prepared.FolderContents:
         """Reads settings and annotations, and finds the feature files."""
-        file, content, settings = read_inputs(folder)
-        entries = sorted(annotation_files.entries_of(content, file), key=lambda entry: entry.name)
-        check_subsets(entries, file)
-        class_names = settings.classes or tuple(sorted({action.label for e in entries for action in e.actions}))
-        check_classes(entries, class_names, file)
-        files = find_features(folder, entries)
-        names = [entry.name for entry in entries]
-        annotation_files.check_missing(names, files, allow_missing=settings.allow_missing, where=str(folder))
-        subsets, clip = sorted({entry.subset for entry in entries}), settings.max_clip_seconds
-        chosen, counts = annotation_files.choose_entries(
-            entries, files, class_names, splits=subsets, dataset="feature_folder", max_clip_seconds=clip
-        )
-        used = [files[entry.name] for of_split in chosen.values() for entry in of_split]
-        num_features = settings.num_features or feature_files.find_num_features(used)
-        augment.read_layout(settings.signal, num_features, f"{folder / feature_files.SETTINGS_FILE} or {file.name}")
-        print(f"feature_folder: {len(files)} feature files, {num_features} values per step, {len(class_names)} classes")
-        build = functools.partial(build_records, class_names=class_names, num_features=num_features, settings=settings)
-        splits = {
-            split: [functools.partial(build, entry, files[entry.name]) for entry in of_split]
-            for split, of_split in chosen.items()
-        }
-        metadata = {
-            "also_reported": {},
-            "counts": counts,
-            "settings": dataclasses.asdict(settings),
-            "signal": settings.signal,
-        }
-        return prepared.FolderContents(num_features, class_names, splits, metadata)
+        return read_folder(folder)
+
+
+def read_folder(folder: pathlib.Path) -> prepared.FolderContents:
+    """Reads settings and annotations of ``folder``, and finds the feature files; raises UserError."""
+    file, content, settings = read_inputs(folder)
+    entries = sorted(annotation_files.entries_of(content, file), key=lambda entry: entry.name)
+    check_subsets(entries, file)
+    class_names = settings.classes or tuple(sorted({action.label for e in entries for action in e.actions}))
+    check_classes(entries, class_names, file)
+    files = find_features(folder, entries)
+    names = [entry.name for entry in entries]
+    annotation_files.check_missing(names, files, allow_missing=settings.allow_missing, where=str(folder))
+    subsets, clip = sorted({entry.subset for entry in entries}), settings.max_clip_seconds
+    chosen, counts = annotation_files.choose_entries(
+        entries, files, class_names, splits=subsets, dataset="feature_folder", max_clip_seconds=clip
+    )
+    used = [files[entry.name] for of_split in chosen.values() for entry in of_split]
+    num_features = settings.num_features or feature_files.find_num_features(used)
+    augment.read_layout(settings.signal, num_features, f"{folder / feature_files.SETTINGS_FILE} or {file.name}")
+    print(f"feature_folder: {len(files)} feature files, {num_features} values per step, {len(class_names)} classes")
+    build = functools.partial(build_records, class_names=class_names, num_features=num_features, settings=settings)
+    splits = {
+        split: [functools.partial(build, entry, files[entry.name]) for entry in of_split]
+        for split, of_split in chosen.items()
+    }
+    metadata = {
+        "also_reported": {},
+        "counts": counts,
+        "settings": dataclasses.asdict(settings),
+        "signal": settings.signal,
+    }
+    return prepared.FolderContents(num_features, class_names, splits, metadata)
 
 
 # Settings and annotations
