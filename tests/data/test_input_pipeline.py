@@ -645,9 +645,9 @@ print(int(line.split()[1]) / 1024)
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="asks Linux for the peak")
 def test_memory_does_not_grow_with_the_recording(tmp_path):
-    """The features of the longer one are 276 MB more."""
+    """The features of the longer one are 584 MB more."""
     peaks = []
-    for steps in (120_000, 1_200_000):
+    for steps in (120_000, 2_400_000):
         source = tmp_path / f"{steps}"
         source.mkdir()
         np.save(source / "video.npy", np.ones((steps, 64), np.float32))
@@ -660,4 +660,4 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(input_pipeline.__file__).parent.parent.parent)}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         peaks.append(float(done.stdout.split()[-1]))
-    assert peaks[1] < peaks[0] + 100, peaks  # MB
+    assert peaks[1] < peaks[0] + 200, peaks  # MB
