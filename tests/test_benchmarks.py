@@ -193,11 +193,11 @@ def test_settings_that_the_pytorch_network_does_not_have(make_config):
 @needs_torch
 def test_a_recipe_is_measured_without_pytorch():
     """One line says why, and the own rows are there."""
-    arguments = ("--convolution_norm=group", "--norm_groups=2", "--quick", "--parts=training", "--batch_size=2")
+    arguments = ("--convolution_norm=group", "--norm_groups=2", "--quick", "--parts=forward,training", "--sizes=2")
     done = command("speed", *SIZES, *arguments)
     assert done.returncode == 0, done.stderr
     assert "no rows of PyTorch: --convolution_norm=group: the PyTorch network" in done.stdout
-    assert "step of 2, Keras float32" in done.stdout
+    assert "2 windows, Keras float32" in done.stdout
     assert "PyTorch float32" not in done.stdout
 
 

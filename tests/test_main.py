@@ -351,7 +351,7 @@ def test_data_with_other_classes(refused, run, copied_data, tmp_path, mode):
     assert "was trained on tap, rise, fall" in message
 
 
-@pytest.mark.parametrize("flag", ["--num_levels=1", "--base_channels=16", "--noanchor_free", "--nonormalize"])
+@pytest.mark.parametrize("flag", ["--num_levels=2", "--base_channels=16", "--noanchor_free", "--nonormalize"])
 def test_flag_contradicts_the_trained_model(refused, run, flag):
     message = refused("--mode=evaluate", f"--workdir={run}", flag)
     name = flag.removeprefix("--no").removeprefix("--").partition("=")[0]
@@ -368,7 +368,7 @@ def test_flags_that_do_not_belong_to_the_model_are_free(run):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"base_channels": 16}, {"level_channels": [8, 9]}, {"num_levels": 1}, {"anchor_free": False}]
+    "changes", [{"base_channels": 16}, {"level_channels": [8, 8, 9]}, {"num_levels": 2}, {"anchor_free": False}]
 )
 def test_weights_of_another_architecture(refused, run, changes):
     edit_json(run / "run.json", lambda value: value["config"].update(changes))
@@ -415,7 +415,7 @@ def test_state_of_another_place(refused, run, listed):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("base_channels", 10**6), ("head_channels", 10**6), ("level_channels", [8, 10**6]), ("anchor_ratios", 10_000)],
+    [("base_channels", 10**6), ("head_channels", 10**6), ("level_channels", [8, 8, 10**6]), ("anchor_ratios", 10_000)],
 )
 def test_run_json_with_sizes_that_no_weight_has(refused, run, name, value):
     """The network that it describes would fit into no memory."""
@@ -696,7 +696,7 @@ def test_disk_full_when_training(run, tmp_path):
     code = (
         "import resource, sys\n"
         "from a2net_tf.main import main\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, -1))\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     flags = tiny.train_flags(run, "--epochs=3", "--validation_split=validation[:2]")

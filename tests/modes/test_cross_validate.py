@@ -17,16 +17,16 @@ from a2net_tf.data import prepared
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import instances, protocols, results_files
 from a2net_tf.evaluation.instances import Detections
-from a2net_tf.inference import scoring
+from a2net_tf.inference import scoring, trained
 from a2net_tf.main import main
-from a2net_tf.modes import cross_validate, evaluate
+from a2net_tf.modes import cross_validate
+from a2net_tf.training import run_directory
 from tests import tiny
 
 SPLITS = ("train[:2]", "train[2:5]", "validation[:2]")
 NAMES = ("fold_train__2_", "fold_train_2_5_", "fold_validation__2_")
 # Enough training for detections that are right, in every fold.
-TRAINED = ("--epochs=20", "--batch_size=8", "--learning_rate=0.01", "--decay_epochs=15")
-SMALLEST = ("--num_levels=1", "--noanchor_based")  # graph, where numbers do not matter
+TRAINED = ("--num_levels=2", "--epochs=20", "--batch_size=8", "--learning_rate=0.01", "--decay_epochs=15")
 
 
 def flags(workdir, *more, splits=SPLITS):
@@ -148,36 +148,23 @@ def test_table_of_folds():
 
 @pytest.fixture(scope="module")
 def by_hand(three):
-    """Ground truth, detections by branch, and names of classes: of all folds, by the command that evaluates one run."""
+    """Ground truth, detections by branch, and names of classes: of all folds, by the command for one run."""
     folder, _ = three
     builder = prepared.open_dataset("toy_actions", data_dir=str(tiny.data_dir()))
     class_names = prepared.class_names(builder)
     truths, detections = [], {"anchor_free": [], "anchor_based": [], "both": []}
     for name, split in zip(NAMES, SPLITS, strict=True):
-        for item in evaluated_alone(folder / name):
-            for branch, of_branch in detections.items():
-                of_branch.append(item.detections[branch])
+        config = run_directory.load(str(folder / name)).config
+        current, localizer = trained.load_trained(config, frozenset())
+        _, found = scoring.localize_split(current, localizer)
+        for branch, of_branch in detections.items():
+            of_branch += [item.detections[branch] for item in found]
         for record in prepared.read_records(builder, split).as_numpy_iterator():
             rows = zip(record["segments"].tolist(), record["labels"].tolist(), strict=True)
             truths += [(record["id"].decode(), segment, label) for segment, label in rows]
     videos, segments, labels = zip(*truths, strict=True)
     together = {branch: Detections.concatenate(of_branch) for branch, of_branch in detections.items()}
     return instances.GroundTruth(videos, segments, labels), together, class_names
-
-
-def evaluated_alone(run):
-    """What ``--mode=evaluate`` finds in each sequence, all of which it does not write."""
-    found = []
-
-    def localize_split(*arguments):
-        dataset, sequences = scoring.localize_split(*arguments)
-        found.extend(sequences)
-        return dataset, sequences
-
-    with pytest.MonkeyPatch.context() as patch, tiny.silence():
-        patch.setattr(evaluate, "localize_split", localize_split)
-        assert main(["--mode=evaluate", f"--workdir={run}", "--noplots"]) == 0
-    return found
 
 
 @pytest.mark.parametrize("branch", ["anchor_free", "anchor_based", "both"])
@@ -207,10 +194,11 @@ def test_pooled_is_what_is_written_at_the_top_and_all_recordings_are_in_it(three
     assert sum(map(len, detections.values())) == written["num_detections"]
 
 
-@pytest.mark.usefixtures("by_hand")
-def test_a_fold_is_scored_as_the_evaluation_of_its_run_scores_it(three):
+def test_a_fold_is_scored_as_the_evaluation_of_its_run_scores_it(three, tmp_path):
     folder, written = three
     for fold in written["folds"]:
+        with tiny.silence():
+            assert main(["--mode=evaluate", f"--workdir={folder / fold['name']}", "--noplots"]) == 0
         alone = json.loads((folder / fold["name"] / "metrics.json").read_text())
         assert alone["split"] == fold["eval_split"]
         for branch, metrics in fold["branches"].items():
@@ -300,7 +288,7 @@ def test_after_a_kill_what_is_finished_is_not_trained_again(three, tmp_path):
 @pytest.mark.slow
 def test_folds_at_the_same_time(tmp_path):
     """Each has as many recordings of both splits as the others; all of them are scored."""
-    written = run_folds(tmp_path, "--jobs=2", "--num_folds=2", "--epochs=1", "--noplots", *SMALLEST)
+    written = run_folds(tmp_path, "--jobs=2", "--num_folds=2", "--epochs=1", "--noplots", "--num_levels=1")
     assert [fold["name"] for fold in written["folds"]] == ["fold_1_of_2", "fold_2_of_2"]
     assert [fold["eval_split"] for fold in written["folds"]] == ["train[:2]+validation[:2]", "train[2:5]"]
     assert [len(fold["recordings"]) for fold in written["folds"]] == [4, 3]
@@ -309,7 +297,7 @@ def test_folds_at_the_same_time(tmp_path):
 
 @pytest.mark.slow
 def test_all_splits_of_the_dataset_are_the_default(tmp_path):
-    small = ("--epochs=1", "--train_stride_steps=64", "--noplots", *SMALLEST)
+    small = ("--epochs=1", "--train_stride_steps=64", "--noplots", "--num_levels=1")
     written = run_folds(tmp_path, *small, splits=())
     assert [fold["name"] for fold in written["folds"]] == ["fold_train", "fold_validation", "fold_test"]
     assert [fold["train_split"] for fold in written["folds"]] == ["validation+test", "train+test", "train+validation"]

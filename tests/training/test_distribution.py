@@ -287,8 +287,7 @@ def test_a_step_that_overflows_on_one_device_is_skipped_on_all(found, num_device
 
 def test_the_number_of_devices_may_change_from_epoch_to_epoch(tmp_path):
     """The first epoch on two devices, the second on one, the third on four: as three on one."""
-    # The branch that draws negatives: the other has no state of its own.
-    more = ("--validation_split=validation[:2]", "--ema_momentum=0.9", "--noanchor_free", *ONE_LEVEL)
+    more = ("--validation_split=validation[:2]", "--ema_momentum=0.9", *ONE_LEVEL)
     tiny.train(tmp_path / "one", *more, "--epochs=3")
     several = tmp_path / "several"
     train_on(2, several, *more, "--epochs=1")

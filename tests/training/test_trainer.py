@@ -76,17 +76,12 @@ def without_seconds(workdir):
 
 # --- exact resume
 
-FEW_STEPS = ("--train_split=train[:4]", "--batch_size=4")  # but several in an epoch
+FEW_STEPS = ("--train_split=train[:4]", "--batch_size=4", "--num_levels=2")  # but several in an epoch
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    """With averaged weights, whose state is easily forgotten, and with everything random.
-
-    Whatever is drawn is drawn from the seed and the step, and the schedule knows where it was.
-    """
-    more = ["--epochs=4", *FEW_STEPS, "--ema_momentum=0.9", "--random_offsets", "--time_scaling=0.2"]
-    more += ["--feature_noise=0.1", "--feature_dropout=0.1", "--input_dropout=0.1", "--residual", "--drop_path=0.2"]
-    more += ["--schedule=cosine", "--warmup_epochs=1", "--weight_decay=0.01", "--convolution_norm=group"]
+    """With random offsets and averaged weights, whose state is easily forgotten."""
+    more = ["--epochs=4", *FEW_STEPS, "--random_offsets", "--ema_momentum=0.9"]
     kill_in_the_third_epoch(tmp_path / "stopped", *more)
     for name in ("whole", "stopped"):
         tiny.train(tmp_path / name, *more)
@@ -97,6 +92,17 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
         np.testing.assert_allclose(resumed[name], expected[name], rtol=0, atol=1e-6, err_msg=name)
     assert [row["epoch"] for row in history(tmp_path / "stopped")] == ["1", "2", "3", "4"]
     assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
+
+
+def test_killed_and_resumed_with_everything_random(tmp_path):
+    """Whatever is drawn is drawn from the seed and the step, and the schedule knows where it was."""
+    more = ["--epochs=4", *FEW_STEPS, "--random_offsets", "--time_scaling=0.2"]
+    more += ["--feature_noise=0.1", "--feature_dropout=0.1", "--input_dropout=0.1", "--residual", "--drop_path=0.2"]
+    more += ["--schedule=cosine", "--warmup_epochs=1", "--weight_decay=0.01", "--convolution_norm=group"]
+    kill_in_the_third_epoch(tmp_path / "stopped", *more)
+    for name in ("whole", "stopped"):
+        tiny.train(tmp_path / name, *more)
+    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"), atol=1e-6)
 
 
 KILLED = """
@@ -120,18 +126,17 @@ def kill_in_the_third_epoch(workdir, *more):
     assert sorted(path.name for path in (workdir / "state").glob("*.index")) == ["ckpt-1.index", "ckpt-2.index"]
 
 
-def test_a_kill_between_history_and_state_counts_no_epoch_twice(tmp_path):
-    """Nor is the row of one lost, or the directory locked for ever. Killed in the first epoch, and in the second."""
-    more = ("--epochs=3", "--num_levels=1")
-    whole = tiny.train(tmp_path / "whole", *more)
-    for epoch in (0, 1):
-        stopped, script = tmp_path / f"stopped{epoch}", SAVED_OR_KILLED.replace("EPOCH", str(epoch))
-        command = [sys.executable, "-c", script, *tiny.train_flags(stopped, *more)]
-        assert subprocess.run(command, cwd=tiny.REPO, capture_output=True).returncode == -signal.SIGKILL
-        assert [row["epoch"] for row in history(stopped)] == [str(n + 1) for n in range(epoch + 1)]
-        tiny.train(stopped, *more)
-        assert without_seconds(stopped) == without_seconds(whole)
-        assert_equal(saved_weights(stopped), saved_weights(whole))
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_kill_between_history_and_state_counts_no_epoch_twice(tmp_path, epoch):
+    """Nor is the row of one lost, or the directory locked for ever."""
+    script = SAVED_OR_KILLED.replace("EPOCH", str(epoch))
+    command = [sys.executable, "-c", script, *tiny.train_flags(tmp_path / "stopped", "--epochs=3")]
+    assert subprocess.run(command, cwd=tiny.REPO, capture_output=True).returncode == -signal.SIGKILL
+    assert [row["epoch"] for row in history(tmp_path / "stopped")] == [str(n + 1) for n in range(epoch + 1)]
+    for name in ("whole", "stopped"):
+        tiny.train(tmp_path / name, "--epochs=3")
+    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
+    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"))
 
 
 SAVED_OR_KILLED = """
@@ -151,18 +156,16 @@ main(sys.argv[1:])
 """
 
 
-def test_going_on_sweeps_leftovers_of_states_and_keeps_the_seconds_of_each_epoch(run, capsys):
+def test_leftovers_of_states_are_swept(tmp_path):
     """TensorFlow's names for what it has not finished; each is as large as the weights."""
-    seconds = [row["seconds"] for row in history(run)]
+    run = tiny.copy_of_trained(tmp_path)
     before = sorted(path.name for path in (run / "state").iterdir())
     unfinished = ("ckpt-3.index.tempstate123", "ckpt-3.data-00000-of-00001.tempstate9", "checkpoint.tmp01ab")
     for name in (*unfinished, "ckpt-0.data-00000-of-00001"):
         (run / "state" / name).write_bytes(b"half")
     (run / "state" / "ckpt-3_temp").mkdir()
     (run / ".last.npz.node7.1.ab.partial").write_bytes(b"half")
-    capsys.readouterr()
-    assert main(tiny.train_flags(run, "--epochs=3", VALIDATION)) == 0
-    keeps_the_seconds_of_each_epoch(run, seconds, capsys.readouterr().out.splitlines())
+    tiny.train(run, "--epochs=3", VALIDATION)
     after = sorted(path.name for path in (run / "state").iterdir())
     assert after == [name.replace("ckpt-2", "ckpt-3").replace("ckpt-1", "ckpt-2") for name in before]
     assert not list(run.glob(".*"))
@@ -183,8 +186,7 @@ def test_same_seed_same_weights_when_the_dataset_is_prepared_by_the_same_command
 
 
 def test_training_prepares_features_in_the_type_that_is_asked_for(tmp_path):
-    smallest = ("--num_levels=1", "--noanchor_based", "--train_split=train[:1]")
-    tiny.train(tmp_path / "run", f"--data_dir={tmp_path / 'data'}", "--stored_features=float16", *smallest)
+    tiny.train(tmp_path / "run", f"--data_dir={tmp_path / 'data'}", "--stored_features=float16")
     assert prepared.stored_type(prepared.open_dataset("toy_actions", str(tmp_path / "data"))) == "float16"
 
 
@@ -424,7 +426,7 @@ def events(folder):
 
 def test_tensorboard_shows_everything():
     found = events(tiny.trained() / "logs")
-    levels = range(1, 3)
+    levels = range(1, 4)
     parts = ["loss", "anchor_free_classification", "anchor_free_regression", "anchor_based_classification"]
     parts += ["anchor_based_overlap", "anchor_based_regression", "gradient_norm", "learning_rate", "validation_mAP"]
     parts += [f"{head}_positives_level{i}" for head in ("anchor_free", "anchor_based") for i in levels]
@@ -445,7 +447,11 @@ def test_history_has_a_row_per_epoch_and_no_empty_columns():
         assert 0 <= float(row["validation_mAP"]) <= 1
 
 
-def keeps_the_seconds_of_each_epoch(run, before, printed):
+def test_history_keeps_the_seconds_of_each_epoch_when_a_run_goes_on(run, capsys):
+    before = [row["seconds"] for row in history(run)]
+    capsys.readouterr()
+    assert main(tiny.train_flags(run, "--epochs=3", VALIDATION)) == 0
+    printed = capsys.readouterr().out.splitlines()
     after = [row["seconds"] for row in history(run)]
     assert after[:2] == before
     assert all(float(seconds) > 0 for seconds in after)
@@ -502,10 +508,10 @@ def test_changed_settings_are_refused(run, capsys, flag, message):
     assert re.search(f"{run} holds a run with other settings: {message}; use another --workdir", error)
 
 
-def test_a_cosine_cannot_be_made_longer(run, capsys):
-    edit_config(run, schedule="cosine")
-    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--schedule=cosine", "--epochs=3", VALIDATION))
-    assert "--epochs=3 (was 2): the learning rate of --schedule=cosine ends at 0" in error
+def test_a_cosine_cannot_be_made_longer(tmp_path, capsys):
+    run = tiny.train(tmp_path / "run", "--schedule=cosine")
+    error = tiny.refused(capsys, run, *tiny.train_flags(run, "--schedule=cosine", "--epochs=3"))
+    assert "--epochs=3 (was 1): the learning rate of --schedule=cosine ends at 0" in error
 
 
 def test_fewer_epochs_than_are_done(run, capsys):
