@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from a2net_tf.errors import UserError
+from a2net_tf.processor import num_cores
 from a2net_tf.report.text_tables import align
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
@@ -55,7 +56,7 @@ class Work(NamedTuple):
 
 def default_threads() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return num_cores()
 
 
 def use_cores(threads: int) -> None:

@@ -58,7 +58,7 @@ def main() -> None:
     width, height = (int(side) for side in options.size.split("x"))
     pairs = [pair for file in files for pair in read_pairs(file, options.pairs, (width, height))]
     seconds, cpu_seconds, found = measure(pairs, options.repeats)
-    print(f"{len(pairs)} pairs of {width} x {height} pixels, {optical_flow.num_cores()} cores")
+    print(f"{len(pairs)} pairs of {width} x {height} pixels, {optical_flow.num_threads()} cores")
     print(align(_rows(seconds, cpu_seconds, found)))
 
 
@@ -94,7 +94,7 @@ def measure(pairs: list[optical_flow.Pair], repeats: int) -> tuple[Seconds, Seco
     for _ in range(repeats):
         for name, flow in algorithms().items():
             started, cpu_started = time.perf_counter(), time.process_time()
-            found[name] = np.stack(list(optical_flow.in_threads(pairs, flow, threads=optical_flow.num_cores())))
+            found[name] = np.stack(list(optical_flow.in_threads(pairs, flow, threads=optical_flow.num_threads())))
             seconds[name].append((time.perf_counter() - started) / len(pairs))
             cpu_seconds[name].append((time.process_time() - cpu_started) / len(pairs))
     return seconds, cpu_seconds, found

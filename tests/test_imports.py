@@ -18,6 +18,7 @@ ROOMS = (
     "errors",
     "disk",
     "locks",
+    "processor",
     "safe_files",
     "native_logs",
     "compat",
@@ -50,7 +51,7 @@ PURE = {
     **{f"a2net_tf/evaluation/{name}.py": {"numpy"} for name in ("instances", "protocols", "proposals")},
     "a2net_tf/__init__.py": {"a2net_tf.api"},  # for type checkers; tests/test_api.py looks at what is loaded
     "a2net_tf/errors.py": set(),
-    **{f"a2net_tf/{name}.py": set() for name in ("disk", "locks", "safe_files")},
+    **{f"a2net_tf/{name}.py": set() for name in ("disk", "locks", "processor", "safe_files")},
     "a2net_tf/native_logs.py": set(),
     # A mistyped flag is answered before TensorFlow is loaded.
     **{

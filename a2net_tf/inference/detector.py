@@ -80,11 +80,7 @@ class Detector:
         seconds = self.seconds_per_step if seconds_per_step is None else seconds_per_step
         if not 0 < seconds < math.inf:
             raise UserError(f"seconds_per_step={seconds}: must be > 0 and finite")
-        base = {
-            "num_features": self.num_features,
-            "seconds_per_step": float(seconds),
-            "first_step_seconds": self.first_step_seconds,
-        }
+        base = {**self._base, "seconds_per_step": float(seconds)}
         if isinstance(features, list | tuple):
             sources = [record for i, item in enumerate(features) for record in self._records(item, base, i)]
         else:
@@ -102,17 +98,22 @@ class Detector:
         Raises:
             UserError: there are none, one cannot be read, or how to make their features is not known.
         """
-        base = {
+        files = video_files.find_videos(source)
+        extraction = self._makes_features
+        return self.detect_records(videos.records(path, name, extraction, self._base) for name, path in files.items())
+
+    @property
+    def _base(self) -> dict[str, Any]:
+        """What all sequences share, as ``localization.array_records`` takes it."""
+        return {
             "num_features": self.num_features,
             "seconds_per_step": self.seconds_per_step,
             "first_step_seconds": self.first_step_seconds,
         }
-        files = video_files.find_videos(source)
-        extraction = self._open_extraction
-        return self.detect_records(videos.records(path, name, extraction, base) for name, path in files.items())
 
     @functools.cached_property
-    def _open_extraction(self) -> Extraction:
+    def _makes_features(self) -> Extraction:
+        """Of videos; opened when the first one is given."""
         return videos.open_extraction(
             self.extraction,
             self.config,
@@ -123,7 +124,7 @@ class Detector:
         )
 
     def _records(self, item: Any, base: dict[str, Any], position: int | None = None) -> list[Iterator[dict]]:
-        """Of a matrix, of a file, or of each file in a folder.
+        """Of a matrix, of a video, of a file of features, or of each such file in a folder.
 
         Args:
             item: matrix or path.
@@ -131,9 +132,9 @@ class Detector:
             position: of ``item`` in a list, if it is in one.
         """
         if isinstance(item, str | os.PathLike) and video_files.is_video(pathlib.Path(item)):
-            path, base = pathlib.Path(item), {**base, "seconds_per_step": self.seconds_per_step}
-            return [videos.records(path, path.stem, self._open_extraction, base)]
-        return _records(item, base, position)
+            path = pathlib.Path(item)
+            return [videos.records(path, path.stem, self._makes_features, self._base)]
+        return _records_of_features(item, base, position)
 
     def detect_records(self, sources: Iterable[Iterable[dict]]) -> DetectionTable:
         """Finds the actions of records (see ``data.schema``), each source holding all chunks of its sequences.
@@ -158,8 +159,8 @@ def _distinct(sequences: Iterable[SequenceDetections]) -> Iterator[SequenceDetec
         yield sequence
 
 
-def _records(item: Any, base: dict[str, Any], position: int | None) -> list[Iterator[dict]]:
-    """Of a matrix, of a file of features, or of each such file in a folder."""
+def _records_of_features(item: Any, base: dict[str, Any], position: int | None) -> list[Iterator[dict]]:
+    """See ``Detector._records``."""
     if isinstance(item, str | os.PathLike):
         return localization.read_feature_files(os.fspath(item), **base)
     name, where = ("sequence", "features") if position is None else (f"sequence_{position}", f"features[{position}]")

@@ -60,23 +60,18 @@ def metrics_by_branch(sequences: list[SequenceDetections], current: Run) -> dict
         )
         by_branch[branch] = {**metrics, "proposals": proposals.average_recall(truth, detections)}
         if by_steps:
-            by_branch[branch]["segmentation"] = _segmentation(sequences, detections, current)
+            by_branch[branch]["segmentation"] = _segmentation(sequences, branch, current)
     return by_branch
 
 
-def _segmentation(sequences: list[SequenceDetections], detections: Detections, current: Run) -> dict[str, Any]:
-    """Measures of the labelling of all feature steps that detections make."""
+def _segmentation(sequences: list[SequenceDetections], branch: str, current: Run) -> dict[str, Any]:
+    """Measures of the labelling of all feature steps that the detections of a branch make."""
     background, predicted, true = len(current.class_names), {}, {}
-    for rate in sorted({1 / float(f.record["feature_stride_seconds"]) for f in sequences}):
-        of_rate = [f for f in sequences if 1 / float(f.record["feature_stride_seconds"]) == rate]
-        steps = {f.video: round(f.duration_seconds * rate) for f in of_rate}
-        how = {"rate": rate, "background": background}
-        predicted |= segmentation.from_detections(detections, steps, min_score=current.config.segmentation_score, **how)
-        true |= segmentation.from_detections(_as_detections(of_rate), steps, min_score=0.0, **how)
+    for f in sequences:
+        rate = 1 / float(f.record["feature_stride_seconds"])
+        grid = {"num_steps": round(f.duration_seconds * rate), "rate": rate, "background": background}
+        found = f.detections[branch].select(f.detections[branch].scores >= current.config.segmentation_score)
+        actions, labels = f.record["segments"], f.record["labels"]
+        predicted[f.video] = segmentation.label_steps(found.segments, found.labels, found.scores, **grid)
+        true[f.video] = segmentation.label_steps(actions, labels, np.ones(len(labels)), **grid)
     return segmentation.evaluate(predicted, true, background=background)
-
-
-def _as_detections(sequences: list[SequenceDetections]) -> Detections:
-    """The ground truth, each action with a score of 1."""
-    truth = _ground_truth(sequences)
-    return Detections(truth.videos, truth.segments, truth.labels, np.ones(len(truth.videos)))

@@ -27,6 +27,7 @@ from a2net_tf.data import prepared
 from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.modes import evaluate, train
+from a2net_tf.processor import num_cores
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
 
@@ -196,8 +197,7 @@ def _start(config: Config, jobs: int) -> _Job:
 
 def _environment(jobs: int) -> dict[str, str]:
     """That of this process, with a share of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // jobs))
+    threads = str(max(1, num_cores() // jobs))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     together = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # else the first takes all memory of a GPU
     return {**together, **os.environ, "PYTHONUNBUFFERED": "1", **dict.fromkeys(names, threads)}

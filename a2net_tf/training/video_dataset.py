@@ -58,8 +58,9 @@ def _find_annotations(config: Config) -> pathlib.Path:
 def _check_splits(config: Config, entries: Sequence[Entry], file: pathlib.Path) -> None:
     """The names in a split must be subsets: TFDS would only say so when the features are there."""
     subsets = {entry.subset for entry in entries}
-    for name in ("train_split", "validation_split", "eval_split" if "evaluate" in config.mode else ""):
-        split = getattr(config, name, "")
+    evaluated = ("eval_split",) if "evaluate" in config.mode else ()
+    for name in ("train_split", "validation_split", *evaluated):
+        split = getattr(config, name)
         unknown = [word for word in re.findall(r"[^\W\d]\w*", re.sub(r"\[.*?\]", "", split)) if word not in subsets]
         if unknown:
             raise UserError(

@@ -98,7 +98,7 @@ def open_again(words: Mapping[str, Any], config: Config, given: frozenset[str], 
     Raises:
         UserError: the words are none, a setting contradicts them, or the weights are others.
     """
-    now = describe_again(words, config, given, source)
+    now = _said_again(words, config, given, source)
     extraction = open_extraction(now)
     if different := differences(describe(now, extraction), words):
         raise UserError(
@@ -108,7 +108,7 @@ def open_again(words: Mapping[str, Any], config: Config, given: frozenset[str], 
     return extraction
 
 
-def describe_again(words: Mapping[str, Any], config: Config, given: frozenset[str], source: str) -> Config:
+def _said_again(words: Mapping[str, Any], config: Config, given: frozenset[str], source: str) -> Config:
     """``config`` with the settings that ``words`` hold."""
     names = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     found = {}

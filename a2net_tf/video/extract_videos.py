@@ -17,6 +17,7 @@ import tqdm
 
 from a2net_tf import locks, settings
 from a2net_tf.errors import UserError, list_some, one_line
+from a2net_tf.processor import num_cores
 from a2net_tf.settings import Config
 from a2net_tf.video import clips, decoding, description, output_folder
 from a2net_tf.video.extraction import Extraction
@@ -126,9 +127,9 @@ def _in_processes(
         names = {pool.submit(_work, name, str(path)): name for name, path in videos.items()}
         for task in concurrent.futures.as_completed(names):
             line, is_bad = task.result()
-            folder.look_again()
             bar.update()
             yield names[task], line, is_bad
+    folder.look_again()
 
 
 @contextlib.contextmanager
@@ -150,8 +151,7 @@ def _start_worker(values: Mapping[str, Any], output: str, count: int) -> None:
     """Opens what a process extracts with; it has its share of the cores."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // count))
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, num_cores() // count))
     with contextlib.redirect_stdout(None):  # the parent has said it already
         _worker.append(_open(settings.from_dict(values), pathlib.Path(output)))
 

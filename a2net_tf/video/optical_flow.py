@@ -4,12 +4,12 @@ import collections
 import concurrent.futures
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from a2net_tf.processor import num_cores
 from a2net_tf.video.clips import import_cv2
 from a2net_tf.video.tvl1 import tvl1
 
@@ -34,7 +34,7 @@ def flows(pairs: Iterable[Pair], algorithm: str) -> Iterator[np.ndarray]:
     if algorithm == "tvl1" and tf.config.list_logical_devices("GPU"):
         of_many = functools.partial(tvl1_flow, num_pairs=_PAIRS_ON_GPU)
         return in_threads(pairs, of_many, threads=1, num_pairs=_PAIRS_ON_GPU)
-    return in_threads(pairs, ALGORITHMS[algorithm], threads=num_cores())
+    return in_threads(pairs, ALGORITHMS[algorithm], threads=num_threads())
 
 
 def in_threads(
@@ -52,10 +52,9 @@ def in_threads(
             yield from waiting.popleft().result()
 
 
-def num_cores() -> int:
-    """That this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return tf.config.threading.get_intra_op_parallelism_threads() or cores
+def num_threads() -> int:
+    """As many as TensorFlow has been given, or else one for each core."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or num_cores()
 
 
 def tvl1_flow(first: np.ndarray, second: np.ndarray, num_pairs: int = 1) -> np.ndarray:

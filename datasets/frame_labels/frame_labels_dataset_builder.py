@@ -39,7 +39,7 @@ class Settings:
 
     feature_rate: float = 0.0
     label_rate: float = 0.0
-    background: tuple[str, ...] = ("background",)
+    background: tuple[str, ...] = frame_labels.BACKGROUND
     features: str = "features"
     features_are: str = "D,T"
     allow_missing: bool = False
@@ -76,7 +76,7 @@ class Builder(prepared.FolderBuilder):
         FrameLabelsConfig(
             name="50salads_i3d",
             description="50 Salads with the I3D features of MS-TCN, 30 a second.",
-            settings=Settings(30.0, 30.0, ("background", "action_start", "action_end")),
+            settings=Settings(30.0, 30.0),
         ),
         FrameLabelsConfig(
             name="gtea", description="GTEA with the features of MS-TCN, 15 a second.", settings=Settings(15.0, 15.0)
@@ -84,7 +84,7 @@ class Builder(prepared.FolderBuilder):
         FrameLabelsConfig(
             name="breakfast",
             description="Breakfast with the features of MS-TCN, 15 a second.",
-            settings=Settings(15.0, 15.0, ("SIL",)),
+            settings=Settings(15.0, 15.0),
         ),
     ]
 

@@ -30,7 +30,7 @@ def runs(labels: np.ndarray) -> list[Run]:
     return [Run(*row) for row in zip(starts.tolist(), ends.tolist(), labels[starts].tolist(), strict=True)]
 
 
-# Labels that are no action in the datasets of this layout.
+# Labels that are no action in the datasets of this layout; none of them has another one as an action.
 BACKGROUND = ("background", "SIL", "action_start", "action_end")
 _BUNDLE = re.compile(r"(train|val|test)\.split(\d+)\.bundle")
 
