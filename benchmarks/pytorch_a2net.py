@@ -2,8 +2,9 @@
 
 Written anew, without TensorFlow, after Table II and the description of the authors' release: parameters have the
 release's names (see ``a2net_tf/modes/import_release.py``), features are [B, D, T] as PyTorch wants them. Targets are
-vectorised over the batch, and ground truth is cut to the most actions that a window of it has. The evaluation works as
-the release does: one window at a time through the network, a pandas table per window, greedy suppression in numpy.
+vectorised over the batch, whose ground truth training cuts to the most actions that a window of it has. The evaluation
+works as the release does: one window at a time through the network, a pandas table per window, greedy suppression in
+numpy.
 tests/test_benchmarks.py checks that outputs, losses, gradients and detections are those of the Keras network.
 """
 
@@ -204,8 +205,6 @@ class Losses:
             labels: i64[B, G], 0 = padding.
             negatives: bool[B, A] to use instead of drawing them.
         """
-        most = int((labels > 0).sum(dim=1).max())  # actions come first, padding after them
-        segments, labels = segments[:, : max(most, 1)], labels[:, : max(most, 1)]
         parts = {}
         if self.config.anchor_free:
             parts.update(self._anchor_free(outputs, segments, labels))
@@ -307,20 +306,33 @@ class Training:
 
     Args:
         config: batch size, learning rate and losses.
-        batch: numpy: features f32[B, T, D], segments f32[B, G, 2], labels i32[B, G].
+        batch: numpy: features f32[B, T, D], segments f32[B, G, 2], labels i32[B, G], actions first, padding after them.
         device: to train on.
+        precision: of the network: float32, or bfloat16 by autocast. Weights and losses are float32.
+        compiled: network and losses by torch.compile.
     """
 
-    def __init__(self, config: Config, batch: dict[str, np.ndarray], device: torch.device):
+    def __init__(
+        self,
+        config: Config,
+        batch: dict[str, np.ndarray],
+        device: torch.device,
+        *,
+        precision: str = "float32",
+        compiled: bool = False,
+    ):
         self.network = A2Net(config, config.num_features, config.num_classes).to(device)
         self.losses_of = Losses(config, device)
         self.clip_norm = config.clip_norm
+        self._autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, precision == "bfloat16")
+        self._loss = torch.compile(self._compute_loss) if compiled else self._compute_loss
         adam = functools.partial(torch.optim.Adam, list(self.network.parameters()), lr=config.learning_rate, eps=1e-7)
         self.optimizer = adam(fused=True)  # on CPUs ten times faster than the default
         self._default_optimizer = adam()
+        most = max(1, int((batch["labels"] > 0).sum(axis=1).max()))  # here, not in the step: a GPU would have to wait
         self.features = to_device(batch["features"], device)
-        self.segments = torch.tensor(batch["segments"], device=device)
-        self.labels = torch.tensor(batch["labels"], dtype=torch.int64, device=device)
+        self.segments = torch.tensor(batch["segments"][:, :most], device=device)
+        self.labels = torch.tensor(batch["labels"][:, :most], dtype=torch.int64, device=device)
 
     def forward(self) -> float:
         """As in training: with what the gradients need."""
@@ -330,8 +342,11 @@ class Training:
         """Forward, targets and losses."""
         return self._loss().item()
 
-    def _loss(self) -> torch.Tensor:
-        return self.losses_of(self.network(self.features), self.segments, self.labels)["loss"]
+    def _compute_loss(self) -> torch.Tensor:
+        with self._autocast():
+            outputs = self.network(self.features)
+        outputs = {name: values.float() for name, values in outputs.items()}
+        return self.losses_of(outputs, self.segments, self.labels)["loss"]
 
     def _backward(self) -> torch.Tensor:
         self.optimizer.zero_grad()
@@ -347,12 +362,17 @@ class Training:
 
     def step(self) -> float:
         """... and the update."""
+        loss = self.enqueue_step()
+        synchronize()
+        return loss.item()
+
+    def enqueue_step(self) -> torch.Tensor:
+        """The whole step; a GPU may still be at it when this returns. The loss."""
         loss = self._backward()
         if self.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         self.optimizer.step()
-        synchronize()
-        return loss.item()
+        return loss
 
     def update_by_default(self) -> None:
         """An update with the gradients of the last step, in the form that PyTorch's Adam takes by default."""

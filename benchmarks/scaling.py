@@ -30,7 +30,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.native_logs import quiet_native_logs
 from a2net_tf.report.text_tables import align
 from a2net_tf.settings import Config
-from benchmarks import measure
+from benchmarks import measure, synthetic
 
 with quiet_native_logs():
     import numpy as np
@@ -141,7 +141,7 @@ def measure_network(flags: dict, threads: int, rounds: int) -> dict[str, float]:
     measure.use_cores(threads)
     workloads.start(config, threads)
     training = workloads.Training(config)
-    windows = workloads.random_windows(config, config.batch_size)
+    windows = synthetic.random_windows(config, config.batch_size)
     calls = {
         "forward_ms": workloads.forward_function(training.trainer.network, config)(windows),
         "step_ms": training.step,

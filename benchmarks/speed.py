@@ -38,7 +38,7 @@ from a2net_tf import safe_files, settings
 from a2net_tf.errors import UserError
 from a2net_tf.native_logs import quiet_native_logs
 from a2net_tf.settings import Config
-from benchmarks import measure
+from benchmarks import measure, synthetic
 from benchmarks.measure import RIVAL, Limit, Work, difference, make_row, take_turns
 
 with quiet_native_logs():
@@ -258,7 +258,7 @@ def measure_forward(bench: Bench) -> tuple[list[dict], list[str]]:
         functions |= bench.rival.forward_functions(bench.config, bench.rival.start(bench.options.threads))
     rows = []
     for size in bench.options.sizes:
-        windows = workloads.random_windows(bench.config, size)
+        windows = synthetic.random_windows(bench.config, size)
         times = turns(
             bench, {name: bind(windows) for name, bind in functions.items()}, limits=("float32", "bfloat16", "memory")
         )
@@ -301,7 +301,7 @@ def training_calls(bench: Bench) -> tuple[dict[str, Callable], dict[str, Callabl
     steps = {"Keras float32": full.step, "Keras bfloat16": half.step}
     sides, more = {"Keras float32": full}, {}
     if bench.rival:
-        device, batch = bench.rival.start(bench.options.threads), workloads.training_batch(bench.config)
+        device, batch = bench.rival.start(bench.options.threads), synthetic.training_batch(bench.config)
         sides[RIVAL] = bench.rival.Training(bench.config, batch, device)
         steps[RIVAL] = sides[RIVAL].step
         more[DEFAULT_ADAM] = sides[RIVAL].update_by_default
@@ -364,7 +364,7 @@ def bare_forward(bench: Bench) -> Callable[[], None]:
     bind = workloads.forward_function(workloads.build(bench.config), bench.config)
     whole, rest = divmod(bench.videos.num_windows, bench.config.window_batch)
     sizes = [bench.config.window_batch] * whole + [rest] * (rest > 0)
-    batches = {size: bind(workloads.random_windows(bench.config, size)) for size in set(sizes)}
+    batches = {size: bind(synthetic.random_windows(bench.config, size)) for size in set(sizes)}
 
     def call():
         for size in sizes:
@@ -438,7 +438,7 @@ def memory_calls(bench: Bench) -> dict[str, dict[str, Callable]]:
     """By what is done and by whom: a process that does it."""
     config, videos, output = bench.config, bench.videos, str(bench.folder / "memory.json")
     batch = str(bench.folder / "batch.npz")
-    workloads.np.savez(batch, **workloads.training_batch(config))
+    workloads.np.savez(batch, **synthetic.training_batch(config))
 
     in_fresh_process = functools.partial(
         measure.in_fresh_process, flags=settings.to_dict(config), threads=bench.options.threads

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from a2net_tf import settings
 from a2net_tf.native_logs import quiet_native_logs
 from a2net_tf.settings import Config
+from benchmarks import synthetic
 from benchmarks.measure import Limit
 
 with quiet_native_logs():
@@ -104,11 +105,6 @@ def build(config: Config, precision: str = "float32") -> keras.Model:
     return build_model(config, config.num_features, config.num_classes)
 
 
-def random_windows(config: Config, number: int) -> np.ndarray:
-    """f32[number, T, D]."""
-    return np.random.default_rng(0).normal(size=(number, config.window_steps, config.num_features)).astype(np.float32)
-
-
 def forward_functions(config: Config) -> dict[str, Callable[[np.ndarray], Callable]]:
     """By name, windows f32[N, T, D] -> a call that runs them through the network and waits for the outputs."""
     functions = {}
@@ -139,19 +135,6 @@ def wait_for(outputs: Mapping[str, tf.Tensor]) -> None:
 # Training
 
 
-def training_batch(config: Config) -> dict[str, np.ndarray]:
-    """A batch as ``input_pipeline`` gives it: four actions in every window."""
-    random, size = np.random.default_rng(0), config.batch_size
-    starts = random.uniform(0, 0.7, (size, config.max_actions))
-    there = np.arange(config.max_actions) < 4
-    segments = np.stack([starts, starts + random.uniform(0.02, 0.3, starts.shape)], axis=-1) * there[:, None]
-    return {
-        "features": random_windows(config, size),
-        "segments": segments.astype(np.float32),
-        "labels": (random.integers(1, config.num_classes + 1, starts.shape) * there).astype(np.int32),
-    }
-
-
 class Training:
     """The step of ``Trainer``, and its beginnings, each as a graph.
 
@@ -176,7 +159,7 @@ class Training:
             optimizer=make_optimizer(config, 100), jit_compile=config.jit_compile, auto_scale_loss=False
         )
         self.trainer.optimizer.build(self.trainer.network.trainable_variables)
-        batch = training_batch(config) if batch is None else batch
+        batch = synthetic.training_batch(config) if batch is None else batch
         self.batch = {name: tf.constant(value) for name, value in batch.items()}
         graph = functools.partial(tf.function, jit_compile=config.jit_compile)
         self._step = graph(self.trainer.train_step)
@@ -318,7 +301,7 @@ def peak_forward(flags: dict, threads: int, precision: str) -> int:
     """32 windows through the network."""
     config = settings.from_dict(flags)
     start(config, threads)
-    forward_function(build(config, precision), config)(random_windows(config, 32))()
+    forward_function(build(config, precision), config)(synthetic.random_windows(config, 32))()
     return gpu_peak_bytes()
 
 

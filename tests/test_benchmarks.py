@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import measure
+from benchmarks import measure, synthetic
 from tests import tiny
 
 try:
@@ -36,14 +36,14 @@ def command(script, *arguments):
 def pair(make_config, make_network):
     """The same weights in both frameworks, their losses, and a batch with a window without actions."""
     from a2net_tf.training.trainer import Trainer
-    from benchmarks import pytorch_a2net, workloads
+    from benchmarks import pytorch_a2net
 
     torch.set_num_threads(1)  # two that wait for each other are slow beside other tests
     config = make_config(num_features=5, num_classes=3, feature_columns=(1, 5))
     network = make_network(config)
     theirs = pytorch_a2net.A2Net(config, 5, 3)
     pytorch_a2net.copy_weights(theirs, network)
-    batch = workloads.training_batch(config)
+    batch = synthetic.training_batch(config)
     batch["labels"][1] = 0
     return Trainer(network, config), theirs, pytorch_a2net.Losses(config, torch.device("cpu")), batch
 
@@ -622,3 +622,66 @@ def test_optical_flow(tmp_path):
     assert found.keys() == {"OpenCV's TV-L1", "tvl1", "dis", "farneback"}
     assert found["OpenCV's TV-L1"] == 0
     assert found["tvl1"] < 0.1
+
+
+# XLA's programs on another device
+
+
+TINY_XLA = "--num_features=8 --num_classes=3 --window_steps=16 --num_levels=3 --base_channels=8 --level_channels=8,8,8"
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """What ``xla_step.py dump`` writes of a tiny network."""
+    from benchmarks import xla_step
+
+    folder = tmp_path_factory.mktemp("xla") / "programs"
+    rest = [*TINY_XLA.split(), "--head_channels=8"]
+    options = ["--batches=2", "--sizes=1", "--precisions=float32"]
+    assert xla_step.main(["dump", f"--folder={folder}", *options, *rest]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_dumped_programs_compute_what_tensorflow_does(programs, tmp_path, capsys):
+    """In jaxlib, from described values: the runner refuses losses and outputs that are not TensorFlow's."""
+    pytest.importorskip("jax", reason="JAX is not installed")
+    from benchmarks import xla_step
+
+    written = tmp_path / "xla.json"
+    options = ["--nopytorch", "--rounds=1", "--seconds=0.05", f"--json={written}"]
+    assert xla_step.main(["run", f"--folder={programs}", *options]) == 0, capsys.readouterr().err
+    rows = json.loads(written.read_text())["rows"]
+    assert [row["program"] for row in rows] == ["step_2_float32", "forward_1_float32", "sequence_float32"]
+
+    listed = programs / "programs.json"
+    content = json.loads(listed.read_text())
+    content["programs"][0]["mean_losses"][1] *= 1.01
+    listed.write_text(json.dumps(content))
+    assert xla_step.main(["run", f"--folder={programs}", "--only=step", "--nopytorch"]) == 1
+    assert "step_2_float32: expected" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_variables_of_a_dumped_step_go_round(programs):
+    """Every variable that the step changes is a parameter of the next one, and no host is asked within it."""
+    step = json.loads((programs / "programs.json").read_text())["programs"][0]
+    changed = {parameter for _, parameter in step["aliases"]}
+    described = step["parameters"]
+    assert {i for i, p in enumerate(described) if "kernel" in p} < changed
+    assert all(i in changed or "input" in p or "values" in p or "fill" in p for i, p in enumerate(described))
+    text = (programs / "step_2_float32.hlo").read_bytes()
+    assert not [word for word in (b"outfeed", b"HostCompute", b"python_callback") if word in text]
+
+
+def test_xla_step_says_what_is_wrong(tmp_path, capsys):
+    from benchmarks import xla_step
+
+    for arguments, words in (
+        (["run", f"--folder={tmp_path}"], "programs.json"),
+        (["run", f"--folder={tmp_path}", "--jit_compile"], "--jit_compile: no option of run"),
+        (["dump", f"--folder={tmp_path}", "--sizes=0"], "--sizes=0: expected whole numbers >= 1"),
+        (["dump", f"--folder={tmp_path}"], "--num_features and --num_classes are needed"),
+    ):
+        assert xla_step.main(arguments) == 1
+        assert words in capsys.readouterr().err

@@ -21,8 +21,10 @@ class Convolution(keras.layers.Layer):
         size: steps of the kernel: 1, or an odd number.
         stride: 1; or 2, for kernels of three steps and an even number of steps.
         activation: after the bias, or None.
-        as_product: compute kernels of one step, and strides of two, as one matrix product. The arithmetic is the same;
-            on CPUs the operator for convolutions is up to ten times slower there, above all backwards.
+        form: how it is computed; the arithmetic is the same. ``direct``: by the operator for convolutions. ``product``:
+            kernels of one step, and strides of two, as one matrix product; on CPUs the operator is up to ten times
+            slower there, above all backwards. ``unrolled``: all kernels as one product, their steps side by side; on
+            GPUs the operator's gradients are slow.
         joined: lengths of the levels that the input holds one after the other, a step of zeros after each. The output
             gets zeros there too: the padding that the next convolution would see if each level came alone.
         initial_bias: of the first output channels; repeated for the others. Empty: zeros.
@@ -35,7 +37,7 @@ class Convolution(keras.layers.Layer):
         stride: int,
         *,
         activation: str | None,
-        as_product: bool,
+        form: str,
         joined: Sequence[int] = (),
         initial_bias: Sequence[float] = (),
         **kwargs,
@@ -44,7 +46,7 @@ class Convolution(keras.layers.Layer):
         self.filters, self.size, self.stride = filters, size, stride
         self.initial_bias = list(initial_bias) or [0.0]
         self.activation = keras.activations.get(activation)
-        self.as_product = as_product and (size == 1 or stride == 2)
+        self.as_product = form == "unrolled" or (form == "product" and (size == 1 or stride == 2))
         self.joined = list(joined)
 
     def build(self, input_shape):
@@ -73,7 +75,7 @@ class Convolution(keras.layers.Layer):
         return tf.nn.conv2d(tf.expand_dims(padded, 1), tf.expand_dims(self.kernel, 0), [1, self.stride], "VALID")
 
     def _product(self, inputs):
-        rows = inputs if self.size == 1 else _triples(inputs)
+        rows = _triples(inputs) if self.stride == 2 else _neighbours(inputs, self.size)
         return tf.matmul(
             tf.reshape(rows, (-1, rows.shape[-1])), tf.reshape(self.kernel, (rows.shape[-1], self.filters))
         )
@@ -97,6 +99,14 @@ def _triples(inputs):
     # tf.slice, because the gradient of pairs[:, 1:] is many times slower.
     first, third = tf.slice(pairs, [0, 0, 0], [-1, steps // 2, -1]), tf.slice(pairs, [0, 1, 0], [-1, -1, channels])
     return tf.concat([first, third], axis=-1)
+
+
+def _neighbours(inputs, size: int):
+    """The ``size`` steps around each step side by side: [B, T, C] -> [B, T, size C]."""
+    if size == 1:
+        return inputs
+    padded = _pad(inputs, size // 2)
+    return tf.concat([tf.slice(padded, [0, i, 0], [-1, inputs.shape[1], -1]) for i in range(size)], axis=-1)
 
 
 class GroupNorm(keras.layers.Layer):

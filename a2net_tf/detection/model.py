@@ -260,10 +260,10 @@ class _Builder:
     def _convolution(self, filters: int, size: int, *, stride: int = 1, **kwargs) -> Convolution:
         """A convolution as the settings have it."""
         kwargs = {"activation": "relu", "dtype": self.policy, **kwargs}
-        as_product = self.config.convolution == "product"
-        if self.config.convolution == "auto":
-            as_product = not tf.config.list_physical_devices("GPU")
-        return Convolution(filters, size, stride, as_product=as_product, **kwargs)
+        form = self.config.convolution
+        if form == "auto":
+            form = "unrolled" if tf.config.list_physical_devices("GPU") else "product"
+        return Convolution(filters, size, stride, form=form, **kwargs)
 
     def _norm(self, joined: Sequence[int], *, name: str) -> GroupNorm:
         """Normalisation with ReLU as the settings have it."""

@@ -236,9 +236,9 @@ class TrainingFields:
     convolution: str = _computation(
         "auto",
         "How convolutions are computed: strides and kernels of one step as matrix products, which CPUs are faster at "
-        "(product), or all by the operator for convolutions (direct). auto is direct where there is a GPU, else "
-        "product. Weights and results are the same.",
-        choices=("auto", "product", "direct"),
+        "(product), all as matrix products, which GPUs are faster at (unrolled), or all by the operator for "
+        "convolutions (direct). auto is unrolled where there is a GPU, else product. Weights and results are the same.",
+        choices=("auto", "product", "unrolled", "direct"),
     )
     jit_compile: bool = _computation(
         False, "Whether the training step is compiled with XLA; it needs --nodeterministic.", modes=TRAINING

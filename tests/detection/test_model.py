@@ -119,6 +119,7 @@ def impulse(config, step):
     "changes",
     [
         {"convolution": "product"},
+        {"convolution": "unrolled"},
         {"convolution": "direct"},
         {"window_steps": 24, "num_levels": 3, "level_channels": (5, 8, 3)},
     ],
@@ -176,9 +177,10 @@ def gradients(network, features):
     return tape.gradient(loss, [features, *(weight.value for weight in network.trainable_variables)])
 
 
-def test_both_forms_of_convolution_have_the_same_gradients(make_config, make_network):
+@pytest.mark.parametrize("form", ["product", "unrolled"])
+def test_forms_of_convolution_have_the_same_gradients(form, make_config, make_network):
     features = np.random.default_rng(1).normal(size=(3, 32, 5)).astype(np.float32)
-    networks = (make_network(make_config(convolution=form)) for form in ("product", "direct"))
+    networks = (make_network(make_config(convolution=each)) for each in (form, "direct"))
     for product, direct in zip(*(gradients(network, features) for network in networks), strict=True):
         scale = np.abs(direct).max()
         assert scale > 0
@@ -206,7 +208,7 @@ def test_both_forms_have_the_same_gradients_of_positive_numbers(precision, make_
 
 
 def test_form_of_convolution_follows_the_device(make_config):
-    assert not tf.config.list_physical_devices("GPU"), "expects the direct form then"
+    assert not tf.config.list_physical_devices("GPU"), "expects the unrolled form then"
     network = build_model(make_config(), 5, 3)
     products = {layer.name for layer in network.layers if getattr(layer, "as_product", False)}
     assert products == {"base1", *(f"anchor_free_reduce{i}" for i in (1, 2, 3, 4)), "conv2", "conv3", "conv4"}
