@@ -325,7 +325,7 @@ class Training:
         self.losses_of = Losses(config, device)
         self.clip_norm = config.clip_norm
         self._autocast = functools.partial(torch.autocast, device.type, torch.bfloat16, precision == "bfloat16")
-        self._loss = torch.compile(self._compute_loss) if compiled else self._compute_loss
+        self._loss = torch.compile(self._compute_loss, dynamic=False) if compiled else self._compute_loss
         adam = functools.partial(torch.optim.Adam, list(self.network.parameters()), lr=config.learning_rate, eps=1e-7)
         self.optimizer = adam(fused=True)  # on CPUs ten times faster than the default
         self._default_optimizer = adam()

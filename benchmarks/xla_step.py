@@ -360,7 +360,7 @@ class PyTorchSide:
         dtype = getattr(self._torch, entry["precision"])
         network = self._rival.A2Net(config, config.num_features, config.num_classes).to(self._device, dtype).eval()
         features = self._rival.to_device(synthetic.random_windows(config, entry["windows"]), self._device).to(dtype)
-        run = self._torch.compile(network) if compiled else network
+        run = self._torch.compile(network, dynamic=False) if compiled else network
         return self._torch.inference_mode()(lambda: run(features))
 
     def _repeated(self, once: Callable[[], Any]) -> Call:
