@@ -3,7 +3,7 @@
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,13 +127,24 @@ def localize(
         branches: what to report, of ``Localizer.reported``; by default the merged result alone.
     """
     branches = branches or dict(list(localizer.reported().items())[-1:])
-    located = ((record, _candidates(localizer, record)) for record in records)
-    for record, candidates in _by_sequence(located):
+    located = ((record, (int(record["chunk_start_step"]), *_candidates(localizer, record))) for record in records)
+    for record, found in _by_sequence(located):
+        starts, candidates, seen = zip(*found, strict=True)
         merged = Candidates(*(tf.concat(values, axis=1) for values in zip(*candidates, strict=True)))
+        if localizer.scores_steps:
+            merged = localizer.score(merged, _add_up(starts, seen, int(record["num_steps"])))
         yield _detect(localizer, merged, record, branches)
 
 
-def _candidates(localizer: Localizer, record: dict) -> Candidates:
+def _add_up(starts: Sequence[int], seen: Sequence[tf.Tensor], num_steps: int) -> np.ndarray:
+    """f32[1, T, V]: what the windows of all chunks say of the steps of a sequence, of f32[1, t, V] of each chunk."""
+    total = np.zeros((1, num_steps, seen[0].shape[-1]), np.float32)
+    for start, part in zip(starts, seen, strict=True):
+        total[:, start : start + part.shape[1]] += part
+    return total
+
+
+def _candidates(localizer: Localizer, record: dict) -> tuple[Candidates, tf.Tensor | None]:
     _check_windows_fit(record, localizer.config.inference_steps)
     numbers = (np.int32(record[name]) for name in ("num_steps", "chunk_start_step", "chunk_owned_steps"))
     return localizer.sequence_candidates(np.asarray(record["features"], np.float32), *numbers)

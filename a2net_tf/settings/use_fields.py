@@ -56,6 +56,11 @@ class UseFields:
         "The number of best classes of each cell and anchor that become candidates; at most as many as there are "
         "classes.",
     )
+    step_exponent: float = _localization(
+        1.0,
+        "How much --step_classifier has to say: a candidate's score is multiplied by the mean of its class's "
+        "probability over the candidate's steps, to the power of this; 0: nothing.",
+    )
     min_score: float = _localization(0.0, "The score that a candidate must exceed to be kept.", common=True)
     nms_tiou: float = _localization(
         0.2, "The tIoU above which the weaker of two detections of a class is suppressed.", common=True
