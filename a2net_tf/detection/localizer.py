@@ -76,7 +76,11 @@ class Localizer(tf.Module):
         )
         self.score = tf.function(
             self.scored,
-            input_signature=[candidates, tf.TensorSpec((None, None, 1 + len(self.class_names)), tf.float32)],
+            input_signature=[
+                candidates,
+                tf.TensorSpec((None, None, 1 + len(self.class_names)), tf.float32),
+                tf.TensorSpec((None,), tf.int32),
+            ],
         )
         self._detect_in_graph = tf.function(
             self._detect,
@@ -192,19 +196,20 @@ class Localizer(tf.Module):
         share = self._share(steps, geometry.running_sums(steps, tf.float32), inside, candidates.class_ids)
         return candidates._replace(scores=candidates.scores * share)
 
-    def scored(self, candidates: Candidates, seen: tf.Tensor) -> Candidates:
+    def scored(self, candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
         """Candidates of whole sequences, scored by the classes of their steps.
 
         Args:
             candidates: [B, N, ...], in steps.
             seen: f32[B, T, 1 + C]: of each step, how many windows see it, and the sums of their probabilities.
+            num_steps: i32[B].
 
         Returns:
             The same with scores times the mean probability of their class, to the power of ``config.step_exponent``.
         """
         steps = seen[..., 1:] / tf.maximum(seen[..., :1], 1.0)
         sums = geometry.running_sums(steps, tf.float64)
-        inside = tf.clip_by_value(candidates.segments, 0.0, tf.cast(tf.shape(seen)[1], tf.float32))
+        inside = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
         total = tf.shape(candidates.scores)[1]
         count = (total + _SCORED_AT_ONCE - 1) // _SCORED_AT_ONCE
         shares = tf.TensorArray(tf.float32, size=count, infer_shape=False, element_shape=(None, None))
@@ -238,7 +243,7 @@ class Localizer(tf.Module):
             return tf.reshape(padded, tf.concat([shape[:1], [shape[1] * shape[2]], shape[3:]], axis=0))
 
         candidates = Candidates(*(per_sequence(values) for values in candidates))
-        return candidates if seen is None else self.scored(candidates, seen)
+        return candidates if seen is None else self.scored(candidates, seen, num_steps)
 
     def _window_starts(self, num_steps: tf.Tensor) -> tf.Tensor:
         return windows.window_starts(

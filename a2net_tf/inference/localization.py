@@ -132,7 +132,8 @@ def localize(
         starts, candidates, seen = zip(*found, strict=True)
         merged = Candidates(*(tf.concat(values, axis=1) for values in zip(*candidates, strict=True)))
         if localizer.scores_steps:
-            merged = localizer.score(merged, _add_up(starts, seen, int(record["num_steps"])))
+            num_steps = int(record["num_steps"])
+            merged = localizer.score(merged, _add_up(starts, seen, num_steps), np.int32([num_steps]))
         yield _detect(localizer, merged, record, branches)
 
 
