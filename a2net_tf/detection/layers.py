@@ -26,6 +26,7 @@ class Convolution(keras.layers.Layer):
         dilation: from one step that a kernel looks at to the next.
         joined: lengths of the levels that the input holds one after the other, a step of zeros after each. The output
             gets zeros there too: the padding that the next convolution would see if each level came alone.
+        initial_kernel: Keras's name of what draws the first weights.
         initial_bias: of the first output channels; repeated for the others. Empty: zeros.
     """
 
@@ -39,19 +40,21 @@ class Convolution(keras.layers.Layer):
         as_product: bool,
         dilation: int = 1,
         joined: Sequence[int] = (),
+        initial_kernel: str = "he_uniform",
         initial_bias: Sequence[float] = (),
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters, self.size, self.stride, self.dilation = filters, size, stride, dilation
-        self.initial_bias = list(initial_bias) or [0.0]
+        self.initial_kernel, self.initial_bias = initial_kernel, list(initial_bias) or [0.0]
         self.activation = keras.activations.get(activation)
         self.as_product = as_product and (size == 1 or stride == 2)
         self.joined = list(joined)
 
     def build(self, input_shape):
-        """Creates kernel [size, in, filters] with the release's initial weights, and bias [filters]."""
-        self.kernel = self.add_weight((self.size, input_shape[-1], self.filters), "he_uniform", name="kernel")
+        """Creates kernel [size, in, filters], by default with the release's initial weights, and bias [filters]."""
+        shape = (self.size, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(shape, self.initial_kernel, name="kernel")
         self.bias = self.add_weight((self.filters,), self._first_bias, name="bias")
 
     def _first_bias(self, shape, dtype=None):

@@ -204,7 +204,8 @@ class _Builder:
         x = self._convolution(channels, 1, **linear, name=f"{name}_in")(x)
         for i in range(self.config.step_layers):
             y = self._convolution(channels, 3, dilation=2**i, name=f"{name}_dilated{i + 1}")(x)
-            y = self._convolution(channels, 1, **linear, name=f"{name}_mix{i + 1}")(y)
+            # 0 at first: sums over many layers would begin so large that training never recovers.
+            y = self._convolution(channels, 1, **linear, initial_kernel="zeros", name=f"{name}_mix{i + 1}")(y)
             if self.config.step_dropout:
                 y = Drop(self.config.step_dropout, dtype=self.policy, name=f"{name}_dropout{i + 1}")(y)
             x = keras.layers.Add(dtype=self.policy, name=f"{name}_add{i + 1}")([x, y])

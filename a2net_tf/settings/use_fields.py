@@ -6,7 +6,7 @@ import functools
 from a2net_tf.settings.setting import LOCALIZING, SCORING, setting
 
 _localization = functools.partial(setting, section="localization", modes=LOCALIZING, binds="localization")
-_evaluation = functools.partial(setting, section="evaluation", modes=("train", *SCORING, "score"))
+_evaluation = functools.partial(setting, section="evaluation", modes=("train", *SCORING, "tune", "score"))
 _many_runs = functools.partial(setting, section="many runs", modes=("ablate",), common=True)
 _files = functools.partial(setting, section="files", common=True)
 
@@ -74,6 +74,12 @@ class UseFields:
         0.0,
         "Candidates of its class with at least this tIoU vote on the boundaries of a detection: they become the mean "
         "of theirs, weighted by score; 0: no votes.",
+    )
+    tuned: bool = setting(
+        True,
+        "Whether settings that --mode=tune has chosen for a run are used; those of the command win in any case.",
+        section="localization",
+        modes=("evaluate", "predict", "export"),
     )
     max_detections: int = _localization(
         0,

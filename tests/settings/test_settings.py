@@ -42,6 +42,7 @@ OTHERS = {
     "step_smoothing": ("0", 0.0),
     "step_dropout": ("0.5", 0.5),
     "step_exponent": ("0.5", 0.5),
+    "tuned": ("false", False),
     "anchor_ratios": ("1,0.3333333333333333", (1.0, 1 / 3)),
     "anchor_free": ("false", False),
     "anchor_based": ("false", False),
