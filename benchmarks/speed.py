@@ -43,7 +43,7 @@ from benchmarks.measure import RIVAL, Limit, Work, difference, make_row, take_tu
 
 with quiet_native_logs():
     from a2net_tf.data.schema import CHUNK_OVERLAP_STEPS
-    from a2net_tf.detection import profiler
+    from a2net_tf.report import profiler
     from a2net_tf.training import run_directory
     from benchmarks import workloads
 

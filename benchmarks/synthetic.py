@@ -17,11 +17,15 @@ def training_batch(config: Config) -> dict[str, np.ndarray]:
     starts = random.uniform(0, 0.7, (size, config.max_actions))
     there = np.arange(config.max_actions) < 4
     segments = np.stack([starts, starts + random.uniform(0.02, 0.3, starts.shape)], axis=-1) * there[:, None]
-    return {
+    batch = {
         "features": random_windows(config, size),
         "segments": segments.astype(np.float32),
         "labels": (random.integers(1, config.num_classes + 1, starts.shape) * there).astype(np.int32),
     }
+    if config.step_classifier:
+        steps = random.integers(0, config.num_classes + 1, (size, config.window_steps))
+        batch["step_labels"] = steps.astype(np.int32)
+    return batch
 
 
 def kernel(number: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -22,9 +22,10 @@ with quiet_native_logs():
     import numpy as np
     import tensorflow as tf
 
-    from a2net_tf.detection import profiler, windows
-    from a2net_tf.detection.localizer import Member
+    from a2net_tf.detection import windows
+    from a2net_tf.detection.member import Member
     from a2net_tf.detection.model import build_model
+    from a2net_tf.report import profiler
     from benchmarks import workloads
 
 COMPARED_STEPS = 2
@@ -109,9 +110,9 @@ def _dump_sequence(config: Config, folder: pathlib.Path, multiply_adds: int) -> 
     starts = windows.window_starts(num_steps, window_steps=config.inference_steps, stride_steps=stride)
     steps = tf.constant(np.asarray(starts)[:, None] + np.arange(config.inference_steps))
 
-    traced = tf.function(lambda sequence: member.candidates(tf.gather(sequence, steps))._asdict(), jit_compile=True)
+    traced = tf.function(lambda sequence: member.predict(tf.gather(sequence, steps))[0]._asdict(), jit_compile=True)
     entry = _write(folder, f"sequence_{config.precision}", traced, {"sequence": tf.constant(features)}, network.weights)
-    expected = plain.candidates(tf.gather(features, steps))._asdict()
+    expected = plain.predict(tf.gather(features, steps))[0]._asdict()
     return _described(entry, "sequence", len(starts), config, multiply_adds, expected)
 
 

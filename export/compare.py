@@ -11,6 +11,7 @@ writes every form into the folder --output, runs them all in turns on the same w
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -279,21 +280,24 @@ def _onnx_form(name: str, path: pathlib.Path, model: Model) -> Form:
     session = onnx.load_session(str(path))
     seconds = time.perf_counter() - start
 
-    def run(batch):
-        outputs = onnx.run_session(session, batch)
-        return Candidates(*(outputs[f"candidate_{key}"] for key in Candidates._fields))
+    run = functools.partial(onnx.run_session, session)
 
-    return Form(
-        name, path.stat().st_size, seconds, lambda batch: run(batch)[:2], lambda s: _merge_windows(run, s, model)
-    )
+    def candidates(batch):
+        outputs = run(batch)
+        return outputs["candidate_segments"], outputs["candidate_scores"]
+
+    return Form(name, path.stat().st_size, seconds, candidates, lambda s: _merge_windows(run, s, model))
 
 
-def _merge_windows(run: Callable[[np.ndarray], Candidates], sequence: dict, model: Model) -> Detections:
+def _merge_windows(run: Callable[[np.ndarray], dict[str, np.ndarray]], sequence: dict, model: Model) -> Detections:
     """Detections of a whole sequence from the candidates of its windows, as ``Localizer`` merges them."""
     config = model.run.config
     starts, features = _cut(sequence, config)
     parts = [run(features[i : i + _BATCH]) for i in range(0, len(features), _BATCH)]
-    segments, scores, class_ids = (np.concatenate(values) for values in zip(*parts, strict=True))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    segments, scores, class_ids = (found[f"candidate_{key}"] for key in Candidates._fields)
+    if "step_scores" in found:
+        scores = _scored_by_steps(found, starts, len(sequence["features"]), model.localizer)
     steps = np.clip(segments * config.inference_steps + starts[:, None, None], 0, len(sequence["features"]))
     scores = np.where(steps[..., 1] > steps[..., 0], scores, 0)
     detections = suppress_sequences(
@@ -305,6 +309,20 @@ def _merge_windows(run: Callable[[np.ndarray], Candidates], sequence: dict, mode
     seconds = detections.segments[0, :number].numpy() * stride + first
     videos = [schema.sequence_name(sequence)] * number
     return Detections(videos, seconds, detections.class_ids[0, :number].numpy(), detections.scores[0, :number].numpy())
+
+
+def _scored_by_steps(
+    found: dict[str, np.ndarray], starts: np.ndarray, num_steps: int, localizer: Localizer
+) -> np.ndarray:
+    """f32[N, P]: the scores of the windows' candidates, once all that windows say of the steps is known."""
+    seen = np.zeros((1, num_steps, 1 + found["step_scores"].shape[-1]), np.float32)
+    for start, steps in zip(starts, found["step_scores"], strict=True):
+        inside = seen[0, start : start + len(steps)]
+        inside += np.pad(steps[: len(inside)], ((0, 0), (1, 0)), constant_values=1)
+    segments = found["candidate_segments"] * localizer.config.inference_steps + starts[:, None, None]
+    arrays = np.float32(segments), found["candidate_scores"], found["candidate_class_ids"]
+    candidates = Candidates(*(tf.constant(array.reshape(1, -1, *array.shape[2:])) for array in arrays))
+    return localizer.score(candidates, seen, [num_steps]).scores.numpy().reshape(arrays[1].shape)
 
 
 def _arrays(candidates: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,8 @@
 Input: ``features`` f32[N, W, D], N free. Outputs, all of one graph:
     ``candidate_segments`` f32[N, P, 2], ``candidate_scores`` f32[N, P], ``candidate_class_ids`` i32[N, P]: what the
         SavedModel's signature ``raw`` answers;
+    with --step_classifier ``step_scores`` f32[N, W, C], which have not entered ``candidate_scores``, and
+        ``window_scores`` f32[N, P], which they have, each in its own window: what is suppressed in the following;
     ``segments`` f32[N, K, 2], ``scores`` f32[N, K], ``class_ids`` i32[N, K], ``num_detections`` i32[N]: what
         ``windows`` answers, by the operator NonMaxSuppression; rows beyond ``num_detections`` are 0.
 Segments are fractions of the window. The file's metadata hold classes, time base and settings (see ``_describe``).
@@ -10,6 +12,7 @@ Segments are fractions of the window. The file's metadata hold classes, time bas
 Needs tf2onnx, onnx and onnxruntime: pip install ".[onnx]" in the checkout.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -21,7 +24,7 @@ from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.model import plain_copy
 from a2net_tf.detection.postprocess import Candidates, Detections, suppress
 from a2net_tf.errors import UserError
-from a2net_tf.export.saved_model import Exported
+from a2net_tf.export.saved_model import Exported, window_candidates
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
 from a2net_tf.training.run_directory import Run
@@ -38,6 +41,7 @@ _OPSET = 17  # which onnxruntime knows since 1.12
 _TOLERANCE = 1e-4  # scores, and segments as fractions of the window
 _MAX_OTHER_CLASSES = 1e-3  # share of candidates: where two classes are equally likely, rounding decides
 _PREFIX = "candidate_"
+_STEP_OUTPUTS = ("step_scores", "window_scores")  # of a network that classifies steps, without the prefix
 _COMPARED_WINDOWS = 8
 
 # From candidates to detections, as ``postprocess.suppress`` does it: the class as a second coordinate keeps classes
@@ -142,10 +146,11 @@ def export_onnx(
     """
     _check_settings(localizer, detections)
     safe_files.check_writable(path)
-    exported = Exported(localizer.with_networks(plain_copy), run)
-    model = _convert_candidates(exported)
+    plain = localizer.with_networks(plain_copy)
+    exported = Exported(plain, run)
+    model = _convert_candidates(plain, exported)
     if detections:
-        _append_suppression(model, localizer.config)
+        _append_suppression(model, localizer)
     _describe(model, run)
     if windows is None:
         windows = run_directory.random_features(run, _COMPARED_WINDOWS, run.config.inference_steps)
@@ -185,15 +190,19 @@ def _check_settings(localizer: Localizer, detections: bool) -> None:
         )
 
 
-def _convert_candidates(exported: Exported) -> onnx.ModelProto:
-    """The signature ``raw`` as ONNX, with prefixed outputs and a free number of windows N."""
-    raw = exported.raw.get_concrete_function()
+def _convert_candidates(localizer: Localizer, exported: Exported) -> onnx.ModelProto:
+    """The signature ``raw`` as ONNX, with prefixed outputs and a free number of windows N; and ``window_scores``."""
+    function = exported.raw
+    if localizer.scores_steps:
+        with_scores = functools.partial(_raw_and_window_scores, localizer)
+        function = tf.function(with_scores, input_signature=function.input_signature)
+    raw = function.get_concrete_function()
     frozen = with_constant_weights(raw)
     graph_def = frozen.graph.as_graph_def()
     kernels = _take_kernels(graph_def)
     features = frozen.inputs[0].name
     names = sorted(raw.output_dtypes)  # the order in which TensorFlow flattens a dict
-    outputs = {tensor.name: _PREFIX + name for name, tensor in zip(names, frozen.outputs, strict=True)}
+    outputs = {tensor.name: _prefixed(name) for name, tensor in zip(names, frozen.outputs, strict=True)}
     with without_deprecation_warnings():  # tf2onnx calls functions of TensorFlow 1
         model, _ = tf2onnx.convert.from_graph_def(
             graph_def,
@@ -206,6 +215,17 @@ def _convert_candidates(exported: Exported) -> onnx.ModelProto:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     return model
+
+
+def _raw_and_window_scores(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    """``window_candidates`` of f32[N, W, D], and the scores that the steps of each window alone make of theirs."""
+    raw = window_candidates(localizer, features)
+    candidates = Candidates(raw["segments"], raw["scores"], raw["class_ids"])
+    return {**raw, "window_scores": localizer.scored_in_window(candidates, raw["step_scores"]).scores}
+
+
+def _prefixed(name: str) -> str:
+    return name if name in _STEP_OUTPUTS else _PREFIX + name
 
 
 def _take_kernels(graph_def: tf.compat.v1.GraphDef) -> dict[str, np.ndarray]:
@@ -260,9 +280,11 @@ def suppression(config: Config, num_candidates: int) -> onnx.GraphProto:
     return graph
 
 
-def _append_suppression(model: onnx.ModelProto, config: Config) -> None:
+def _append_suppression(model: onnx.ModelProto, localizer: Localizer) -> None:
     """Goes on from the candidates, which stay outputs, to detections."""
-    added = suppression(config, model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+    added = suppression(localizer.config, model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+    for node in added.node if localizer.scores_steps else ():
+        node.input[:] = ["window_scores" if name == "candidate_scores" else name for name in node.input]
     model.graph.node.extend(added.node)
     model.graph.initializer.extend(added.initializer)
     model.graph.output.extend(added.output)
@@ -293,11 +315,12 @@ def _difference(
     over windows counts: a wrong graph shows in most windows.
     """
     outputs = run_session(session, windows)
-    expected = {_PREFIX + name: value.numpy() for name, value in exported.raw(tf.constant(windows)).items()}
+    expected = {_prefixed(name): value.numpy() for name, value in exported.raw(tf.constant(windows)).items()}
     other = expected["candidate_class_ids"] != outputs["candidate_class_ids"]
     if other.mean() > _MAX_OTHER_CLASSES:
         return float("inf")
-    largest = max(np.abs(expected[name] - outputs[name]).max() for name in ("candidate_segments", "candidate_scores"))
+    compared = [name for name in expected if name != "candidate_class_ids"]
+    largest = max(np.abs(expected[name] - outputs[name]).max() for name in compared)
     if "segments" in outputs:
         kept = _suppressed(outputs, config)
         pairs = [(value.numpy(), outputs[name]) for name, value in kept._asdict().items()]
@@ -309,7 +332,8 @@ def _difference(
 def _suppressed(outputs: dict[str, np.ndarray], config: Config) -> Detections:
     """What TensorFlow's suppression makes of candidates that ONNX found."""
     segments = tf.clip_by_value(outputs["candidate_segments"], 0.0, 1.0)
-    scores = tf.where(segments[..., 1] > segments[..., 0], outputs["candidate_scores"], 0.0)
+    scores = outputs.get("window_scores", outputs["candidate_scores"])
+    scores = tf.where(segments[..., 1] > segments[..., 0], scores, 0.0)
     return suppress(
         Candidates(segments, scores, tf.constant(outputs["candidate_class_ids"])),
         **config.suppression,

@@ -102,7 +102,7 @@ class Exported(tf.Module):
 
 def window_detections(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
     """Detections of each window f32[N, W, D] by itself; ``segments`` are fractions of the window, in [0, 1]."""
-    candidates = localizer.window_candidates(_checked(localizer, features))
+    candidates = localizer.scored_in_window(*localizer.predict(_checked(localizer, features)))
     segments = tf.clip_by_value(candidates.segments, 0.0, 1.0)
     config = localizer.config
     kept = suppress(
@@ -113,9 +113,14 @@ def window_detections(localizer: Localizer, features: tf.Tensor) -> dict[str, tf
 
 
 def window_candidates(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Candidates of each window f32[N, W, D] before suppression; ``segments`` are fractions of the window."""
-    candidates = localizer.window_candidates(_checked(localizer, features))
-    return {**candidates._asdict(), "scores": _merged_scores(localizer, candidates.scores, candidates.segments)}
+    """Candidates of each window f32[N, W, D] before suppression; ``segments`` are fractions of the window.
+
+    With --step_classifier also ``step_scores`` f32[N, W, C], which have not entered the scores: of a sequence of many
+    windows each candidate's score is to be multiplied by their mean over all windows and over its own steps.
+    """
+    candidates, steps = localizer.predict(_checked(localizer, features))
+    found = {**candidates._asdict(), "scores": _merged_scores(localizer, candidates.scores, candidates.segments)}
+    return found if steps is None else {**found, "step_scores": steps}
 
 
 def _checked(localizer: Localizer, features: tf.Tensor) -> tf.Tensor:

@@ -75,7 +75,7 @@ def export_tflite(
     safe_files.check_writable(path)
     windows, copy = _windows(localizer, run, samples), localizer.with_networks(plain_copy)
     compared = windows[_spread(len(windows), _COMPARED_WINDOWS)]
-    expected = _candidate_scores(copy, copy.window_candidates(tf.constant(compared))).numpy()
+    expected = _window_scores(copy, compared)
     least_bytes = _num_kernel_weights(copy) * QUANTIZATIONS[quantization]
     content = _convert_to_int8(copy, windows) if quantization == "int8" else _convert_window(copy, quantization)
     used = _check_content(content, least_bytes)
@@ -227,15 +227,25 @@ def _largest_anchor_outputs(network: keras.Model, windows: np.ndarray) -> np.nda
 
 def _detect(localizer: Localizer, features: tf.Tensor) -> dict[str, tf.Tensor]:
     """One window f32[1, W, D] -> the outputs that ``tflite_run.Model.window`` describes."""
-    candidates = localizer.window_candidates(features)
-    inside = candidates._replace(segments=tf.clip_by_value(candidates.segments, 0.0, 1.0))
+    candidates, steps = localizer.predict(features)
+    inside = localizer.scored_in_window(candidates, steps)
+    inside = inside._replace(segments=tf.clip_by_value(candidates.segments, 0.0, 1.0))
     inside = inside._replace(scores=_candidate_scores(localizer, inside))
     return {
         **_suppress(inside, localizer.config),
         "candidate_segments": candidates.segments[0],
         "candidate_scores": _candidate_scores(localizer, candidates)[0],
         "candidate_class_ids": candidates.class_ids[0],
+        **({} if steps is None else {"step_scores": steps[0]}),
     }
+
+
+def _window_scores(localizer: Localizer, windows: np.ndarray) -> np.ndarray:
+    """f32[N, M]: of windows f32[N, W, D], the scores of all candidates, and of all classes at all steps."""
+    candidates, steps = localizer.predict(tf.constant(windows))
+    found = [_candidate_scores(localizer, candidates)]
+    found += [] if steps is None else [tf.reshape(steps, (len(windows), -1))]
+    return tf.concat(found, axis=1).numpy()
 
 
 def _candidate_scores(localizer: Localizer, candidates: Candidates) -> tf.Tensor:
@@ -407,6 +417,7 @@ def _describe(localizer: Localizer, run: Run, quantization: str) -> dict:
         "nms_tiou": config.nms_tiou,
         "soft_nms_sigma": config.soft_nms_sigma,
         "voting_tiou": config.voting_tiou,
+        **({"step_exponent": config.step_exponent} if localizer.scores_steps else {}),
         "max_detections": config.max_detections,
         "least_detections": LEAST_DETECTIONS,  # these three count where max_detections is 0
         "detections_per_window": DETECTIONS_PER_WINDOW,
@@ -426,9 +437,12 @@ def _write(path: pathlib.Path, content: bytes, description: dict) -> None:
 
 
 def _compare(path: pathlib.Path, windows: np.ndarray, expected: np.ndarray, quantization: str) -> float:
-    """Mean difference of the candidates' scores from f32[N, P]; refuses a float32 file that differs."""
-    model = tflite_run.Model(path)
-    differences = np.abs([model.window(window)["candidate_scores"] for window in windows] - expected)
+    """Mean difference from what ``_window_scores`` gives; refuses a float32 file that differs."""
+    model, found = tflite_run.Model(path), []
+    for outputs in map(model.window, windows):
+        parts = [outputs[name].reshape(-1) for name in ("candidate_scores", "step_scores") if name in outputs]
+        found.append(np.concatenate(parts))
+    differences = np.abs(np.stack(found) - expected)
     if quantization == "float32" and not differences.max() <= _TOLERANCE:
         raise UserError(f"the converted model's scores differ by {differences.max()} from the trained one's")
     return float(differences.mean())

@@ -50,7 +50,8 @@ class Model:
         Returns:
             ``segments`` f32[K, 2], ``scores`` f32[K], ``class_ids`` i32[K] and ``num_detections`` i32[] of the window
             by itself; ``candidate_segments`` f32[P, 2], ``candidate_scores`` f32[P] and ``candidate_class_ids`` i32[P]
-            before suppression, to be merged with those of other windows. Implied classes are left to ``detect``.
+            before suppression, to be merged with those of other windows. Implied classes are left to ``detect``. If the
+            network classifies steps, also ``step_scores`` f32[window_steps, C], which have not entered the candidates'.
         """
         return self._run(features=np.ascontiguousarray(features[None], np.float32))
 
@@ -71,8 +72,10 @@ class Model:
         about = self.description
         seconds_per_step = about["seconds_per_step"] if seconds_per_step is None else seconds_per_step
         _check(features, seconds_per_step, about["num_features"])
-        segments, scores, class_ids = self._candidates(features)
+        segments, scores, class_ids, seen = self._candidates(features)
         segments = np.clip(segments, np.float32(0), np.float32(len(features)))
+        if about.get("step_exponent", 0) > 0:  # older files do not say
+            scores = scores * step_means(segments, class_ids, seen) ** np.float32(about["step_exponent"])
         scores = np.where(segments[:, 1] > segments[:, 0], scores, np.float32(0))
         most = most_detections(len(features), about)
         kept, kept_scores = suppress(
@@ -92,9 +95,14 @@ class Model:
         labels = [about["class_names"][i] for i in class_ids]
         return {"segments": seconds, "scores": scores, "class_ids": class_ids, "labels": labels}
 
-    def _candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of all windows together: segments f32[N, 2] in steps of the recording, scores f32[N], class_ids i32[N]."""
+    def _candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of all windows together: segments f32[N, 2] in steps of the recording, scores f32[N], class_ids i32[N].
+
+        And f32[T, 1 + C]: of each step, how many windows see it, and the sums of their scores of each class.
+        """
         window_steps, parts = self.description["window_steps"], []
+        classifies = self.description.get("step_exponent", 0) > 0
+        seen = np.zeros((len(features), 1 + len(self.description["class_names"])) if classifies else (0, 1), np.float32)
         for start in window_starts(len(features), window_steps, self.description["stride_steps"]):
             steps = np.minimum(np.arange(start, start + window_steps), len(features) - 1)
             window = np.asarray(features[steps], np.float32)
@@ -104,8 +112,12 @@ class Model:
             outputs = self.window(window)
             segments = outputs["candidate_segments"] * np.float32(window_steps) + np.float32(start)
             parts.append((segments, outputs["candidate_scores"], outputs["candidate_class_ids"]))
+            if classifies:
+                inside = seen[start : start + window_steps]
+                inside[:, 0] += 1
+                inside[:, 1:] += outputs["step_scores"][: len(inside)]
         segments, scores, class_ids = zip(*parts, strict=True)
-        return np.concatenate(segments), np.concatenate(scores), np.concatenate(class_ids)
+        return np.concatenate(segments), np.concatenate(scores), np.concatenate(class_ids), seen
 
 
 def detect(model_path: str, features: np.ndarray, seconds_per_step: float | None = None) -> dict:
@@ -162,6 +174,29 @@ def most_detections(num_steps: int, description: dict) -> int:
         return description["max_detections"]
     by_length = -(-description["detections_per_window"] * num_steps // description["trained_window_steps"])
     return max(description["least_detections"], by_length)
+
+
+def step_means(segments: np.ndarray, class_ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The mean score of a candidate's class over its steps.
+
+    Args:
+        segments: f32[N, 2] in steps, within the recording.
+        class_ids: i32[N].
+        seen: f32[T, 1 + C] of ``Model._candidates``.
+
+    Returns:
+        f32[N]; 0 where a segment is empty or reversed.
+    """
+    steps = seen[:, 1:] / np.maximum(seen[:, :1], 1)
+    sums = np.pad(np.cumsum(steps, axis=0, dtype=np.float64), ((1, 0), (0, 0)))
+
+    def up_to(position: np.ndarray) -> np.ndarray:
+        below = np.minimum(position.astype(np.int64), len(steps) - 1)
+        return sums[below, class_ids] + (position - below) * steps[below, class_ids]
+
+    length = segments[:, 1] - segments[:, 0]
+    total = up_to(segments[:, 1]) - up_to(segments[:, 0])
+    return np.maximum(np.where(length > 0, total / np.where(length > 0, length, 1), 0), 0).astype(np.float32)
 
 
 def suppress(

@@ -15,7 +15,7 @@ from a2net_tf.data import augment, schema
 from a2net_tf.data.augment import Augmentation, SignalLayout
 from a2net_tf.data.schema import CHUNK_OVERLAP_STEPS
 from a2net_tf.data.statistics import FeatureStatistics
-from a2net_tf.detection import geometry, windows
+from a2net_tf.detection import geometry, targets, windows
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
@@ -58,19 +58,38 @@ def choose_windows(record: dict[str, tf.Tensor], config: Config, seed: tf.Tensor
     scales = tf.ones(tf.shape(starts))
     if seed is not None:
         starts, scales = _move_windows(starts, tf.shape(record["features"])[0], config, seed)
-    segments = geometry.seconds_to_steps(
-        record["segments"],
-        tf.cast(record["feature_stride_seconds"], tf.float32),
-        tf.cast(record["first_step_seconds"], tf.float32),
-    ) - tf.cast(chunk_start, tf.float32)
     clipped, kept = windows.clip_actions(
-        segments, starts, window_steps=config.window_steps * scales, min_inside=config.min_action_inside
+        _segments_in_steps(record),
+        starts,
+        window_steps=config.window_steps * scales,
+        min_inside=config.min_action_inside,
     )
     useful = tf.reduce_any(kept, axis=1)
     clipped, kept = tf.boolean_mask(clipped, useful), tf.boolean_mask(kept, useful)
     segments, labels = _pack_actions(clipped, kept, record, config.max_actions)
     starts, scales = tf.boolean_mask(starts, useful), tf.boolean_mask(scales, useful)
     return {"starts": starts, "scales": scales, "segments": segments, "labels": labels}
+
+
+def _segments_in_steps(record: dict[str, tf.Tensor]) -> tf.Tensor:
+    """f32[G, 2]: the actions of a record in steps, from its own first one on."""
+    segments = geometry.seconds_to_steps(
+        record["segments"],
+        tf.cast(record["feature_stride_seconds"], tf.float32),
+        tf.cast(record["first_step_seconds"], tf.float32),
+    )
+    return segments - tf.cast(record["chunk_start_step"], tf.float32)
+
+
+def _label_steps(record: dict[str, tf.Tensor], window: dict[str, tf.Tensor], config: Config) -> tf.Tensor:
+    """i32[W]: the class id + 1 of each step of a window, 0 for background, -1 beyond the end of the recording.
+
+    Of all actions, also those that reach too far beyond the window to be targets of the branches.
+    """
+    middles = (tf.range(config.window_steps, dtype=tf.float32) + 0.5) * window["scales"]
+    positions = tf.cast(window["starts"], tf.float32) + middles
+    labels = targets.label_steps(positions, _segments_in_steps(record), tf.cast(record["labels"], tf.int32))
+    return tf.where(positions < tf.cast(tf.shape(record["features"])[0], tf.float32), labels, -1)
 
 
 def _move_windows(
@@ -95,6 +114,8 @@ def training_windows(
 ) -> tf.data.Dataset:
     """The windows of ``choose_windows`` one by one, each with ``features`` [W, D] in the type in which they are stored.
 
+    With ``config.step_classifier`` they also have ``step_labels`` i32[W] (see ``_label_steps``).
+
     One by one, because the windows of a record overlap: together they are several times as large as the record.
 
     Args:
@@ -109,6 +130,8 @@ def training_windows(
         chosen["seeds"] = tf.random.split(tf.random.fold_in(seed, _WINDOWS), tf.size(chosen["starts"]))
 
     def cut(window):
+        if config.step_classifier:
+            window["step_labels"] = _label_steps(record, window, config)
         if augmentation is not None:
             return {**window, "source": augment.cut_source(record["features"], window["starts"], augmentation)}
         del window["scales"]

@@ -1,4 +1,4 @@
-"""One-dimensional geometry: overlap of segments, centre/width, and the time base. Pure TensorFlow.
+"""One-dimensional geometry: overlap of segments, centre/width, means over segments, and the time base. Pure TensorFlow.
 
 A segment is ``[start, end)``; every function accepts any unit as long as all arguments use the same one.
 """
@@ -49,3 +49,36 @@ def steps_to_seconds(steps: tf.Tensor, seconds_per_step: tf.Tensor, first_step_s
 def seconds_to_steps(seconds: tf.Tensor, seconds_per_step: tf.Tensor, first_step_seconds: tf.Tensor) -> tf.Tensor:
     """Seconds -> position in feature steps (not rounded); the inverse of ``steps_to_seconds``."""
     return (seconds - first_step_seconds) / seconds_per_step
+
+
+def running_sums(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Sums of f32[B, T, C] over the steps before each step, and over all: [B, T + 1, C] of ``dtype``."""
+    return tf.cumsum(tf.pad(tf.cast(values, dtype), [[0, 0], [1, 0], [0, 0]]), axis=1)
+
+
+def segment_means(values: tf.Tensor, sums: tf.Tensor, segments: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """The mean over each segment of one column of a function that is constant within a step.
+
+    Args:
+        values: f32[B, T, C], of each step.
+        sums: of ``running_sums``; in float64 the length of a sequence does not matter.
+        segments: f32[B, N, 2] in steps, within [0, T]; ends may lie within a step, which then counts in part.
+        columns: i32[B, N], which of the C.
+
+    Returns:
+        f32[B, N]; 0 where a segment is empty or reversed.
+    """
+    batch, steps, width = tf.unstack(tf.shape(values, out_type=tf.int64))
+    first, columns = tf.range(batch)[:, None], tf.cast(columns, tf.int64)
+
+    def up_to(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        below = tf.minimum(tf.cast(position, tf.int64), steps - 1)
+        value = tf.gather(tf.reshape(values, [-1]), (first * steps + below) * width + columns)
+        within = (position - tf.cast(below, tf.float32)) * value
+        return tf.gather(tf.reshape(sums, [-1]), (first * (steps + 1) + below) * width + columns), within
+
+    (sum_to_start, start), (sum_to_end, end) = up_to(segments[..., 0]), up_to(segments[..., 1])
+    # Whole steps apart from parts of steps: within one step the large sums must not be seen.
+    total = tf.cast(sum_to_end - sum_to_start, tf.float32) + (end - start)
+    length = segments[..., 1] - segments[..., 0]
+    return tf.where(length > 0, total / tf.where(length > 0, length, 1.0), 0.0)

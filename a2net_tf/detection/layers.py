@@ -25,8 +25,10 @@ class Convolution(keras.layers.Layer):
             kernels of one step, and strides of two, as one matrix product; on CPUs the operator is up to ten times
             slower there, above all backwards. ``unrolled``: all kernels as one product, their steps side by side; on
             GPUs the operator's gradients are slow.
+        dilation: from one step that a kernel looks at to the next.
         joined: lengths of the levels that the input holds one after the other, a step of zeros after each. The output
             gets zeros there too: the padding that the next convolution would see if each level came alone.
+        initial_kernel: Keras's name of what draws the first weights.
         initial_bias: of the first output channels; repeated for the others. Empty: zeros.
     """
 
@@ -38,20 +40,23 @@ class Convolution(keras.layers.Layer):
         *,
         activation: str | None,
         form: str,
+        dilation: int = 1,
         joined: Sequence[int] = (),
+        initial_kernel: str = "he_uniform",
         initial_bias: Sequence[float] = (),
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.filters, self.size, self.stride = filters, size, stride
-        self.initial_bias = list(initial_bias) or [0.0]
+        self.filters, self.size, self.stride, self.dilation = filters, size, stride, dilation
+        self.initial_kernel, self.initial_bias = initial_kernel, list(initial_bias) or [0.0]
         self.activation = keras.activations.get(activation)
         self.as_product = form == "unrolled" or (form == "product" and (size == 1 or stride == 2))
         self.joined = list(joined)
 
     def build(self, input_shape):
-        """Creates kernel [size, in, filters] with the release's initial weights, and bias [filters]."""
-        self.kernel = self.add_weight((self.size, input_shape[-1], self.filters), "he_uniform", name="kernel")
+        """Creates kernel [size, in, filters], by default with the release's initial weights, and bias [filters]."""
+        shape = (self.size, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(shape, self.initial_kernel, name="kernel")
         self.bias = self.add_weight((self.filters,), self._first_bias, name="bias")
 
     def _first_bias(self, shape, dtype=None):
@@ -70,12 +75,13 @@ class Convolution(keras.layers.Layer):
 
     def _convolve(self, inputs):
         if self.stride == 1:
-            return tf.nn.conv2d(tf.expand_dims(inputs, 1), tf.expand_dims(self.kernel, 0), 1, "SAME")
+            x, kernel = tf.expand_dims(inputs, 1), tf.expand_dims(self.kernel, 0)
+            return tf.nn.conv2d(x, kernel, 1, "SAME", dilations=[1, self.dilation])
         padded = _pad(inputs, self.size // 2)
         return tf.nn.conv2d(tf.expand_dims(padded, 1), tf.expand_dims(self.kernel, 0), [1, self.stride], "VALID")
 
     def _product(self, inputs):
-        rows = _triples(inputs) if self.stride == 2 else _neighbours(inputs, self.size)
+        rows = _triples(inputs) if self.stride == 2 else _neighbours(inputs, self.size, self.dilation)
         return tf.matmul(
             tf.reshape(rows, (-1, rows.shape[-1])), tf.reshape(self.kernel, (rows.shape[-1], self.filters))
         )
@@ -101,12 +107,13 @@ def _triples(inputs):
     return tf.concat([first, third], axis=-1)
 
 
-def _neighbours(inputs, size: int):
-    """The ``size`` steps around each step side by side: [B, T, C] -> [B, T, size C]."""
+def _neighbours(inputs, size: int, dilation: int):
+    """The ``size`` steps around each step, ``dilation`` apart, side by side: [B, T, C] -> [B, T, size C]."""
     if size == 1:
         return inputs
-    padded = _pad(inputs, size // 2)
-    return tf.concat([tf.slice(padded, [0, i, 0], [-1, inputs.shape[1], -1]) for i in range(size)], axis=-1)
+    padded = _pad(inputs, size // 2 * dilation)
+    first = range(0, size * dilation, dilation)
+    return tf.concat([tf.slice(padded, [0, i, 0], [-1, inputs.shape[1], -1]) for i in first], axis=-1)
 
 
 class GroupNorm(keras.layers.Layer):

@@ -8,71 +8,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf.detection import geometry, pyramid, windows
-from a2net_tf.detection.postprocess import (
-    Candidates,
-    Detections,
-    anchor_based_candidates,
-    anchor_free_candidates,
-    suppress_sequences,
-)
+from a2net_tf.detection import geometry, windows
+from a2net_tf.detection.member import Member, joined
+from a2net_tf.detection.postprocess import Candidates, Detections, suppress_sequences
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 from a2net_tf.settings.config import DETECTIONS_PER_WINDOW, LEAST_DETECTIONS
 
 BRANCHES = ("anchor_free", "anchor_based", "both")
-
-
-class Member(tf.Module):
-    """One trained network, or the average of several, with its settings, as a source of candidates.
-
-    Args:
-        networks: of ``build_model`` for windows of W = ``config.inference_steps`` steps, with outputs of the same
-            shapes; their raw outputs are averaged.
-        config: of the (first) network's run.
-    """
-
-    def __init__(self, networks: Sequence[keras.Model], config: Config):
-        super().__init__(name="member")
-        self.networks = list(networks)
-        self.config = config
-        self._anchors = pyramid.default_anchors(config.inference_steps, config.num_levels, config.anchor_ratios)
-        self._centers = pyramid.cell_centers(config.inference_steps, config.num_levels)
-        origins = [[False] * len(self._centers)] * config.anchor_free + [
-            [True] * len(self._anchors)
-        ] * config.anchor_based
-        self.is_anchor_based = np.repeat(np.concatenate(origins), config.classes_per_candidate)  # bool[P]
-
-    def candidates(self, features: tf.Tensor) -> Candidates:
-        """Candidates of windows f32[N, W, D] before suppression, in fractions of the window: [N, P, ...]."""
-        each = [network(features, training=False) for network in self.networks]
-        outputs = each[0] if len(each) == 1 else tf.nest.map_structure(lambda *same: tf.add_n(same) / len(same), *each)
-        classes = {"class_scores": self.config.class_scores, "num_best": self.config.classes_per_candidate}
-        parts = []
-        if self.config.anchor_free:
-            parts.append(
-                anchor_free_candidates(
-                    outputs["anchor_free_logits"],
-                    outputs["anchor_free_distances"],
-                    centers=self._centers,
-                    grid_units=self.config.inference_steps // pyramid.STEPS_PER_GRID_UNIT,
-                    **classes,
-                )
-            )
-        if self.config.anchor_based:
-            parts.append(
-                anchor_based_candidates(
-                    outputs["anchor_logits"],
-                    outputs["anchor_overlap"],
-                    pyramid.decode_anchors(
-                        outputs["anchor_offsets"], self._anchors, self.config.center_scale, self.config.width_scale
-                    ),
-                    overlap_score=self.config.overlap_score,
-                    max_background=self.config.max_background,
-                    **classes,
-                )
-            )
-        return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
+_SCORED_AT_ONCE = 2**18  # candidates: their numbers in 64 bits take some tens of MB
 
 
 class Localizer(tf.Module):
@@ -125,14 +69,23 @@ class Localizer(tf.Module):
             ],
         )
         per_sequence = tf.TensorSpec((None,), tf.float32)
+        candidates = Candidates(
+            tf.TensorSpec((None, None, 2), tf.float32),
+            tf.TensorSpec((None, None), tf.float32),
+            tf.TensorSpec((None, None), tf.int32),
+        )
+        self.score = tf.function(
+            self.scored,
+            input_signature=[
+                candidates,
+                tf.TensorSpec((None, None, 1 + len(self.class_names)), tf.float32),
+                tf.TensorSpec((None,), tf.int32),
+            ],
+        )
         self._detect_in_graph = tf.function(
             self._detect,
             input_signature=[
-                Candidates(
-                    tf.TensorSpec((None, None, 2), tf.float32),
-                    tf.TensorSpec((None, None), tf.float32),
-                    tf.TensorSpec((None, None), tf.int32),
-                ),
+                candidates,
                 tf.TensorSpec((None,), tf.int32),
                 per_sequence,
                 per_sequence,
@@ -185,7 +138,7 @@ class Localizer(tf.Module):
             and ``num_detections`` i32[B]; entries beyond it are 0 or "". K is ``config.max_detections``, or that of the
             longest sequence where it grows with them.
         """
-        with tf.control_dependencies(_check_inputs(features, num_steps, seconds_per_step)):
+        with tf.control_dependencies(windows.check_sequences(features, num_steps, seconds_per_step)):
             # A server compares no shapes with the signature, and D = 1 would broadcast to a wrong answer.
             features = tf.ensure_shape(features, (None, None, self.num_features))
             candidates = self.batch_candidates(features, num_steps)
@@ -219,8 +172,60 @@ class Localizer(tf.Module):
             k = ``classes_per_candidate``: anchor-free first, then by level, cell, ratio and rank of the class. Scores
             carry no merge weight yet.
         """
-        parts = [member.candidates(features) for member in self.members]
-        return Candidates(*(tf.concat(values, axis=1) for values in zip(*parts, strict=True)))
+        return self.predict(features)[0]
+
+    def predict(self, features: tf.Tensor) -> tuple[Candidates, tf.Tensor | None]:
+        """``window_candidates``, and with ``scores_steps`` the probabilities of classes at steps, f32[N, W, C].
+
+        Of several networks these are the mean of those that have them.
+        """
+        parts, steps = zip(*(member.predict(features) for member in self.members), strict=True)
+        steps = [part for part in steps if part is not None]
+        return joined(parts), tf.add_n(steps) / len(steps) if steps else None
+
+    @property
+    def scores_steps(self) -> bool:
+        """Whether the classes of steps have a say in the scores of candidates."""
+        return any(member.scores_steps for member in self.members)
+
+    def scored_in_window(self, candidates: Candidates, steps: tf.Tensor | None) -> Candidates:
+        """Candidates of ``predict``, scored by the classes of the steps of their own window alone."""
+        if steps is None:
+            return candidates
+        inside = tf.clip_by_value(candidates.segments, 0.0, 1.0) * float(self.config.inference_steps)
+        share = self._share(steps, geometry.running_sums(steps, tf.float32), inside, candidates.class_ids)
+        return candidates._replace(scores=candidates.scores * share)
+
+    def scored(self, candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
+        """Candidates of whole sequences, scored by the classes of their steps.
+
+        Args:
+            candidates: [B, N, ...], in steps.
+            seen: f32[B, T, 1 + C]: of each step, how many windows see it, and the sums of their probabilities.
+            num_steps: i32[B].
+
+        Returns:
+            The same with scores times the mean probability of their class, to the power of ``config.step_exponent``.
+        """
+        steps = seen[..., 1:] / tf.maximum(seen[..., :1], 1.0)
+        sums = geometry.running_sums(steps, tf.float64)
+        inside = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
+        total = tf.shape(candidates.scores)[1]
+        count = (total + _SCORED_AT_ONCE - 1) // _SCORED_AT_ONCE
+        shares = tf.TensorArray(tf.float32, size=count, infer_shape=False, element_shape=(None, None))
+
+        def score(i, shares):
+            part = slice(i * _SCORED_AT_ONCE, tf.minimum((i + 1) * _SCORED_AT_ONCE, total))
+            share = self._share(steps, sums, inside[:, part], candidates.class_ids[:, part])
+            return i + 1, shares.write(i, tf.transpose(share))
+
+        _, shares = tf.while_loop(lambda i, _: i < count, score, (0, shares), parallel_iterations=1)
+        return candidates._replace(scores=candidates.scores * tf.transpose(shares.concat()))
+
+    def _share(self, steps: tf.Tensor, sums: tf.Tensor, segments: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
+        """What the scores of candidates are multiplied with: f32[B, N]."""
+        means = geometry.segment_means(steps, sums, segments, class_ids)
+        return tf.pow(tf.maximum(means, 0.0), self.config.step_exponent)  # rounding may leave a little less than 0
 
     def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
         """Candidates of whole sequences f32[B, T, D], in steps: [B, N, ...], rows padded with scores of 0."""
@@ -229,14 +234,16 @@ class Localizer(tf.Module):
             num_steps,
             fn_output_signature=tf.RaggedTensorSpec((1, None), tf.int32),
         ).merge_dims(1, 2)
-        candidates = self._candidates_at(features, num_steps, tf.cast(starts.value_rowids(), tf.int32), starts.values)
+        rows = tf.cast(starts.value_rowids(), tf.int32)
+        candidates, seen = self._candidates_at(features, num_steps, rows, starts.values)
 
         def per_sequence(values):
             padded = starts.with_values(values).to_tensor()  # B, windows, P, ...
             shape = tf.shape(padded)
             return tf.reshape(padded, tf.concat([shape[:1], [shape[1] * shape[2]], shape[3:]], axis=0))
 
-        return Candidates(*(per_sequence(values) for values in candidates))
+        candidates = Candidates(*(per_sequence(values) for values in candidates))
+        return candidates if seen is None else self.scored(candidates, seen, num_steps)
 
     def _window_starts(self, num_steps: tf.Tensor) -> tf.Tensor:
         return windows.window_starts(
@@ -245,17 +252,21 @@ class Localizer(tf.Module):
 
     def _sequence_candidates(
         self, features: tf.Tensor, num_steps: tf.Tensor, chunk_start_step: tf.Tensor, chunk_owned_steps: tf.Tensor
-    ) -> Candidates:
-        """Candidates of one record (a whole sequence or a chunk): [1, N, ...], in steps of the whole sequence."""
+    ) -> tuple[Candidates, tf.Tensor | None]:
+        """Candidates of one record (a whole sequence or a chunk): [1, N, ...], in steps of the whole sequence.
+
+        And, with ``scores_steps``, what their windows say of the record's steps, as ``scored`` takes it of all records
+        of a sequence together.
+        """
         starts = windows.owned_starts(self._window_starts(num_steps), chunk_start_step, chunk_owned_steps)
         video = tf.zeros_like(starts)
         steps = tf.shape(features)[:1]
-        candidates = self._candidates_at(features[None], steps, video, starts, first_step=chunk_start_step)
+        candidates, seen = self._candidates_at(features[None], steps, video, starts, first_step=chunk_start_step)
         return Candidates(
             tf.reshape(candidates.segments, (1, -1, 2)),
             tf.reshape(candidates.scores, (1, -1)),
             tf.reshape(candidates.class_ids, (1, -1)),
-        )
+        ), seen
 
     def _candidates_at(
         self,
@@ -265,8 +276,10 @@ class Localizer(tf.Module):
         starts: tf.Tensor,
         *,
         first_step: tf.Tensor | int = 0,
-    ) -> Candidates:
+    ) -> tuple[Candidates, tf.Tensor | None]:
         """Candidates of windows given by sequence i32[N] and first step i32[N]: [N, P, ...], in steps of the sequence.
+
+        And, with ``scores_steps``, f32[B, T, 1 + C] as ``scored`` takes it.
 
         ``first_step`` i32[] says where the features begin in the sequence. It is added to the integers: added to the
         float32 segments of a chunk it would round a second time, and they would differ from those of the whole.
@@ -282,7 +295,9 @@ class Localizer(tf.Module):
             for dtype, rest in ((tf.float32, (2,)), (tf.float32, ()), (tf.int32, ()))
         ]
 
-        def run(i, segments, scores, class_ids):
+        seen = [tf.zeros((*tf.unstack(tf.shape(features)[:2]), 1 + len(self.class_names)))] * self.scores_steps
+
+        def run(i, segments, scores, class_ids, *seen):
             part = slice(i * batch, tf.minimum((i + 1) * batch, total))
             steps = starts[part][:, None] + tf.range(window_steps)
             steps = tf.minimum(steps, tf.gather(num_steps, sequence[part])[:, None] - 1)
@@ -294,7 +309,11 @@ class Localizer(tf.Module):
             )
             with tf.control_dependencies([finite]):  # of the network itself they would keep layers from being fused
                 cut = tf.identity(cut)
-            candidates = self.window_candidates(cut)
+            candidates, steps = self.predict(cut)
+            if seen:
+                values = tf.concat([tf.ones_like(steps[..., :1]), steps], axis=-1)
+                where = {"sequence": sequence[part], "starts": starts[part], "num_steps": num_steps}
+                seen = [windows.add_windows(*seen, values, **where)]
             first = tf.cast(starts[part] + first_step, tf.float32)
             in_steps = candidates.segments * float(window_steps) + first[:, None, None]
             return (
@@ -302,10 +321,12 @@ class Localizer(tf.Module):
                 segments.write(i, in_steps),
                 scores.write(i, candidates.scores),
                 class_ids.write(i, candidates.class_ids),
+                *seen,
             )
 
-        _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays), parallel_iterations=1)
-        return Candidates(*(array.concat() for array in arrays))
+        _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays, *seen), parallel_iterations=1)
+        candidates = Candidates(*(array.concat() for array in arrays[:3]))
+        return candidates, (arrays[3] if seen else None)
 
     def merged_scores(
         self, scores: tf.Tensor, segments: tf.Tensor, *, branch: str, anchor_based_lambda: tf.Tensor
@@ -417,23 +438,3 @@ def _check_number_of_classes(wanted: Sequence[int], class_names: Sequence[str]) 
             f"--classes_per_candidate={max(wanted)}: the model knows {len(class_names)} classes; at most "
             f"{len(class_names)}"
         )
-
-
-def _check_inputs(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> list[tf.Operation]:
-    """Graph checks that answer a bad request with an error status instead of nonsense."""
-    steps = tf.shape(features)[1]
-    return [
-        tf.debugging.assert_positive(num_steps, "num_steps must be at least 1: an empty sequence has no detections"),
-        tf.debugging.assert_less_equal(num_steps, steps, "num_steps exceeds the steps of features"),
-        tf.debugging.Assert(
-            # Times the steps: an end beyond the largest float32 would be answered as infinite.
-            tf.reduce_all((seconds_per_step > 0) & tf.math.is_finite(seconds_per_step * tf.cast(steps, tf.float32))),
-            ["seconds_per_step must be > 0 and finite, got", seconds_per_step],
-        ),
-        tf.debugging.assert_equal(
-            tf.shape(num_steps)[0], tf.shape(features)[0], "num_steps needs one value per sequence"
-        ),
-        tf.debugging.assert_equal(
-            tf.shape(seconds_per_step)[0], tf.shape(features)[0], "seconds_per_step needs one value per sequence"
-        ),
-    ]

@@ -12,6 +12,8 @@ import tensorflow as tf
 from a2net_tf.detection import geometry
 from a2net_tf.detection.targets import AnchorMatches, CellTargets
 
+_LARGEST_CHANGE = 4.0  # of a logarithm, that the smoothing still pulls at: a change of class costs no more
+
 
 class Sum(NamedTuple):
     """A mean before the division."""
@@ -184,6 +186,27 @@ def anchor_based_losses(
     }
 
 
+def step_losses(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, Sum]:
+    """Classification of every step, and how much neighbouring steps differ (Farha and Gall, Eqs. 6 and 8).
+
+    Both are summed over stages: each of them learns.
+
+    Args:
+        logits: f32[B, S, T, C+1], of S stages.
+        labels: i32[B, T] of ``targets.label_steps``; -1: no step, which counts for nothing.
+    """
+    there = labels >= 0
+    surprise = cross_entropy(logits, tf.repeat(tf.maximum(labels, 0)[:, None], logits.shape[1], axis=1))
+    log_probability = tf.nn.log_softmax(logits)
+    # A step is to follow the one before it, not the other way round: else both would settle in between.
+    change = tf.abs(log_probability[:, :, 1:] - tf.stop_gradient(log_probability[:, :, :-1]))
+    change = tf.reduce_mean(tf.square(tf.minimum(change, _LARGEST_CHANGE)), axis=-1)
+    return {
+        "step_classification": masked_sum(tf.reduce_sum(surprise, axis=1), there),
+        "step_smoothing": masked_sum(tf.reduce_sum(change, axis=1), there[:, 1:] & there[:, :-1]),
+    }
+
+
 def total_loss(
     parts: dict[str, tf.Tensor],
     *,
@@ -192,6 +215,8 @@ def total_loss(
     anchor_free_regression_weight: float = 1.0,
     overlap_weight: float = 10.0,
     anchor_regression_weight: float = 10.0,
+    step_weight: float = 1.0,
+    step_smoothing: float = 0.0,
 ) -> tf.Tensor:
     """L = Laf_reg + g_af Laf_cls + g (Lab_cls + g_ab1 Lab_o + g_ab2 Lab_reg), of the parts there are (Eqs. 4, 5)."""
     weights = {
@@ -200,5 +225,7 @@ def total_loss(
         "anchor_based_classification": anchor_based_weight,
         "anchor_based_overlap": anchor_based_weight * overlap_weight,
         "anchor_based_regression": anchor_based_weight * anchor_regression_weight,
+        "step_classification": step_weight,
+        "step_smoothing": step_weight * step_smoothing,
     }
     return tf.add_n([weights[name] * value for name, value in parts.items()])

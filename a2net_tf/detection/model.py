@@ -86,17 +86,22 @@ def build_model(
         A model from features f32[B, T, D] (T = config.window_steps) to a dict of float32 tensors, of the branches that
         exist: ``anchor_free_logits`` [B, L, C+1], ``anchor_free_distances`` [B, L, 2] in grid units, ``anchor_logits``
         [B, A, C+1], ``anchor_overlap`` [B, A], ``anchor_offsets`` [B, A, 2]. Class 0 is background; with
-        ``config.class_scores`` = sigmoid there is no background, and logits have C entries. The names of weights
-        (``weight.path``) are the keys of checkpoints.
+        ``config.class_scores`` = sigmoid there is no background, and logits have C entries. With
+        ``config.step_classifier`` also ``step_logits`` [B, stages, T, C+1], always with background. The names of
+        weights (``weight.path``) are the keys of checkpoints.
     """
     blueprint = Blueprint(config, num_features, num_classes, statistics)
     policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)
-    builder = _Builder(config, num_classes + (config.class_scores == "softmax"), policy)
+    builder = _Builder(config, num_classes, policy)
     inputs = keras.Input((config.window_steps, num_features), name="features", dtype="float32")
     first = _prepare(inputs, blueprint)
     base = builder.base(first)
     levels = builder.levels(base)
     outputs, predictions, joined = {}, {}, None
+    if config.step_classifier:
+        predictions["step_classifier"] = builder.step_classifier(first)
+        stack = keras.ops.stack(predictions["step_classifier"], axis=1)
+        outputs["step_logits"] = stack
     if config.anchor_free:
         joined = builder.join(levels)
         predictions["anchor_free"], found = builder.anchor_free_branch(joined)
@@ -168,13 +173,43 @@ class _Builder:
 
     Attributes:
         config: the settings.
-        num_logits: of each cell and anchor.
+        num_classes: C.
         policy: Keras's name for the types of weights and computation.
     """
 
     config: Config
-    num_logits: int
+    num_classes: int
     policy: str
+
+    @property
+    def num_logits(self) -> int:
+        """Of each cell and anchor."""
+        return self.num_classes + (self.config.class_scores == "softmax")
+
+    def step_classifier(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
+        """Class logits of every step [B, T, C+1], of each stage (Farha and Gall, MS-TCN, CVPR 2019), the last one best.
+
+        The first stage sees the features, each other one the probabilities that the one before it gives.
+        """
+        logits = []
+        for stage in range(1, self.config.step_stages + 1):
+            if logits:
+                x = keras.layers.Softmax(dtype="float32", name=f"step{stage}_input")(logits[-1])
+            logits.append(self._step_stage(x, f"step{stage}"))
+        return logits
+
+    def _step_stage(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        """Convolutions that look ever farther, each with a way around it: [B, T, D] -> logits [B, T, C+1]."""
+        channels, linear = self.config.step_channels, {"activation": None}
+        x = self._convolution(channels, 1, **linear, name=f"{name}_in")(x)
+        for i in range(self.config.step_layers):
+            y = self._convolution(channels, 3, dilation=2**i, name=f"{name}_dilated{i + 1}")(x)
+            # 0 at first: sums over many layers would begin so large that training never recovers.
+            y = self._convolution(channels, 1, **linear, initial_kernel="zeros", name=f"{name}_mix{i + 1}")(y)
+            if self.config.step_dropout:
+                y = Drop(self.config.step_dropout, dtype=self.policy, name=f"{name}_dropout{i + 1}")(y)
+            x = keras.layers.Add(dtype=self.policy, name=f"{name}_add{i + 1}")([x, y])
+        return self._convolution(self.num_classes + 1, 1, **linear, dtype="float32", name=f"{name}_predict")(x)
 
     def base(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Base layers: [B, T, D] -> [B, T / 2, channels]."""

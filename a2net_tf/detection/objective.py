@@ -40,11 +40,13 @@ class Objective:
 
         Args:
             outputs: of the network.
-            batch: ``segments`` f32[B, G, 2] in grid units and ``labels`` i32[B, G], 0 where there is none.
+            batch: ``segments`` f32[B, G, 2] in grid units and ``labels`` i32[B, G], 0 where there is none; with
+                ``config.step_classifier`` also ``step_labels`` i32[B, W] of ``targets.label_steps``.
             seed: i32[2], of the draw of negatives.
             part: which of how many equal parts of a batch these windows are.
             add_up: sums a tensor over the devices that share a batch.
         """
+        step_labels = batch.get("step_labels")
         if not self.config.jit_compile:  # XLA needs to know every size
             segments, labels = targets.without_padding(batch["segments"], batch["labels"])
             batch = {"segments": segments, "labels": labels}
@@ -57,6 +59,8 @@ class Objective:
             branch_sums, positive = self._anchor_based(outputs, batch, seed, part)
             sums.update(branch_sums)
             positives.update(self._per_level("anchor_based", positive))
+        if self.config.step_classifier:
+            sums.update(losses.step_losses(outputs["step_logits"], step_labels))
         shares = losses.means({**sums, **positives}, add_up)
         parts = {name: shares[name] for name in sums}
         parts["loss"] = losses.total_loss(
@@ -66,6 +70,8 @@ class Objective:
             anchor_free_regression_weight=self.config.anchor_free_regression_weight,
             overlap_weight=self.config.overlap_weight,
             anchor_regression_weight=self.config.anchor_regression_weight,
+            step_weight=self.config.step_weight,
+            step_smoothing=self.config.step_smoothing,
         )
         return parts, {name: shares[name] for name in positives}
 
@@ -154,4 +160,6 @@ def _names(config: Config) -> list[str]:
     if config.anchor_based:
         names += ["anchor_based_classification", "anchor_based_overlap", "anchor_based_regression"]
         names += [f"anchor_based_positives_level{i}" for i in levels]
+    if config.step_classifier:
+        names += ["step_classification", "step_smoothing"]
     return names

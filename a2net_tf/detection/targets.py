@@ -196,3 +196,22 @@ def choose_negatives(
     num_easy = tf.reduce_sum(tf.cast(easy, tf.float32), axis=1, keepdims=True)  # B, 1
     probability = tf.where(num_positive > 0, ratio * num_positive / tf.maximum(num_easy, 1.0), 0.5)
     return hard | (easy & (draws.uniform(tf.unstack(tf.shape(easy)), seed, part) < probability))
+
+
+def label_steps(positions: tf.Tensor, segments: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The class of each position in time; where actions overlap, the shorter one's: it is the rarer sight.
+
+    Args:
+        positions: f32[T], the middles of steps.
+        segments: f32[G, 2] in the same unit; G may be 0.
+        labels: i32[G], class ids.
+
+    Returns:
+        i32[T]: class id + 1, or 0 where there is no action.
+    """
+    # An empty action at the end, which holds no position: of no actions at all there is no shortest one.
+    segments, labels = tf.pad(segments, [[0, 1], [0, 0]]), tf.pad(labels, [[0, 1]], constant_values=-1)
+    start, end = segments[:, 0], segments[:, 1]
+    inside = (positions[:, None] >= start) & (positions[:, None] < end)
+    shortest = tf.argmin(tf.where(inside, end - start, np.inf), axis=1)
+    return tf.where(tf.reduce_any(inside, axis=1), tf.gather(labels, shortest) + 1, 0)

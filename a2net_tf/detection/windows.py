@@ -56,3 +56,45 @@ def clip_actions(
     # The tolerance is for rounding: an action that fits exactly must count at min_inside = 1.
     kept = (inside > 0) & (inside >= (min_inside - 1e-5) * length)
     return clipped / lengths, kept
+
+
+def add_windows(
+    total: tf.Tensor, values: tf.Tensor, *, sequence: tf.Tensor, starts: tf.Tensor, num_steps: tf.Tensor
+) -> tf.Tensor:
+    """Adds what windows say of their steps to what is known of the steps of sequences.
+
+    Args:
+        total: f32[B, T, V].
+        values: f32[N, W, V], of each step of each window.
+        sequence: i32[N], of each window.
+        starts: i32[N], the first step of each window.
+        num_steps: i32[B]; what a window says of steps beyond the end of its sequence is left out.
+
+    Returns:
+        f32[B, T, V].
+    """
+    steps = starts[:, None] + tf.range(tf.shape(values)[1])
+    last = tf.gather(num_steps, sequence)[:, None] - 1
+    values = tf.where((steps <= last)[..., None], values, 0.0)
+    rows = tf.broadcast_to(sequence[:, None], tf.shape(steps))
+    return tf.tensor_scatter_nd_add(total, tf.stack([rows, tf.minimum(steps, last)], axis=-1), values)
+
+
+def check_sequences(features: tf.Tensor, num_steps: tf.Tensor, seconds_per_step: tf.Tensor) -> list[tf.Operation]:
+    """Graph checks of sequences that answer a bad request with an error status instead of nonsense."""
+    steps = tf.shape(features)[1]
+    return [
+        tf.debugging.assert_positive(num_steps, "num_steps must be at least 1: an empty sequence has no detections"),
+        tf.debugging.assert_less_equal(num_steps, steps, "num_steps exceeds the steps of features"),
+        tf.debugging.Assert(
+            # Times the steps: an end beyond the largest float32 would be answered as infinite.
+            tf.reduce_all((seconds_per_step > 0) & tf.math.is_finite(seconds_per_step * tf.cast(steps, tf.float32))),
+            ["seconds_per_step must be > 0 and finite, got", seconds_per_step],
+        ),
+        tf.debugging.assert_equal(
+            tf.shape(num_steps)[0], tf.shape(features)[0], "num_steps needs one value per sequence"
+        ),
+        tf.debugging.assert_equal(
+            tf.shape(seconds_per_step)[0], tf.shape(features)[0], "seconds_per_step needs one value per sequence"
+        ),
+    ]

@@ -3,7 +3,7 @@
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,14 @@ from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.postprocess import Candidates
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation.instances import Detections
+
+
+class SequenceCandidates(NamedTuple):
+    """Candidates of one sequence, not scored by the classes of steps yet."""
+
+    record: dict  # without features; with the ground truth if there is any
+    candidates: Candidates  # [1, N, ...], in steps
+    seen: np.ndarray | None  # f32[1, T, 1 + C] as ``Localizer.scored`` takes it
 
 
 class SequenceDetections(NamedTuple):
@@ -127,13 +135,29 @@ def localize(
         branches: what to report, of ``Localizer.reported``; by default the merged result alone.
     """
     branches = branches or dict(list(localizer.reported().items())[-1:])
-    located = ((record, _candidates(localizer, record)) for record in records)
-    for record, candidates in _by_sequence(located):
+    for found in find_candidates(localizer, records):
+        yield detect(localizer, found, branches)
+
+
+def find_candidates(localizer: Localizer, records: Iterable[dict]) -> Iterator[SequenceCandidates]:
+    """What the network says of every sequence of ``records``, as soon as it is complete: the slow part."""
+    located = ((record, (int(record["chunk_start_step"]), *_candidates(localizer, record))) for record in records)
+    for record, found in _by_sequence(located):
+        starts, candidates, seen = zip(*found, strict=True)
         merged = Candidates(*(tf.concat(values, axis=1) for values in zip(*candidates, strict=True)))
-        yield _detect(localizer, merged, record, branches)
+        seen = _add_up(starts, seen, int(record["num_steps"])) if localizer.scores_steps else None
+        yield SequenceCandidates(record, merged, seen)
 
 
-def _candidates(localizer: Localizer, record: dict) -> Candidates:
+def _add_up(starts: Sequence[int], seen: Sequence[tf.Tensor], num_steps: int) -> np.ndarray:
+    """f32[1, T, V]: what the windows of all chunks say of the steps of a sequence, of f32[1, t, V] of each chunk."""
+    total = np.zeros((1, num_steps, seen[0].shape[-1]), np.float32)
+    for start, part in zip(starts, seen, strict=True):
+        total[:, start : start + part.shape[1]] += part
+    return total
+
+
+def _candidates(localizer: Localizer, record: dict) -> tuple[Candidates, tf.Tensor | None]:
     _check_windows_fit(record, localizer.config.inference_steps)
     numbers = (np.int32(record[name]) for name in ("num_steps", "chunk_start_step", "chunk_owned_steps"))
     return localizer.sequence_candidates(np.asarray(record["features"], np.float32), *numbers)
@@ -173,9 +197,19 @@ def _by_sequence(chunks: Iterable[tuple[dict, Any]]) -> Iterator[tuple[dict, lis
         raise UserError(f"sequence {next(iter(waiting))}: chunks are missing; prepare the dataset again")
 
 
-def _detect(
-    localizer: Localizer, candidates: Candidates, record: dict, branches: Mapping[str, tuple[str, float]]
+def detect(
+    localizer: Localizer, found: SequenceCandidates, branches: Mapping[str, tuple[str, float]]
 ) -> SequenceDetections:
+    """Detections of one sequence.
+
+    Args:
+        localizer: with any settings of localization.
+        found: of ``find_candidates``, by a localizer with the same network, windows and classes per candidate.
+        branches: what to report, of ``Localizer.reported``.
+    """
+    record, candidates = found.record, found.candidates
+    if localizer.scores_steps:
+        candidates = localizer.score(candidates, found.seen, np.int32([record["num_steps"]]))
     arguments = (
         candidates,
         tf.constant([record["num_steps"]], tf.int32),

@@ -1,6 +1,7 @@
 """Loading trained runs for inference."""
 
 import dataclasses
+import pathlib
 
 import keras
 import tensorflow_datasets as tfds
@@ -44,9 +45,29 @@ def load_trained(config: Config, given: frozenset[str]) -> tuple[Run, Localizer]
 def _load(workdir: str, config: Config, given: frozenset[str]) -> tuple[Run, keras.Model]:
     current = run_directory.with_found_paths(run_directory.load(workdir))
     requested = dataclasses.replace(config, workdir=workdir)
-    merged = settings.merge(current.config, requested, given)
+    saved = _with_tuned_settings(current.config, config, workdir)
+    merged = settings.merge(saved, requested, given)
     current = current._replace(config=merged, precision=precision.resolve(merged.precision))
     return current, run_directory.load_network(current)
+
+
+def _with_tuned_settings(saved: Config, requested: Config, workdir: str) -> Config:
+    """The settings of a run, and in their place those that were tuned; says so, or that one branch alone is better."""
+    tuning = run_directory.read_tuning(workdir) if requested.mode != "tune" else None
+    if tuning is None:
+        return saved
+    if requested.tuned:
+        values = " ".join(f"--{name}={value}" for name, value in tuning["chosen"].items())
+        print(f"{workdir}: tuned on {tuning['split']}: {values or 'nothing is better than the settings of the run'}")
+        try:
+            return settings.from_dict({**settings.to_dict(saved), **tuning["chosen"]})
+        except UserError as error:
+            raise UserError(f"{pathlib.Path(workdir, run_directory.TUNING)}: damaged ({error})") from None
+    best = max(tuning["own"], key=tuning["own"].get)
+    if best != list(tuning["own"])[-1]:
+        scores = ", ".join(f"{branch} {100 * score:.1f}" for branch, score in tuning["own"].items())
+        print(f"{workdir}: on {tuning['split']} {best} alone is better than both: average mAP {scores}")
+    return saved
 
 
 def _check_mergeable(first: Run, other: Run) -> None:

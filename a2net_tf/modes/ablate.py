@@ -21,12 +21,12 @@ import tensorflow as tf
 
 from a2net_tf import locks, safe_files, settings
 from a2net_tf.data import prepared
-from a2net_tf.detection import precision, profiler
+from a2net_tf.detection import precision
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
 from a2net_tf.inference import scoring, trained
 from a2net_tf.modes import jobs
-from a2net_tf.report import plots, text_tables
+from a2net_tf.report import plots, profiler, text_tables
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
 from a2net_tf.training.ablation_plans import Part, Plan, matters_to_training, plan_of

@@ -22,6 +22,7 @@ from a2net_tf.modes import (
     profile,
     score,
     train,
+    tune,
 )
 from a2net_tf.settings import Config
 from a2net_tf.training import run_directory
@@ -111,6 +112,7 @@ _MODES = {
     "train_and_evaluate": _train_and_evaluate,
     "ablate": lambda config, given: ablate.ablate(config),
     "cross_validate": cross_validate.cross_validate,
+    "tune": tune.tune,
     "check": lambda config, given: check.check(config),
     "predict": predict.predict,
     "export": export.export,

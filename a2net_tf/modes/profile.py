@@ -4,9 +4,10 @@ import dataclasses
 
 from a2net_tf import safe_files
 from a2net_tf.data import prepared
-from a2net_tf.detection import precision, profiler
+from a2net_tf.detection import precision
 from a2net_tf.detection.model import build_model
 from a2net_tf.errors import UserError
+from a2net_tf.report import profiler
 from a2net_tf.settings import Config
 
 

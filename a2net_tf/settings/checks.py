@@ -31,11 +31,11 @@ def check(config: Config) -> None:
         raise UserError(f"--workdir={config.workdir}: --mode={config.mode} takes one directory")
     if trains and config.jit_compile and config.deterministic:  # Keras would leave XLA out with no more than a warning
         raise UserError("--jit_compile needs --nodeterministic: XLA cannot promise bit-equal runs")
-    drops = config.drop_path or config.input_dropout
+    drops = config.drop_path or config.input_dropout or config.step_dropout
     if trains and drops and config.jit_compile and config.distribute != "none":
         raise UserError(
-            "--jit_compile with --distribute cannot draw what --input_dropout and --drop_path leave out on a device; "
-            "drop one of the three"
+            "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout and --drop_path leave "
+            "out on a device; drop one of these settings"
         )
     if trains and config.release_checkpoint:  # its run has no optimiser state: the weights would be lost
         raise UserError("--release_checkpoint is for --mode=import_release; an imported run cannot be trained on")
@@ -64,6 +64,11 @@ _RANGES = {
     "base_channels": (1, None, True),
     "level_channels": (1, None, True),
     "head_channels": (1, None, True),
+    "step_channels": (1, None, True),
+    "step_layers": (1, 20, True),
+    "step_stages": (1, None, True),
+    "step_weight": (0, None, True),
+    "step_smoothing": (0, None, True),
     "anchor_ratios": (0, None, False),
     "center_scale": (0, None, False),
     "width_scale": (0, None, False),
@@ -98,6 +103,7 @@ _RANGES = {
     "jobs": (1, None, True),
     "max_background": (0, 1, True),
     "classes_per_candidate": (1, None, True),
+    "step_exponent": (0, None, True),
     "min_score": (0, 1, True),
     "nms_tiou": (0, 1, True),
     "soft_nms_sigma": (0, None, True),
@@ -129,7 +135,15 @@ def _check_ranges(config: Config) -> None:
                 least = f"{'>=' if inclusive else '>'} {low}"
                 most = "" if high is None else f" and {'<=' if inclusive else '<'} {high}"
                 raise UserError(f"--{name}={v}: must be {least}{most}")
-    below_1 = ("ema_momentum", "inference_overlap", "time_scaling", "feature_dropout", "input_dropout", "drop_path")
+    below_1 = (
+        "ema_momentum",
+        "inference_overlap",
+        "time_scaling",
+        "feature_dropout",
+        "input_dropout",
+        "drop_path",
+        "step_dropout",
+    )
     for name in below_1:
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name}={getattr(config, name)}: must be >= 0 and < 1")

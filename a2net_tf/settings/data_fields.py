@@ -26,14 +26,14 @@ class DataFields:
         "",
         "The directory of one training run, with its checkpoints, logs and metrics. evaluate, predict and export take "
         "several directories, between commas, and merge what their networks find (the fuse rows of Tables III and IV).",
-        modes=(*TRAINING, "evaluate", "predict", "export", "import_release"),
+        modes=(*TRAINING, "evaluate", "tune", "predict", "export", "import_release"),
         common=True,
     )
     checkpoint: str = _command(
         "last",
         "Which weights of a run are used: those of the last epoch, or those of the epoch with the best mAP on "
         "--validation_split.",
-        modes=(*SCORING, "predict", "export"),
+        modes=(*SCORING, "tune", "predict", "export"),
         choices=("last", "best"),
     )
 
@@ -55,8 +55,8 @@ class DataFields:
     validation_split: str = _data(
         "",
         "The split whose mAP is logged during training and tells which epoch is best; empty: none. It must not be "
-        "--eval_split. cross_validate takes none.",
-        modes=(*TRAINING, "check"),
+        "--eval_split. cross_validate takes none. tune chooses on it: the network should not have been trained on it.",
+        modes=(*TRAINING, "tune", "check"),
         binds="data",
         common=True,
     )

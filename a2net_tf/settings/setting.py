@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 MODES = {
-    "train": "train on --train_split of --dataset, or on --videos; goes on where it was stopped",
+    "train": "train on --train_split of --dataset or on --videos; goes on where it stopped",
     "evaluate": "score --eval_split with the model in --workdir",
     "train_and_evaluate": "both",
     "ablate": "train and score the rows of --ablation below --workdir, and print them as one table",
     "cross_validate": "train on all but one of --fold_splits, each in turn, and score what the networks have not seen",
+    "tune": "choose settings of localization on --validation_split for the run in --workdir",
     "check": "what --dataset holds, and whether the settings can reach its actions",
     "predict": "detections for --videos or --features (a file or a folder), or else for --eval_split, with --workdir "
     "or --saved_model",
@@ -23,7 +24,7 @@ MODES = {
 # Modes that most settings of a section share.
 TRAINING = ("train", "train_and_evaluate", "ablate", "cross_validate")
 SCORING = ("evaluate", "train_and_evaluate", "ablate", "cross_validate")
-LOCALIZING = (*TRAINING, "evaluate", "predict", "export")  # a training too: on its --validation_split
+LOCALIZING = (*TRAINING, "evaluate", "tune", "predict", "export")  # a training too: on its --validation_split
 READING = tuple(mode for mode in MODES if mode not in ("extract", "score"))  # may open a dataset
 
 BINDS = {

@@ -92,6 +92,22 @@ class TrainingFields:
         modes=TRAINING,
         choices=("none", "softplus", "relu"),
     )
+    step_classifier: bool = _network(
+        False,
+        "Whether the network has a branch that tells the class of every feature step from a long context: it assists "
+        "the classification of both modules' candidates.",
+        modes=(*TRAINING, "profile"),
+        common=True,
+    )
+    step_channels: int = _network(64, "The number of channels of --step_classifier.")
+    step_layers: int = _network(
+        10,
+        "The number of dilated convolutions of a stage of --step_classifier; each looks twice as far as the one before "
+        "it, ten over 2047 steps.",
+    )
+    step_stages: int = _network(
+        3, "The number of stages of --step_classifier, each of which corrects what the one before it says."
+    )
     num_features: int = _network(
         0,
         "D, the number of values of a feature vector; 0: as in --dataset. profile needs it without a dataset.",
@@ -165,6 +181,11 @@ class TrainingFields:
     )
     negative_ratio: float = _losses(1.0, "The number of easy negatives that are drawn for each positive anchor.")
 
+    step_weight: float = _losses(1.0, "The weight of the loss of --step_classifier.")
+    step_smoothing: float = _losses(
+        0.15, "The weight, within the loss of --step_classifier, of how much neighbouring steps differ."
+    )
+
     # --- optimisation
     seed: int = _optimisation(
         0,
@@ -200,6 +221,9 @@ class TrainingFields:
     )
     input_dropout: float = _optimisation(
         0.0, "The share of the network's input values that training sets to 0; 0: none."
+    )
+    step_dropout: float = _optimisation(
+        0.0, "The share of the values in each layer of --step_classifier that training sets to 0; 0: none."
     )
     drop_path: float = _optimisation(
         0.0,

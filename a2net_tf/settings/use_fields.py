@@ -6,7 +6,7 @@ import functools
 from a2net_tf.settings.setting import LOCALIZING, SCORING, setting
 
 _localization = functools.partial(setting, section="localization", modes=LOCALIZING, binds="localization")
-_evaluation = functools.partial(setting, section="evaluation", modes=("train", *SCORING, "score"))
+_evaluation = functools.partial(setting, section="evaluation", modes=("train", *SCORING, "tune", "score"))
 _many_runs = functools.partial(setting, section="many runs", modes=("ablate",), common=True)
 _files = functools.partial(setting, section="files", common=True)
 
@@ -56,6 +56,11 @@ class UseFields:
         "The number of best classes of each cell and anchor that become candidates; at most as many as there are "
         "classes.",
     )
+    step_exponent: float = _localization(
+        1.0,
+        "How much --step_classifier has to say: a candidate's score is multiplied by the mean of its class's "
+        "probability over the candidate's steps, to the power of this; 0: nothing.",
+    )
     min_score: float = _localization(0.0, "The score that a candidate must exceed to be kept.", common=True)
     nms_tiou: float = _localization(
         0.2, "The tIoU above which the weaker of two detections of a class is suppressed.", common=True
@@ -69,6 +74,12 @@ class UseFields:
         0.0,
         "Candidates of its class with at least this tIoU vote on the boundaries of a detection: they become the mean "
         "of theirs, weighted by score; 0: no votes.",
+    )
+    tuned: bool = setting(
+        True,
+        "Whether settings that --mode=tune has chosen for a run are used; those of the command win in any case.",
+        section="localization",
+        modes=("evaluate", "predict", "export"),
     )
     max_detections: int = _localization(
         0,

@@ -24,6 +24,16 @@ INGREDIENTS = {
     "focal-loss": ("class_scores", "focal_gamma", "focal_alpha", "prior_probability", "classes_per_candidate"),
     "iou-regression": ("anchor_free_regression", "anchor_free_regression_weight", "distance_activation"),
     "center-sampling": ("center_sampling",),
+    "step-classifier": (
+        "step_classifier",
+        "step_channels",
+        "step_layers",
+        "step_stages",
+        "step_weight",
+        "step_smoothing",
+        "step_dropout",
+        "step_exponent",
+    ),
     "anchors": (
         "anchor_regression",
         "anchor_regression_weight",

@@ -6,6 +6,7 @@ statistics.npz        mean and variance of the training features
 last.npz              network weights after the last finished epoch (averaged if --ema_momentum), by name
 best.npz              ... of the epoch with the best validation mAP, if there is a --validation_split
 state/                everything that resuming needs
+tuning.json           settings that --mode=tune has chosen, and all that it has tried
 history.csv, logs/    per-epoch numbers, seconds among them, and the same for TensorBoard
 .lock                 while a command trains here: which one
 """
@@ -57,6 +58,7 @@ class Run(NamedTuple):
 
 
 # What training writes beside the state.
+TUNING = "tuning.json"
 _FILES = ("flags.txt", "run.json", "statistics.npz", "last.npz", "best.npz", "history.csv")
 
 
@@ -135,6 +137,26 @@ def _check_description(values: dict[str, Any], path: str) -> None:
     check_kind(values["extraction"], dict, f"{path}: extraction")
     where = f"{path}: also_reported"
     check_also_reported(check_kind(values["also_reported"], dict, where), names, where)
+
+
+def read_tuning(workdir: str) -> dict[str, Any] | None:
+    """What ``--mode=tune`` has written, with ``chosen`` as settings have it; None if it was not run.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = pathlib.Path(workdir, TUNING)
+    if not path.exists():
+        return None
+    tuning = read_json_object(path)
+    chosen = safe_files.get_value(tuning, "chosen", str(path), kind=dict)
+    if unknown := sorted(chosen.keys() - set(settings.EVALUATION_SETTINGS)):
+        raise UserError(f"{path}: damaged ('chosen' has '{unknown[0]}', which is no setting of localization)")
+    safe_files.get_value(tuning, "split", str(path), kind=str)
+    own = safe_files.get_value(tuning, "own", str(path), kind=dict)
+    for branch, score in own.items():
+        check_kind(score, float, f"{path}: own: {branch}")
+    return tuning
 
 
 def to_continue(saved: Run, requested: Config) -> Config:

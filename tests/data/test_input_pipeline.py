@@ -224,6 +224,47 @@ def test_segments_move_with_the_offset(config):
 # --- batches
 
 
+def test_step_labels_are_of_all_actions(config):
+    # The first window has only half of the second action, which is no target of the branches there.
+    record = record_of([[1, 3], [5, 11], [18, 30]], [0, 3, 2], num_steps=20)
+    found = cut(record, change(config, step_classifier=True))
+    assert starts_of(found) == [0, 4, 8, 12][: len(starts_of(found))]
+    np.testing.assert_array_equal(found["step_labels"][0], [0, 1, 1, 0, 0, 4, 4, 4])
+    np.testing.assert_array_equal(found["step_labels"][1], [0, 4, 4, 4, 4, 4, 4, 0])
+    assert "step_labels" not in cut(record, config)
+
+
+def test_steps_beyond_the_end_have_no_label(config):
+    found = cut(record_of([[1, 3]], [4], num_steps=5), change(config, step_classifier=True))
+    np.testing.assert_array_equal(found["step_labels"], [[0, 5, 5, 0, 0, -1, -1, -1]])
+
+
+@pytest.mark.parametrize("seconds_per_step", [0.2, 1.0])
+def test_step_labels_lie_under_stretched_windows(seconds_per_step, config):
+    config = change(config, step_classifier=True, random_offsets=True, time_scaling=0.5)
+    record = record_of([[2, 9], [7, 15.5], [16, 60]], [0, 1, 2], num_steps=30, seconds_per_step=seconds_per_step)
+    augmentation = input_pipeline._augmentation(config, SignalLayout(1, 1, 2), None)
+    tensors = {name: tf.constant(record[name], spec.dtype) for name, spec in specification(record).items()}
+    windows = together(input_pipeline.training_windows(tensors, config, tf.constant([1, 2]), augmentation=augmentation))
+    assert len(windows["starts"]) > 1
+    for start, scale, labels in zip(windows["starts"], windows["scales"], windows["step_labels"], strict=True):
+        middles = start + (np.arange(8) + 0.5) * scale
+        # Background to 2, then the three actions; where the first two overlap, the first is the shorter one.
+        expected = np.select(
+            [middles >= 30, middles >= 16, middles >= 15.5, middles >= 9, middles >= 2], [-1, 3, 0, 2, 1]
+        )
+        np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("num_steps", [30, 41])
+def test_chunks_have_the_step_labels_of_the_whole(num_steps, config):
+    config = change(config, step_classifier=True)
+    record = record_of([[3, 8], [9, 17], [20, 28]], [0, 1, 2], num_steps=num_steps)
+    whole = cut(record, config)["step_labels"]
+    parts = [cut(chunk, config)["step_labels"] for chunk in chunks_of(record, 16, 8)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
 def toy_records(count=6):
     """Sequences of different lengths; the third feature is 1 inside actions."""
     records = []

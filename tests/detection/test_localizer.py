@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -111,16 +113,33 @@ def slow_detections(localizer, features, *, seconds_per_step=1.0, branch=None):
     config, branch = localizer.config, branch or localizer.branches[-1]
     total, size = len(features), config.inference_steps
     last = max(total - size, 0)
-    candidates = []
+    windows = {}
     for start in sorted({*range(0, last, config.inference_stride_steps), last}):
         steps = [min(start + i, total - 1) for i in range(size)]
         outputs = localizer.members[0].networks[0](features[steps][None], training=False)
-        outputs = {name: value.numpy()[0].astype(np.float64) for name, value in outputs.items()}
+        windows[start] = {name: value.numpy()[0].astype(np.float64) for name, value in outputs.items()}
+    candidates = []
+    for start, outputs in windows.items():
         for score, low, high, name in slow_window_candidates(outputs, config, branch):
             low, high = (min(max(start + x * size, 0), total) for x in (low, high))
+            if config.step_classifier and high > low:
+                score *= slow_step_mean(windows, low, high, name, total) ** config.step_exponent
             if high > low and score > config.min_score:
                 candidates.append((score, low, high, name))
     return slow_suppress(candidates, config, seconds_per_step, localizer.first_step_seconds)
+
+
+def slow_step_mean(windows, low, high, name, total):
+    """Mean over [low, high) of the probability of a class, itself the mean over all windows that see a step."""
+    mean = 0
+    for step in range(int(low), min(int(np.ceil(high)), total)):
+        seen = [
+            softmax(outputs["step_logits"][-1, step - start])[1 + name]
+            for start, outputs in windows.items()
+            if 0 <= step - start < outputs["step_logits"].shape[1]
+        ]
+        mean += np.mean(seen) * (min(high, step + 1) - max(low, step)) / (high - low)
+    return mean
 
 
 def slow_suppress(candidates, config, seconds_per_step, first_step_seconds):
@@ -191,6 +210,70 @@ def test_settings_equal_a_slow_loop(changes, make_localizer):
     expected = slow_detections(localizer, features)
     assert len(expected) > 3
     np.testing.assert_allclose(as_rows(detections_of(localizer, features[None])), expected, rtol=1e-4, atol=1e-4)
+
+
+STEPS = {"step_classifier": True, "step_channels": 6, "step_layers": 5, "step_stages": 2, "classes_per_candidate": 2}
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "changes"),
+    [
+        (200, {}),
+        (50, {}),
+        (300, {"step_exponent": 0.5, "inference_overlap": 0.75, "voting_tiou": 0.5}),
+        (200, {"anchor_based": False, "step_exponent": 2.0}),
+        (200, {"anchor_free": False, "class_scores": "sigmoid", "window_batch": 1}),
+    ],
+)
+def test_the_classes_of_steps_equal_a_slow_loop(num_steps, changes, make_localizer):
+    localizer = make_localizer(**{**STEPS, "window_steps": 64, "num_levels": 3, "max_detections": 12, **changes})
+    features = random_features(num_steps)
+    expected = slow_detections(localizer, features)
+    assert len(expected) > 3
+    np.testing.assert_allclose(as_rows(detections_of(localizer, features[None])), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("num_steps", "max_steps"), [(700, 256), (700, 160), (300, 193)])
+def test_chunks_score_the_classes_of_steps_as_the_whole_does(num_steps, max_steps, make_localizer):
+    localizer = make_localizer(**STEPS, voting_tiou=0.5)
+    record = sequence_of(num_steps)
+    (expected,) = localization.localize(localizer, [record], localizer.reported())
+    chunks = chunks_of(record, max_steps)
+    for order in (chunks, chunks[::-1]):
+        (found,) = localization.localize(localizer, order, localizer.reported())
+        assert_same_found(found, expected)
+    whole = detections_of(localizer, record["features"][None], seconds_per_step=[0.5])
+    np.testing.assert_allclose(whole["scores"][0], expected.merged.scores, atol=1e-5)
+
+
+def test_candidates_are_scored_in_slices(make_localizer, monkeypatch):
+    features = random_features(2, 300)
+    expected = detections_of(make_localizer(**STEPS), features, [300, 170])
+    monkeypatch.setattr("a2net_tf.detection.localizer._SCORED_AT_ONCE", 100)
+    assert_same(detections_of(make_localizer(**STEPS), features, [300, 170]), expected)
+    single = detections_of(make_localizer(**STEPS), features[1:, :170])
+    assert_same(single, {name: value[1:] for name, value in expected.items()})
+
+
+def test_an_exponent_of_0_leaves_the_scores_alone(make_localizer):
+    with_steps = make_localizer(**STEPS, step_exponent=0.0)
+    network, features = with_steps.members[0].networks[0], random_features(1, 200)
+    config = dataclasses.replace(with_steps.config, step_classifier=False)
+    assert_same(detections_of(with_steps, features), detections_of(Localizer(network, config, CLASS_NAMES), features))
+
+
+def test_networks_merge_the_classes_of_steps_of_those_that_have_them(make_config, make_network):
+    """A network beside one without the branch: its probabilities score the candidates of both."""
+    configs = [make_config(window_steps=64, **settings) for settings in (STEPS, {"classes_per_candidate": 2})]
+    networks = [make_network(config, NUM_FEATURES, 3) for config in configs]
+    (first, config), (second, other) = zip(networks, configs, strict=True)
+    localizer = Localizer(first, config, CLASS_NAMES, others=[(second, other)])
+    _, steps = localizer.predict(random_features(3, 64))
+    _, expected = Localizer(first, config, CLASS_NAMES).predict(random_features(3, 64))
+    np.testing.assert_array_equal(steps, expected)
+    twice = Localizer(first, config, CLASS_NAMES, others=[(first, config)])
+    np.testing.assert_allclose(twice.predict(random_features(3, 64))[1], expected, rtol=1e-6)
+    assert len(detections_of(localizer, random_features(1, 100))["scores"][0]) > 3
 
 
 @pytest.mark.slow

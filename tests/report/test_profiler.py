@@ -1,7 +1,7 @@
 import pytest
 
-from a2net_tf.detection import profiler
 from a2net_tf.detection.model import build_model
+from a2net_tf.report import profiler
 from a2net_tf.settings import Config
 
 
