@@ -17,6 +17,7 @@ or detections. An executor has a few recordings in memory, or one long one.
 """
 
 import argparse
+import atexit
 import functools
 import hashlib
 import io
@@ -29,12 +30,12 @@ import shutil
 import sys
 import tempfile
 import urllib.parse
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from py4j.protocol import Py4JError
 from pyspark import SparkFiles
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -55,7 +56,7 @@ TABLES = {
 }
 DONE_COLUMNS = "video string, model string, round int"
 TOLERANT = {"ignoreCorruptFiles": True, "ignoreMissingFiles": True}  # what is then missing is a failure
-UNREAD = "its file cannot be read, is gone since it was listed, or is larger than the 2 GiB that Spark hands over"
+UNREAD = "its file is empty or damaged, gone since it was listed, or larger than the 2 GiB that Spark hands over"
 TRIED_FIRST = 3  # recordings; if none of them can be used, neither can the others
 MOST_BYTES = 2**31 - 2**24  # of one file
 LARGEST = 1e18  # of a feature: its square is finite in float32
@@ -77,7 +78,6 @@ class Job(NamedTuple):
 
     Attributes:
         archive: folder of the model below the files that Spark distributes.
-        fingerprint: of the model.
         num_features: D.
         seconds_per_step: where a recording does not say it.
         max_steps: T of the longest recording that the model takes.
@@ -86,7 +86,6 @@ class Job(NamedTuple):
     """
 
     archive: str
-    fingerprint: str
     num_features: int
     seconds_per_step: float
     max_steps: int
@@ -115,7 +114,7 @@ def detect(batches: Iterable[pd.DataFrame], job: Job) -> Iterator[pd.DataFrame]:
 
 def detect_features(batch: pd.DataFrame, job: Job) -> Iterator[tuple]:
     """What the model finds in recordings of features; short ones go through it together."""
-    model, recordings = load_model(job.archive, job.fingerprint, job.threads), []
+    model, recordings = load_model(job.archive, job.threads), []
     for row in batch.itertuples(index=False):
         try:
             recordings.append(read_recording(row, job))
@@ -139,7 +138,7 @@ def run_one_by_one(model: Any, recordings: Sequence[Recording]) -> Iterator[tupl
 
 def detect_videos(batch: pd.DataFrame, job: Job) -> Iterator[tuple]:
     """What the model finds in video files, whose features are made as those were that it was trained on."""
-    detector = load_detector(job.archive, job.fingerprint, job.threads)
+    detector = load_detector(job.archive, job.threads)
     for row in batch.itertuples(index=False):
         try:
             found = detector.detect(row.path)
@@ -153,8 +152,8 @@ def detect_videos(batch: pd.DataFrame, job: Job) -> Iterator[tuple]:
         yield ("recordings", row.video, 0.0, 0.0, "", 0.0, steps, len(found), "")
 
 
-@functools.cache
-def load_model(archive: str, fingerprint: str, threads: int) -> Any:
+@functools.lru_cache(maxsize=1)
+def load_model(archive: str, threads: int) -> Any:
     """The signature of the model, once per process."""
     import tensorflow as tf  # the driver needs no TensorFlow
 
@@ -162,8 +161,8 @@ def load_model(archive: str, fingerprint: str, threads: int) -> Any:
     return tf.saved_model.load(os.path.join(SparkFiles.getRootDirectory(), archive)).signatures["serving_default"]
 
 
-@functools.cache
-def load_detector(archive: str, fingerprint: str, threads: int) -> Any:
+@functools.lru_cache(maxsize=1)
+def load_detector(archive: str, threads: int) -> Any:
     """The model with all that makes features of videos, once per process."""
     import a2net_tf
 
@@ -320,8 +319,13 @@ def list_recordings(session: SparkSession, options: argparse.Namespace) -> DataF
 def _list_files(session: SparkSession, options: argparse.Namespace) -> DataFrame:
     endings = "npy" if options.npy else ",".join([*VIDEO_ENDINGS.split(), *VIDEO_ENDINGS.upper().split()])
     found = session.read.format("binaryFile").options(recursiveFileLookup=True, pathGlobFilter=f"*.{{{endings}}}")
-    name, size = F.regexp_extract("path", FILE_STEM, 1), F.col("length")
-    return found.load(options.source).select(name.alias("video"), "path", size.alias("bytes"))
+    files = found.load(options.source)
+    listed, names = files.select("path", F.col("length").alias("bytes")), files.inputFiles()
+    if len(names) > listed.count():  # Spark passes over empty ones
+        every = [(re.sub("^file:/+", "file:/", urllib.parse.unquote(name)), 0) for name in names]
+        every = session.createDataFrame(every, "path string, bytes long")
+        listed = listed.union(every.join(listed, "path", "left_anti"))
+    return listed.select(F.regexp_extract("path", FILE_STEM, 1).alias("video"), "path", "bytes")
 
 
 def _list_table(session: SparkSession, options: argparse.Namespace, where: str) -> DataFrame:
@@ -495,31 +499,32 @@ def detect_all(session: SparkSession, options: argparse.Namespace) -> None:
     done, last = read_done(session, options.output, model)
     todo = listed.join(done, "video", "left_anti").orderBy("path", "video").persist()
     print(f"model {model.fingerprint}: {todo.count()} recordings to do, {done.count()} are done", flush=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        job = make_job(session, options, model, temporary)
-        if last == 0:  # later, those that fail may be all that is left
-            try_first(session, options, todo.orderBy(F.xxhash64("video")).take(TRIED_FIRST), job)
-        rounds = split_into_rounds(todo.toLocalIterator(), options.round_gigabytes * 2**30)
-        for number, rows in enumerate(rounds, start=last + 1):
-            found = run(read_round(session, options, rows), job)
-            counts = write_round(session, found, rows, options.output, number=number, model=model)
-            print(f"round {number}: " + ", ".join(f"{n} {table}" for table, n in counts.items()), flush=True)
+    job = make_job(session, options, model)
+    if last == 0:  # later, those that fail may be all that is left
+        try_first(session, options, todo.orderBy(F.xxhash64("video")).take(TRIED_FIRST), job)
+    rounds = split_into_rounds(todo.toLocalIterator(), options.round_gigabytes * 2**30)
+    for number, rows in enumerate(rounds, start=last + 1):
+        found = run(read_round(session, options, rows), job)
+        counts = write_round(session, found, rows, options.output, number=number, model=model)
+        print(f"round {number}: " + ", ".join(f"{n} {table}" for table, n in counts.items()), flush=True)
     todo.unpersist()
 
 
-def make_job(session: SparkSession, options: argparse.Namespace, model: Model, temporary: str) -> Job:
+def make_job(session: SparkSession, options: argparse.Namespace, model: Model) -> Job:
     """Hands the model and this file to the executors, and says what they need to know."""
-    archive = f"model-{uuid.uuid4().hex[:8]}"
-    packed = shutil.make_archive(os.path.join(temporary, archive), "zip", options.saved_model)
-    session.sparkContext.addArchive(f"{packed}#{archive}")
-    session.sparkContext.addPyFile(__file__)
+    context, archive = session.sparkContext, f"model-{model.fingerprint}"
+    if not any(name.endswith(f"#{archive}") for name in context.listArchives):
+        temporary = tempfile.mkdtemp()  # until the end: an executor that starts later fetches it, too
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        packed = shutil.make_archive(os.path.join(temporary, archive), "zip", options.saved_model)
+        context.addArchive(f"{packed}#{archive}")
+        context.addPyFile(__file__)
     return Job(
         archive,
-        model.fingerprint,
         model.num_features,
         options.seconds_per_step or model.seconds_per_step,
         model.max_steps,
-        int(session.sparkContext.getConf().get("spark.task.cpus", "1")),
+        int(context.getConf().get("spark.task.cpus", "1")),
         options.kind,
     )
 
@@ -533,7 +538,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
         print(f"error: Spark has given up: {_cause(error)}; the same command goes on", file=sys.stderr)
         return 1
     print(f"written: {options.output}/detections, recordings and failures", flush=True)

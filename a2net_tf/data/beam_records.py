@@ -1,0 +1,69 @@
+"""Records made by Apache Beam, in several processes or on several machines. Only imported where Beam is asked for."""
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import apache_beam as beam
+import tensorflow as tf
+
+from a2net_tf.data.schema import stored_chunks
+from a2net_tf.errors import MAX_LISTED, UserError, one_line
+
+_ERRORS = "errors"
+_GROUPS = 1000  # of videos that a worker takes at once: more cost time and memory, fewer share the work unequally
+
+Videos = Sequence[Callable[[], Iterable[dict]]]
+
+
+class MakeRecords(beam.PTransform):
+    """(key, record) of each video of a split; what is wrong with videos goes into text files.
+
+    Args:
+        videos: functions that read a video and return its records.
+        stored_features: type in which features are stored.
+        folder: of the text files; it need not be there yet.
+    """
+
+    def __init__(self, videos: Videos, stored_features: str, folder: str):
+        super().__init__()
+        self._videos, self._stored_features, self._folder = list(videos), stored_features, folder
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """The pipeline from nothing to records."""
+        size = len(self._videos) // _GROUPS + 1
+        groups = [self._videos[i : i + size] for i in range(0, len(self._videos), size)]
+        made = (
+            pipeline
+            | beam.Create(groups)
+            | beam.Reshuffle()
+            | beam.ParDo(_Make(self._stored_features)).with_outputs(_ERRORS, main="records")
+        )
+        # Each split has files of its own name.
+        _ = made[_ERRORS] | beam.io.WriteToText(f"{self._folder}/{_ERRORS}-{uuid.uuid4().hex}")
+        return made.records
+
+
+class _Make(beam.DoFn):
+    """Records of a group of videos, one video in memory at a time."""
+
+    def __init__(self, stored_features: str):
+        self._stored_features = stored_features
+
+    def process(self, videos: Videos) -> Iterator:
+        """Goes on behind a video that cannot be used."""
+        for read_video in videos:
+            try:
+                for record in read_video():
+                    yield from stored_chunks(record, self._stored_features)
+            except UserError as error:
+                yield beam.pvalue.TaggedOutput(_ERRORS, one_line(error))
+
+
+def raise_errors(folder: str) -> None:
+    """Removes the text files of ``MakeRecords``; raises UserError, with the first of them, if they hold errors."""
+    found = []
+    for path in tf.io.gfile.glob(f"{folder}/{_ERRORS}-*"):
+        found += tf.io.gfile.GFile(path).read().splitlines()
+        tf.io.gfile.remove(path)
+    if found:
+        raise UserError(f"{len(found)} videos cannot be used: {'; '.join(sorted(found)[:MAX_LISTED])}")
