@@ -19,16 +19,21 @@ class Beam(NamedTuple):
 NO_BEAM = Beam()
 
 
-def download_config(beam: Beam, manual_dir: str) -> tfds.download.DownloadConfig:
+def download_config(beam: Beam, manual_dir: str, *, generated: bool = False) -> tfds.download.DownloadConfig:
     """What TFDS is told of ``beam`` and of the folder with the user's files.
 
     Raises:
-        UserError: Beam is asked for and not installed, or its options have another form.
+        UserError: Beam is asked for and not installed, its options have another form, or the dataset is ``generated``
+            and not made of the user's files.
     """
     if not beam.runner:
         if beam.options:
             raise UserError(f"--beam_options={beam.options}: needs a --beam_runner, such as DirectRunner")
         return tfds.download.DownloadConfig(manual_dir=manual_dir or None)
+    if generated:
+        raise UserError(
+            f"--beam_runner={beam.runner}: is for datasets of your own files, which this one is not made of"
+        )
     if importlib.util.find_spec("apache_beam") is None:
         raise UserError(f'--beam_runner={beam.runner}: Beam is not installed: pip install ".[beam]" in the checkout')
     from apache_beam.options.pipeline_options import PipelineOptions

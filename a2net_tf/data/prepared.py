@@ -181,15 +181,12 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
         return {split: make(videos) for split, videos in self._contents.splits.items() if videos}
 
     def _records_on_beam(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Any:
-        from a2net_tf.data import beam_records
-
-        return beam_records.MakeRecords(videos, self.stored_features, str(self.data_path))
+        make = importlib.import_module("a2net_tf.data.beam_records").MakeRecords  # now, for it needs Beam
+        return make(videos, self.stored_features, str(self.data_path))
 
     def check_pipeline(self) -> None:
         """Raises UserError with all that was wrong with videos, before what Beam has written is taken for whole."""
-        from a2net_tf.data import beam_records
-
-        beam_records.raise_errors(str(self.data_path))
+        importlib.import_module("a2net_tf.data.beam_records").raise_errors(str(self.data_path))
 
     def _generate_examples(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Iterator[tuple[str, dict]]:
         for read_video in videos:
@@ -332,12 +329,9 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam: Beam 
     """Writes the records of ``builder``; after an error there is no directory that looks prepared.
 
     Raises:
-        UserError: the raw files are missing or bad, the directory to write exists but is not complete, or ``beam`` is
-            asked for what it cannot do.
+        UserError: the raw files are missing or bad, Beam cannot be used, or the directory to write is not complete.
     """
-    download = beam_options.download_config(beam, manual_dir)
-    if beam.runner and not isinstance(builder, FolderBuilder):
-        raise UserError(f"--beam_runner={beam.runner}: is for datasets of your own files, not for {builder.name}")
+    download = beam_options.download_config(beam, manual_dir, generated=not isinstance(builder, FolderBuilder))
     if builder.data_path.exists() and not (builder.data_path / INFO_FILE).exists():  # TFDS would take it for prepared
         raise UserError(f"{builder.data_path}: exists but holds no dataset_info.json; copied in part? Delete it first")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:

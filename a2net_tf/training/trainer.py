@@ -124,8 +124,7 @@ class Trainer(AlreadyBuilt, keras.Model):
         self.optimizer.apply(gradients, weights)
         for name, value in zip(logged, tf.unstack(values), strict=True):
             self._means[name].update_state(value)
-        # A vector: Keras takes the mean over workers along a dimension, which a number has not.
-        return {"loss": self._means["loss"].result()[None]}
+        return {"loss": workers.for_keras(self._means["loss"].result(), self.distribute_strategy)}
 
     def epoch_means(self) -> dict[str, float]:
         """Everything that is logged, averaged over the epoch so far."""

@@ -99,6 +99,11 @@ def share(batches: tf.data.Dataset, strategy: tf.distribute.Strategy, batch_size
     return strategy.distribute_datasets_from_function(make)
 
 
+def for_keras(value: tf.Tensor, strategy: tf.distribute.Strategy) -> tf.Tensor:
+    """A number f[] of a step as Keras takes it: of several workers, as f[1], along which it takes their mean."""
+    return value[None] if _has_workers(strategy) else value
+
+
 def check_agreement(strategy: tf.distribute.Strategy, run: Run, first_epoch: int) -> None:
     """Raises UserError, on every worker, unless all have the same run and go on at the same epoch."""
     if not _has_workers(strategy):

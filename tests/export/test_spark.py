@@ -294,20 +294,21 @@ def wait_for_tasks(session, count):
 
 
 def test_a_job_that_is_stopped_goes_on(spark, session, model, recordings, expected, tmp_path, capsys):
-    """In the middle of its second round. What the first has written stays, to the bit."""
-    arguments = (f"--npy={recordings}", "--round_gigabytes=2e-4", "--partition_megabytes=0.01")
-    first = tmp_path / "out" / "recordings" / "round=1" / "_SUCCESS"
+    """Behind its first round. What that has written stays, to the bit."""
+    arguments = (f"--npy={recordings}", "--round_gigabytes=6e-5", "--partition_megabytes=0.01")
+    first, ended = tmp_path / "out" / "recordings" / "round=1" / "_SUCCESS", threading.Event()
 
     def stop():
-        while not first.exists():
-            time.sleep(0.02)
-        wait_for_tasks(session, 1)
-        session.sparkContext.cancelAllJobs()
+        while not ended.wait(0.05):
+            if first.exists():
+                session.sparkContext.cancelAllJobs()
 
     stopper = threading.Thread(target=stop, daemon=True)
     stopper.start()
-    assert command(spark, model, tmp_path / "out", *arguments) == 1
+    status = command(spark, model, tmp_path / "out", *arguments)
+    ended.set()
     stopper.join()
+    assert status == 1
     assert "error: Spark has given up" in capsys.readouterr().err
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("round=1/*.parquet")}
     done = set(table(session, tmp_path / "out", "recordings").video)
