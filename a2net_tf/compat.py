@@ -36,8 +36,6 @@ class CompletedBeforeWriting:
 
     ``_download_and_prepare`` is where TFDS, having found where the user's files are, begins to write; there is no
     public place between. Without it the schema would be empty when the first record is serialised.
-    ``_process_pipeline_result`` follows when Beam has written, before the directory gets its name. Without it a dataset
-    with recordings missing would look prepared.
     """
 
     def complete_schema(self, folder: pathlib.Path) -> None:
@@ -45,15 +43,14 @@ class CompletedBeforeWriting:
         raise NotImplementedError
 
     def check_pipeline(self) -> None:
-        """Called once after Beam has written everything."""
-        raise NotImplementedError()
-
-    def _process_pipeline_result(self, pipeline_result: object) -> None:
-        self.check_pipeline()
+        """Called once when records are written, or could not be, before the directory gets its name."""
 
     def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager, *args, **kwargs) -> None:
         self.complete_schema(pathlib.Path(dl_manager.manual_dir))
-        super()._download_and_prepare(dl_manager, *args, **kwargs)
+        try:
+            super()._download_and_prepare(dl_manager, *args, **kwargs)
+        finally:
+            self.check_pipeline()
 
 
 class NothingToDownload:

@@ -135,7 +135,6 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
     """
 
     HOMEPAGE = ""
-
     _on_beam = False
 
     @abc.abstractmethod
@@ -185,8 +184,9 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
         return make(videos, self.stored_features, str(self.data_path))
 
     def check_pipeline(self) -> None:
-        """Raises UserError with all that was wrong with videos, before what Beam has written is taken for whole."""
-        importlib.import_module("a2net_tf.data.beam_records").raise_errors(str(self.data_path))
+        """Raises UserError with all that Beam has found wrong with videos."""
+        if self._on_beam:
+            importlib.import_module("a2net_tf.data.beam_records").raise_errors(str(self.data_path))
 
     def _generate_examples(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Iterator[tuple[str, dict]]:
         for read_video in videos:

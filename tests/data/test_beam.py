@@ -92,10 +92,8 @@ def test_two_processes(tmp_path, monkeypatch):
 def test_every_file_that_cannot_be_used_is_named(tmp_path):
     """Of both splits, and nothing looks prepared; mended, the same command goes through."""
     folder, data_dir = writer_of("frame_labels", "write")(tmp_path / "files"), tmp_path / "data"
-    bad = {
-        folder / "features" / "b.npy": lambda matrix: matrix * np.nan,
-        folder / "features" / "c.npy": lambda matrix: matrix[:1],
-    }
+    wrong = {"b": lambda matrix: matrix * np.nan, "c": lambda matrix: matrix[:, :2]}
+    bad = {folder / "features" / f"{name}.npy": spoil for name, spoil in wrong.items()}
     good = {file: np.load(file) for file in bad}
     for file, spoil in bad.items():
         np.save(file, spoil(good[file]))
@@ -107,6 +105,14 @@ def test_every_file_that_cannot_be_used_is_named(tmp_path):
     for file, matrix in good.items():
         np.save(file, matrix)
     assert len(records(prepared.open_dataset("frame_labels", str(data_dir), str(folder), beam=HERE))) == 3
+
+
+def test_a_split_of_which_nothing_is_left(tmp_path):
+    """TFDS itself fails then; the videos are named all the same."""
+    folder = writer_of("frame_labels", "write")(tmp_path / "files")
+    np.save(folder / "features" / "c.npy", np.full((2, 6), np.nan))
+    with pytest.raises(UserError, match="1 videos cannot be used: .*c.npy"):
+        prepared.open_dataset("frame_labels", str(tmp_path / "data"), str(folder), beam=HERE)
 
 
 @pytest.mark.parametrize(
