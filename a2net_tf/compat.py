@@ -42,9 +42,15 @@ class CompletedBeforeWriting:
         """Called once, with ``manual_dir``, before splits are asked for."""
         raise NotImplementedError
 
+    def check_pipeline(self) -> None:
+        """Called once when records are written, or could not be, before the directory gets its name."""
+
     def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager, *args, **kwargs) -> None:
         self.complete_schema(pathlib.Path(dl_manager.manual_dir))
-        super()._download_and_prepare(dl_manager, *args, **kwargs)
+        try:
+            super()._download_and_prepare(dl_manager, *args, **kwargs)
+        finally:
+            self.check_pipeline()
 
 
 class NothingToDownload:

@@ -16,10 +16,11 @@ import tensorflow_datasets as tfds
 
 from a2net_tf import disk, locks
 from a2net_tf.compat import CompletedBeforeWriting, NothingToDownload, set_features
-from a2net_tf.data import fingerprints, prepared_files
+from a2net_tf.data import beam_options, fingerprints, prepared_files
+from a2net_tf.data.beam_options import NO_BEAM, Beam
 from a2net_tf.data.files import annotation_files
 from a2net_tf.data.prepared_files import INFO_FILE
-from a2net_tf.data.schema import check_stored_record, convert_features, record_features, split_into_chunks
+from a2net_tf.data.schema import check_stored_record, record_features, stored_chunks
 from a2net_tf.errors import UserError, reason_of
 from a2net_tf.settings import Config
 
@@ -64,12 +65,8 @@ class RecordBuilder(NothingToDownload, tfds.core.GeneratorBasedBuilder, skip_reg
         self.__init__(**state)
 
     def store(self, record: dict) -> Iterator[tuple[str, dict]]:
-        """Yields (key, record) as TFDS writes them: in chunks if it is long, features in the type to be stored."""
-        where = record["source"] or record["id"]
-        for key, chunk in split_into_chunks(record):
-            start = chunk["chunk_start_step"]
-            features = convert_features(chunk["features"], self.stored_features, where, first_step=start)
-            yield key, {**chunk, "features": features}
+        """(key, record) as TFDS writes them: in chunks if it is long, features in the type to be stored."""
+        return stored_chunks(record, self.stored_features)
 
     def download_and_prepare(self, **kwargs) -> None:
         """As in TFDS, but one process at a time prepares this dataset in a ``data_dir``; another waits for it.
@@ -138,6 +135,7 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
     """
 
     HOMEPAGE = ""
+    _on_beam = False
 
     @abc.abstractmethod
     def read_folder(self, folder: pathlib.Path) -> FolderContents:
@@ -161,6 +159,7 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
         reuse = download_config and not download_config.download_mode.overwrite_dataset
         if manual_dir and reuse and (self.data_path / INFO_FILE).exists():
             self.check_unchanged(pathlib.Path(manual_dir))
+        self._on_beam = bool(download_config and download_config.beam_runner)
         super().download_and_prepare(download_config=download_config, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -176,8 +175,18 @@ class FolderBuilder(CompletedBeforeWriting, RecordBuilder, skip_registration=Tru
         self.info.metadata.update(self._contents.metadata, fingerprint=fingerprints.fingerprint(folder))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        make = self._records_on_beam if self._on_beam else self._generate_examples
         # TFDS cannot write an empty split.
-        return {split: self._generate_examples(videos) for split, videos in self._contents.splits.items() if videos}
+        return {split: make(videos) for split, videos in self._contents.splits.items() if videos}
+
+    def _records_on_beam(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Any:
+        make = importlib.import_module("a2net_tf.data.beam_records").MakeRecords  # now, for it needs Beam
+        return make(videos, self.stored_features, str(self.data_path))
+
+    def check_pipeline(self) -> None:
+        """Raises UserError with all that Beam has found wrong with videos."""
+        if self._on_beam:
+            importlib.import_module("a2net_tf.data.beam_records").raise_errors(str(self.data_path))
 
     def _generate_examples(self, videos: Sequence[Callable[[], Iterable[dict]]]) -> Iterator[tuple[str, dict]]:
         for read_video in videos:
@@ -238,7 +247,7 @@ def describe_changes(builder: tfds.core.DatasetBuilder, split: str) -> list[str]
 
 
 def open_dataset(
-    dataset: str, data_dir: str = "", manual_dir: str = "", stored_features: str = ""
+    dataset: str, data_dir: str = "", manual_dir: str = "", stored_features: str = "", beam: Beam = NO_BEAM
 ) -> tfds.core.DatasetBuilder:
     """Opens a prepared dataset, preparing it first if need be.
 
@@ -248,6 +257,7 @@ def open_dataset(
         manual_dir: where files that the user downloaded by hand are.
         stored_features: type in which features are stored, one of ``STORED_FEATURES``; empty: whatever a prepared
             directory has, float32 if it is prepared now.
+        beam: how it is prepared, if it is prepared now.
 
     Raises:
         UserError: unknown dataset, its raw files are missing or bad, or they are not those that it was prepared from,
@@ -271,7 +281,7 @@ def open_dataset(
     )
     builder = make()
     if not builder.info.splits:
-        prepare(builder, manual_dir)
+        prepare(builder, manual_dir, beam)
         # Another command may have prepared the dataset since this builder was made, and from other files.
         builder = make()
     if isinstance(builder, FolderBuilder) and manual_dir and pathlib.Path(manual_dir).is_dir():
@@ -281,7 +291,8 @@ def open_dataset(
 
 def open_dataset_of(config: Config) -> tfds.core.DatasetBuilder:
     """``open_dataset`` of ``config.dataset``, from where the settings say its files are."""
-    return open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features)
+    beam = Beam(config.beam_runner, config.beam_options)
+    return open_dataset(config.dataset, config.data_dir, config.manual_dir, config.stored_features, beam)
 
 
 def stored_type(builder: tfds.core.DatasetBuilder) -> str:
@@ -314,12 +325,13 @@ def find_builder_class(dataset: str) -> type[tfds.core.DatasetBuilder]:
         ) from None
 
 
-def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "") -> None:
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "", beam: Beam = NO_BEAM) -> None:
     """Writes the records of ``builder``; after an error there is no directory that looks prepared.
 
     Raises:
-        UserError: the raw files are missing or bad, or the directory to write exists but is not complete.
+        UserError: the raw files are missing or bad, Beam cannot be used, or the directory to write is not complete.
     """
+    download = beam_options.download_config(beam, manual_dir, generated=not isinstance(builder, FolderBuilder))
     if builder.data_path.exists() and not (builder.data_path / INFO_FILE).exists():  # TFDS would take it for prepared
         raise UserError(f"{builder.data_path}: exists but holds no dataset_info.json; copied in part? Delete it first")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
@@ -328,7 +340,7 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str = "") -> None:
         if not folder.is_dir() or not any(folder.iterdir()):
             instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
             raise UserError(f"manual_dir={folder}: not a folder, or an empty one. {instructions}")
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
+    builder.download_and_prepare(download_config=download)
 
 
 def dataset_names() -> list[str]:

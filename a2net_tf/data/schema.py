@@ -286,6 +286,19 @@ def split_into_chunks(
             return
 
 
+def stored_chunks(record: dict, stored_features: str) -> Iterator[tuple[str, dict]]:
+    """Yields (key, record) as they are stored: in chunks if the record is long, features in the type to be stored.
+
+    Raises:
+        UserError: a value is beyond the type.
+    """
+    where = record["source"] or record["id"]
+    for key, chunk in split_into_chunks(record):
+        start = chunk["chunk_start_step"]
+        features = convert_features(chunk["features"], stored_features, where, first_step=start)
+        yield key, {**chunk, "features": features}
+
+
 def convert_features(features: np.ndarray, stored_features: str, where: str, *, first_step: int = 0) -> np.ndarray:
     """``features`` rounded to the type in which they are stored.
 

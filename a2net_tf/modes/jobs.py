@@ -80,8 +80,9 @@ def run_all(configs: Sequence[Config], jobs: int) -> None:
             print(f"{config.workdir}: finished earlier{_score(config)}")
         else:
             unfinished.append(config)
-    for source in dict.fromkeys((c.dataset, c.data_dir, c.manual_dir, c.stored_features) for c in unfinished):
-        prepared.open_dataset(*source)  # now: two processes must not prepare the same directory
+    sources = {(c.dataset, c.data_dir, c.manual_dir, c.stored_features): c for c in unfinished}
+    for config in sources.values():
+        prepared.open_dataset_of(config)  # now: two processes must not prepare the same directory
     if jobs == 1:
         _run_here(unfinished)
     else:

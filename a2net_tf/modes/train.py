@@ -18,7 +18,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.inference import localization, scoring
 from a2net_tf.modes import evaluate
 from a2net_tf.settings import Config
-from a2net_tf.training import run_directory, trainer, video_dataset
+from a2net_tf.training import run_directory, trainer, video_dataset, workers
 from a2net_tf.training.run_directory import Run
 
 _OUTPUTS = ("run.json", "last.npz", "best.npz", "history.csv", "state/checkpoint", "logs/train/events")
@@ -33,6 +33,9 @@ def train(config: Config) -> None:
     """
     settings.require(config, "workdir", "videos" if config.videos else "dataset")
     strategy = trainer.choose_strategy(config)
+    if not workers.is_chief(strategy):  # that one writes, and has the lock
+        _train(config, strategy)
+        return
     for name in (*_OUTPUTS, *(evaluate.OUTPUTS if config.mode == "train_and_evaluate" else ())):
         safe_files.check_writable(pathlib.Path(config.workdir, name))
     if letters := safe_files.pattern_letters(config.workdir):
@@ -53,6 +56,8 @@ def _train(config: Config, strategy: tf.distribute.Strategy) -> None:
     if config.mode == "train_and_evaluate":
         prepared.check_has_actions(builder, config.eval_split, "eval_split")
     current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
+    if workers.is_chief(strategy):
+        run_directory.save(current)
     precision.announce(current.config.precision, current.computed.precision)
     validate = _validator(current, builder) if config.validation_split else None
     trainer.train(
@@ -90,14 +95,11 @@ def _continue_run(config: Config) -> Run:
             f"--epochs={config.epochs} (was {saved.config.epochs}): the learning rate of --schedule=cosine ends at 0 "
             "with the last epoch, so the run cannot be made longer or shorter; use another --workdir"
         )
-    current = saved._replace(config=config)
-    if current.config != saved.config:  # more epochs, say
-        run_directory.save(current)
-    return current
+    return saved._replace(config=config)  # more epochs, say
 
 
 def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
-    """Looks at the training data once and writes the run's description."""
+    """Looks at the training data once; the run's description."""
     num_features, class_names = prepared.num_features(builder), prepared.class_names(builder)
     for name, size in (("num_features", num_features), ("num_classes", len(class_names))):
         if getattr(config, name) not in (0, size):
@@ -115,7 +117,7 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
             f"warning: {scan.num_too_long} actions are too long for any window of {config.window_steps} steps "
             "(--window_steps)"
         )
-    new = Run(
+    return Run(
         config=config,
         class_names=class_names,
         num_features=num_features,
@@ -131,8 +133,6 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
         folder=str(pathlib.Path.cwd()),
         extraction=prepared.read_extraction(builder),
     )
-    run_directory.save(new)
-    return new
 
 
 def _validator(current: Run, builder: tfds.core.DatasetBuilder) -> Callable[[keras.Model], float]:

@@ -37,6 +37,11 @@ def check(config: Config) -> None:
             "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout and --drop_path leave "
             "out on a device; drop one of these settings"
         )
+    if trains and config.distribute == "multi_worker" and (config.mode != "train" or config.videos):
+        raise UserError(
+            "--distribute=multi_worker is for --mode=train on features; extract videos before, and evaluate afterwards "
+            "in one process"
+        )
     if trains and config.release_checkpoint:  # its run has no optimiser state: the weights would be lost
         raise UserError("--release_checkpoint is for --mode=import_release; an imported run cannot be trained on")
     if trains and config.validation_split and config.validation_split == config.eval_split:

@@ -83,6 +83,18 @@ class DataFields:
         modes=READING,
         common=True,
     )
+    beam_runner: str = _data(
+        "",
+        "What prepares a dataset of many files in several processes or on many machines: a runner of Apache Beam, such "
+        "as DirectRunner, FlinkRunner or DataflowRunner; empty: this process, without Beam.",
+        modes=READING,
+    )
+    beam_options: str = _data(
+        "",
+        "Options of --beam_runner, NAME=VALUE between commas, such as "
+        "direct_num_workers=2,direct_running_mode=multi_processing.",
+        modes=READING,
+    )
     stored_features: str = _data(
         "",
         "The type in which features are written when a dataset is prepared; the two of 16 bits take half the disk. "

@@ -270,10 +270,11 @@ class TrainingFields:
     distribute: str = _computation(
         "none",
         "How several devices share the training: with mirrored, --batch_size is divided among all visible GPUs "
-        "(without one, among TensorFlow's logical CPU devices). Losses and weights are as on one device, to rounding.",
+        "(without one, among TensorFlow's logical CPU devices); with multi_worker, of train alone, among all processes "
+        "that TF_CONFIG names. Losses and weights are as on one device, to rounding.",
         modes=TRAINING,
         binds="progress",
-        choices=("none", "mirrored"),
+        choices=("none", "mirrored", "multi_worker"),
     )
     deterministic: bool = _computation(
         True, "Whether runs with equal seeds are equal bit by bit, at some cost of time on GPUs."

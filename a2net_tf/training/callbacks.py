@@ -28,10 +28,12 @@ class EpochEnd(keras.callbacks.Callback):
     Args:
         run: whose directory is written.
         validate: network -> mAP, or None without a validation split.
+        writes: whether this process does; of several workers only one.
     """
 
-    def __init__(self, run: Run, validate: Callable[[keras.Model], float] | None):
+    def __init__(self, run: Run, validate: Callable[[keras.Model], float] | None, *, writes: bool = True):
         super().__init__()
+        self.writes = writes
         self.run = run
         self.validate = validate
         self.epoch = tf.Variable(0, dtype=tf.int64)
@@ -46,6 +48,7 @@ class EpochEnd(keras.callbacks.Callback):
         if self.manager is not None:  # Keras calls this once more; another manager would count its states anew
             return
         state = tf.train.Checkpoint(network=model.network, optimizer=model.optimizer, epoch=self.epoch, best=self.best)
+        _ = state.save_counter  # a variable: all workers must make it, and only one of them saves
         self.manager = tf.train.CheckpointManager(
             state, str(pathlib.Path(self.run.config.workdir, "state")), max_to_keep=_KEPT_STATES
         )
@@ -90,14 +93,18 @@ class EpochEnd(keras.callbacks.Callback):
         """Validates and saves; adds what is logged but not shown to ``logs``."""
         logs.update(self.model.epoch_means())
         self._swap_averages("on_test_begin")
-        run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "last"))
+        self._save_weights("last")
         if self.validate is not None and self._validates(epoch):
             score = self.validate(self.model.network)
             logs["validation_mAP"] = score
             if score > self.best.numpy():
                 self.best.assign(score)
-                run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, "best"))
+                self._save_weights("best")
         self._swap_averages("on_test_end")
+
+    def _save_weights(self, checkpoint: str) -> None:
+        if self.writes:
+            run_directory.save_weights(self.model.network, run_directory.weights_path(self.run, checkpoint))
 
     def save_state(self, epoch: int) -> None:
         """Everything that resuming needs, once all else of the epoch is written; ``epoch`` counts from 0."""

@@ -1,6 +1,6 @@
 """Training: a keras.Model with a custom train step, and the callbacks that validate, save, resume and stop.
 
-With several devices (``--distribute=mirrored``) each runs ``train_step`` on its part of the batch. They meet twice per
+With several devices (``--distribute``) each runs ``train_step`` on its part of the batch. They meet twice per
 step: counts are summed before losses are divided by them, and gradients (and what is logged) before they are clipped
 and applied. So every device makes the same update, which is that of one device on the whole batch, to rounding.
 """
@@ -21,7 +21,7 @@ from a2net_tf.detection.layers import drawing
 from a2net_tf.detection.objective import Objective
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
-from a2net_tf.training import run_directory
+from a2net_tf.training import run_directory, workers
 from a2net_tf.training.callbacks import EpochEnd, History, Progress, SaveState, StopOnNonFiniteLoss
 from a2net_tf.training.optimizers import make_optimizer
 from a2net_tf.training.run_directory import Run
@@ -35,15 +35,23 @@ def choose_strategy(config: Config) -> tf.distribute.Strategy:
     """
     if config.distribute == "none":
         return tf.distribute.get_strategy()
+    if config.distribute == "multi_worker":
+        strategy = workers.start()
+        _check_divisible(config, strategy.num_replicas_in_sync, "devices of all workers")
+        return strategy
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
         return tf.distribute.get_strategy()
-    if config.batch_size % len(devices):
+    _check_divisible(config, len(devices), f"visible {devices[0].device_type}s")
+    return _mirrored(tuple(device.name for device in devices))
+
+
+def _check_divisible(config: Config, number: int, what: str) -> None:
+    if config.batch_size % number:
         raise UserError(
             f"--batch_size={config.batch_size}: with --distribute={config.distribute} it must be a multiple of "
-            f"{len(devices)}, the number of visible {devices[0].device_type}s"
+            f"{number}, the number of {what}"
         )
-    return _mirrored(tuple(device.name for device in devices))
 
 
 @functools.cache
@@ -116,7 +124,7 @@ class Trainer(AlreadyBuilt, keras.Model):
         self.optimizer.apply(gradients, weights)
         for name, value in zip(logged, tf.unstack(values), strict=True):
             self._means[name].update_state(value)
-        return {"loss": self._means["loss"].result()}
+        return {"loss": workers.for_keras(self._means["loss"].result(), self.distribute_strategy)}
 
     def epoch_means(self) -> dict[str, float]:
         """Everything that is logged, averaged over the epoch so far."""
@@ -157,9 +165,10 @@ def train(
     # Here, not when the command starts: preparing a dataset draws numbers too. Not 0: for tf.data that is no seed.
     keras.utils.set_random_seed(run.config.seed + 1)
     steps_per_epoch = -(-run.num_windows // run.config.batch_size)
-    with (strategy or tf.distribute.get_strategy()).scope():
+    strategy = strategy or tf.distribute.get_strategy()
+    with workers.losses_named(strategy), strategy.scope():
         trainer = _compiled(run, steps_per_epoch)
-        epoch_end = EpochEnd(run, validate)
+        epoch_end = EpochEnd(run, validate, writes=workers.is_chief(strategy))
         epoch_end.set_model(trainer)
         _fit(trainer, epoch_end, records, steps_per_epoch, layout=layout)
 
@@ -183,12 +192,15 @@ def _fit(
     layout: SignalLayout | None,
 ) -> None:
     config, first_epoch = trainer.config, epoch_end.resume()
-    epoch_end.sweep()
+    workers.check_agreement(trainer.distribute_strategy, epoch_end.run, first_epoch)
+    if epoch_end.writes:
+        epoch_end.sweep()
     if first_epoch:
         print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
     if first_epoch >= config.epochs:
         return
-    _check_disk(trainer, epoch_end)
+    if epoch_end.writes:
+        _check_disk(trainer, epoch_end)
     batches = input_pipeline.training_batches(
         records,
         config,
@@ -198,7 +210,7 @@ def _fit(
         statistics=epoch_end.run.statistics,
     )
     trainer.fit(
-        batches,
+        workers.share(batches, trainer.distribute_strategy, config.batch_size),
         initial_epoch=first_epoch,
         epochs=config.epochs,
         steps_per_epoch=steps_per_epoch,
@@ -228,6 +240,8 @@ def _num_bytes(variables: Sequence[keras.Variable]) -> int:
 
 def _callbacks(run: Run, epoch_end: EpochEnd, first_epoch: int) -> list[keras.callbacks.Callback]:
     folder = pathlib.Path(run.config.workdir)
+    if not epoch_end.writes:
+        return [StopOnNonFiniteLoss(), epoch_end]
     return [
         StopOnNonFiniteLoss(),
         epoch_end,

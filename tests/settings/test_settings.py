@@ -69,6 +69,8 @@ OTHERS = {
     "ema_momentum": ("0.999", 0.999),
     "shuffle_buffer": ("10", 10),
     "precision": ("bfloat16", "bfloat16"),
+    "beam_runner": ("DirectRunner", "DirectRunner"),
+    "beam_options": ("direct_num_workers=2", "direct_num_workers=2"),
     "convolution": ("direct", "direct"),
     "jit_compile": ("true", True),
     "distribute": ("mirrored", "mirrored"),
