@@ -2,7 +2,7 @@
 
 Every other file keeps to public interfaces. ``tests/test_compat.py`` fails where a release takes one of these away or
 changes what it means; setup.py bounds the releases. The scripts of ``export/`` that run without this package
-(``tensorrt.py``, ``serving/client.py``) name what they use themselves.
+(``tensorrt.py``, ``serving/client.py``, ``spark.py``) name what they use themselves.
 """
 
 import contextlib

@@ -14,7 +14,7 @@ import pytest
 
 from tests import tiny
 
-ALONE = ("export/tensorrt.py", "export/serving/client.py")  # scripts that run without the package
+ALONE = ("export/tensorrt.py", "export/serving/client.py", "export/spark.py")  # scripts that run without the package
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_replace"}
 
 

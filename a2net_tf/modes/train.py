@@ -55,9 +55,10 @@ def _train(config: Config, strategy: tf.distribute.Strategy) -> None:
         prepared.check_has_actions(builder, config.validation_split, "validation_split")
     if config.mode == "train_and_evaluate":
         prepared.check_has_actions(builder, config.eval_split, "eval_split")
-    current = _continue_run(config) if run_directory.exists(config.workdir) else _new_run(config, builder)
-    if workers.is_chief(strategy):
-        run_directory.save(current)
+    is_new = not run_directory.exists(config.workdir)
+    current = _new_run(config, builder) if is_new else _continue_run(config)
+    if workers.is_chief(strategy) and (is_new or run_directory.load(config.workdir).config != current.config):
+        run_directory.save(current)  # of a run that goes on with more epochs, say
     precision.announce(current.config.precision, current.computed.precision)
     validate = _validator(current, builder) if config.validation_split else None
     trainer.train(
@@ -95,7 +96,7 @@ def _continue_run(config: Config) -> Run:
             f"--epochs={config.epochs} (was {saved.config.epochs}): the learning rate of --schedule=cosine ends at 0 "
             "with the last epoch, so the run cannot be made longer or shorter; use another --workdir"
         )
-    return saved._replace(config=config)  # more epochs, say
+    return saved._replace(config=config)
 
 
 def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:

@@ -108,7 +108,8 @@ def check_agreement(strategy: tf.distribute.Strategy, run: Run, first_epoch: int
     """Raises UserError, on every worker, unless all have the same run and go on at the same epoch."""
     if not _has_workers(strategy):
         return
-    told = {**settings.to_dict(run.computed), "workdir": "", "windows": run.num_windows, "classes": run.class_names}
+    places = dict.fromkeys(("workdir", "data_dir", "manual_dir"))  # which machines may call by other names
+    told = {**settings.to_dict(run.computed), **places, "windows": run.num_windows, "classes": run.class_names}
     digest = zlib.crc32(json.dumps(told, sort_keys=True, default=str).encode())
     mine = tf.constant([[first_epoch, digest]], tf.int64)
     gather = tf.function(lambda: tf.distribute.get_replica_context().all_gather(mine, axis=0))
