@@ -53,6 +53,8 @@ def tune(config: Config, given: frozenset[str]) -> None:
     settings.require(current.config, "validation_split")
     trials = _Trials(current, localizer)
     names = [name for name in _names(localizer) if name not in given]
+    if held := [f"--{name}" for name in VALUES if name in given]:
+        print(f"not tuned, because the command or its flagfile gives them: {', '.join(held)}")
     own = {name: getattr(current.config, name) for name in names}
     chosen = _descend(trials, own)
     changed = {name: value for name, value in chosen.items() if value != own[name]}

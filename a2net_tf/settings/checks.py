@@ -71,7 +71,7 @@ _RANGES = {
     "head_channels": (1, None, True),
     "step_channels": (1, None, True),
     "step_layers": (1, 20, True),
-    "step_stages": (1, None, True),
+    "step_stages": (1, 16, True),
     "step_weight": (0, None, True),
     "step_smoothing": (0, None, True),
     "anchor_ratios": (0, None, False),
@@ -180,6 +180,12 @@ def _check_network(config: Config) -> None:
         raise UserError(
             f"--norm_groups={config.norm_groups} does not divide the {uneven[0]} channels of a convolution "
             "(--base_channels, --level_channels, --head_channels)"
+        )
+    if config.step_classifier and 2 ** (config.step_layers - 1) >= config.window_steps:
+        most = (config.window_steps - 1).bit_length()
+        raise UserError(
+            f"--step_layers={config.step_layers}: the last layer would look beyond any window of --window_steps="
+            f"{config.window_steps}; at most {most}"
         )
     if config.drop_path and not config.residual:
         raise UserError("--drop_path needs --residual: without it, a convolution that is left out leaves nothing")

@@ -101,9 +101,9 @@ class TrainingFields:
     )
     step_channels: int = _network(64, "The number of channels of --step_classifier.")
     step_layers: int = _network(
-        10,
+        7,
         "The number of dilated convolutions of a stage of --step_classifier; each looks twice as far as the one before "
-        "it, ten over 2047 steps.",
+        "it, seven over 255 steps.",
     )
     step_stages: int = _network(
         3, "The number of stages of --step_classifier, each of which corrects what the one before it says."

@@ -81,7 +81,8 @@ def test_the_choice_stays_with_the_run_unless_a_flag_says_otherwise(run, capsys)
 
 
 def test_what_is_given_is_not_tuned(run, capsys):
-    found, _ = tuned(run, capsys, "--classes_per_candidate=2", "--step_exponent=0.5")
+    found, printed = tuned(run, capsys, "--classes_per_candidate=2", "--step_exponent=0.5")
+    assert "gives them: --classes_per_candidate, --step_exponent" in printed
     assert {name for row in found["tried"] for name in row["settings"]} == {"anchor_based_lambda"}
 
 

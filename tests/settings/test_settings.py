@@ -434,6 +434,7 @@ def test_values_at_the_edge_of_the_range(changes):
         ({"convolution_norm": "group", "norm_groups": 3}, "--norm_groups=3 does not divide the 512 channels"),
         ({"drop_path": 0.1}, "--drop_path needs --residual"),
         ({"distribute": "multi_worker"}, "--distribute=multi_worker is for --mode=train on features"),
+        ({"step_classifier": True, "step_layers": 8, "window_steps": 128}, "at most 7"),
         (
             {"input_dropout": 0.1, "jit_compile": True, "deterministic": False, "distribute": "mirrored"},
             "--jit_compile with --distribute cannot draw",
