@@ -1,6 +1,6 @@
 """Runs an exported model over any number of recordings on Spark: from features to a table of detections.
 
-Needs pyspark (3.4 or newer, with pandas and pyarrow) and numpy, executors TensorFlow too, and nothing of this package:
+Needs pyspark (3.5 or newer, with pandas and pyarrow) and numpy, executors TensorFlow too, and nothing of this package:
 copy this one file. Only --videos needs the package, on the executors.
 
     spark-submit spark.py --saved_model=MODEL --npy=FOLDER --output=FOUND

@@ -42,8 +42,9 @@ def slow():
 
 # Files with tests, or with fixtures, that take longest.
 LONG = (
-    {"test_compare", "test_tour", "test_end_to_end", "test_long_recordings", "test_kill", "test_locks"},
-    {"test_distribution", "test_ablate", "test_versions", "test_benchmarks", "test_cross_validate", "test_jobs"},
+    {"test_compare", "test_tour", "test_end_to_end", "test_long_recordings", "test_kill", "test_locks", "test_spark"},
+    {"test_distribution", "test_ablate", "test_versions", "test_benchmarks", "test_cross_validate", "test_jobs"}
+    | {"test_workers", "test_beam"},
 )
 
 
