@@ -62,7 +62,7 @@ def make_localizer(make_config, make_network):
 def converted(slow, make_localizer):
     """A localizer, its run, and the candidates as ONNX: converting takes seconds."""
     localizer, run = make_localizer()
-    return localizer, run, onnx_export._convert_candidates(Exported(localizer, run))
+    return localizer, run, onnx_export._convert_candidates(localizer, Exported(localizer, run))
 
 
 def export(converted, path, **changes):
@@ -71,7 +71,7 @@ def export(converted, path, **changes):
     model = onnx.ModelProto()
     model.CopyFrom(candidates)
     with pytest.MonkeyPatch.context() as patch:
-        for name, function in {"_convert_candidates": lambda _: model, **changes}.items():
+        for name, function in {"_convert_candidates": lambda *_: model, **changes}.items():
             patch.setattr(onnx_export, name, function)
         return onnx_export.export_onnx(localizer, run, str(path))
 
@@ -296,7 +296,7 @@ def test_other_weights_are_noticed(converted, tmp_path):
     model.CopyFrom(converted[2])
     kernel = max(model.graph.initializer, key=lambda value: len(value.raw_data))
     kernel.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(kernel) * np.float32(1.01), kernel.name))
-    refused(converted, tmp_path, _convert_candidates=lambda _: model)
+    refused(converted, tmp_path, _convert_candidates=lambda *_: model)
 
 
 @pytest.mark.parametrize("settings", [{"nms_tiou": 0.6}, {"min_score": 0.9}, {"voting_tiou": 0.3}], ids=str)
