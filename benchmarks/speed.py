@@ -277,9 +277,7 @@ def measure_training(bench: Bench) -> tuple[list[dict], list[str]]:
     times = turns(bench, {**steps, **parts}, limits=("float32", "bfloat16", "memory"), rounds=4)
     size, config = bench.config.batch_size, bench.config
     forward = size * bench.multiply_adds
-    # Backwards every convolution is two; but nobody asks for gradients of the features.
-    columns = config.feature_columns or (0, config.num_features)
-    backward = 2 * forward - size * config.window_steps * (columns[1] - columns[0]) * config.base_channels
+    backward = workloads.backward_multiply_adds(config, forward)
     rows = []
     for name in steps:
         work = Work(size, forward + backward, precision="bfloat16" if "bfloat16" in name else "float32")

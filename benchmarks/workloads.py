@@ -135,6 +135,12 @@ def wait_for(outputs: Mapping[str, tf.Tensor]) -> None:
 # Training
 
 
+def backward_multiply_adds(config: Config, forward: float) -> float:
+    """Of a training step, whose forward pass has ``forward``: every convolution is two, but the features need none."""
+    first, end = config.feature_columns or (0, config.num_features)
+    return 2 * forward - config.batch_size * config.window_steps * (end - first) * config.base_channels
+
+
 class Training:
     """The step of ``Trainer``, and its beginnings, each as a graph.
 

@@ -6,7 +6,6 @@ are not stored but described (see ``benchmarks/synthetic.py``), so that the file
 """
 
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +55,7 @@ def dump(
             entries.append(_dump_forward(chosen, folder, size, counts["multiply_adds"]))
         entries.append(_dump_sequence(chosen, folder, counts["multiply_adds"]))
     content = {"settings": settings.to_dict(config), "parameters": counts["parameters"], "programs": entries}
-    safe_files.write_text(folder / "programs.json", json.dumps(content, indent=1))
+    safe_files.write_json(folder / "programs.json", content)
 
 
 def _convolution(config: Config) -> str:
@@ -71,13 +70,12 @@ def _dump_step(config: Config, folder: pathlib.Path, multiply_adds: int) -> dict
     weights = [*training.trainer.network.weights, *training.trainer.optimizer.variables]
     entry = _write(folder, f"step_{config.batch_size}_{config.precision}", traced, {"batch": training.batch}, weights)
     forward = config.batch_size * multiply_adds
-    unneeded = config.batch_size * config.window_steps * config.num_features * config.base_channels
     return {
         **entry,
         "kind": "step",
         "windows": config.batch_size,
         "precision": config.precision,
-        "multiply_adds": 3 * forward - unneeded,  # nobody asks for gradients of the features
+        "multiply_adds": forward + workloads.backward_multiply_adds(config, forward),
         "mean_losses": _losses(config),
     }
 

@@ -14,7 +14,8 @@ multiply-adds over what a large product in bfloat16 reaches on this device, floa
 """
 
 import argparse
-import json
+import functools
+import math
 import pathlib
 import re
 import sys
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = measure_folder(options)
         print("\n".join(["", format_rows(rows)]))
         if options.json:
-            safe_files.write_text(options.json, json.dumps({"device": rows[0]["device"], "rows": rows}, indent=1))
+            safe_files.write_json(options.json, {"device": rows[0]["device"], "rows": rows})
             print(f"written: {options.json}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -138,12 +139,9 @@ def take_turns(calls: Mapping[str, Call], *, rounds: int, seconds: float) -> dic
         call(3)  # compiles, plans
         once = measure.timed(lambda call=call: call(3)) / 3
         numbers[name] = max(1, int(seconds / once))
-    times = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            number = numbers[name]
-            times[name].append(measure.timed(lambda call=call, number=number: call(number)) / number)
-    return times
+    repeated = {name: functools.partial(call, numbers[name]) for name, call in calls.items()}
+    times = measure.take_turns(repeated, rounds=rounds, seconds=0.0, budget_seconds=math.inf)
+    return {name: [t / numbers[name] for turn in times[name] for t in turn] for name in calls}
 
 
 def _make_row(
