@@ -316,7 +316,8 @@ def _scored_by_steps(
 ) -> np.ndarray:
     """f32[N, P]: the scores of the windows' candidates, once all that windows say of the steps is known."""
     seen = np.zeros((1, num_steps, 1 + found["step_scores"].shape[-1]), np.float32)
-    for start, steps in zip(starts, found["step_scores"], strict=True):
+    asked = np.isin(starts, localizer.step_starts(tf.constant(num_steps)))
+    for start, steps in zip(starts[asked], found["step_scores"][asked], strict=True):
         inside = seen[0, start : start + len(steps)]
         inside += np.pad(steps[: len(inside)], ((0, 0), (1, 0)), constant_values=1)
     segments = found["candidate_segments"] * localizer.config.inference_steps + starts[:, None, None]

@@ -116,7 +116,7 @@ def window_candidates(localizer: Localizer, features: tf.Tensor) -> dict[str, tf
     """Candidates of each window f32[N, W, D] before suppression; ``segments`` are fractions of the window.
 
     With --step_classifier also ``step_scores`` f32[N, W, C], which have not entered the scores: of a sequence of many
-    windows each candidate's score is to be multiplied by their mean over all windows and over its own steps.
+    windows each candidate's score is to be multiplied by their mean over windows side by side and over its own steps.
     """
     candidates, steps = localizer.predict(_checked(localizer, features))
     found = {**candidates._asdict(), "scores": _merged_scores(localizer, candidates.scores, candidates.segments)}

@@ -98,12 +98,14 @@ class Model:
     def _candidates(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of all windows together: segments f32[N, 2] in steps of the recording, scores f32[N], class_ids i32[N].
 
-        And f32[T, 1 + C]: of each step, how many windows see it, and the sums of their scores of each class.
+        And f32[T, 1 + C]: of each step, how many of ``side_by_side`` see it, and the sums of their class scores.
         """
         window_steps, parts = self.description["window_steps"], []
         classifies = self.description.get("step_exponent", 0) > 0
         seen = np.zeros((len(features), 1 + len(self.description["class_names"])) if classifies else (0, 1), np.float32)
-        for start in window_starts(len(features), window_steps, self.description["stride_steps"]):
+        starts = window_starts(len(features), window_steps, self.description["stride_steps"])
+        asked = side_by_side(starts, window_steps, self.description["stride_steps"])
+        for start in starts:
             steps = np.minimum(np.arange(start, start + window_steps), len(features) - 1)
             window = np.asarray(features[steps], np.float32)
             finite = np.isfinite(window).all(axis=1)
@@ -112,7 +114,7 @@ class Model:
             outputs = self.window(window)
             segments = outputs["candidate_segments"] * np.float32(window_steps) + np.float32(start)
             parts.append((segments, outputs["candidate_scores"], outputs["candidate_class_ids"]))
-            if classifies:
+            if classifies and start in asked:
                 inside = seen[start : start + window_steps]
                 inside[:, 0] += 1
                 inside[:, 1:] += outputs["step_scores"][: len(inside)]
@@ -166,6 +168,12 @@ def window_starts(num_steps: int, window_steps: int, stride_steps: int) -> list[
     """First steps of the windows: every ``stride_steps``, and one flush with the end (or the one window 0)."""
     last = max(num_steps - window_steps, 0)
     return [*range(0, last, stride_steps), last]
+
+
+def side_by_side(starts: list[int], window_steps: int, stride_steps: int) -> set[int]:
+    """Those of ``starts`` that see every step with as little overlap as the stride allows, and the last one."""
+    apart = max(window_steps // stride_steps, 1) * stride_steps
+    return {start for start in starts if start % apart == 0 or start == starts[-1]}
 
 
 def most_detections(num_steps: int, description: dict) -> int:

@@ -229,13 +229,9 @@ class Localizer(tf.Module):
 
     def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
         """Candidates of whole sequences f32[B, T, D], in steps: [B, N, ...], rows padded with scores of 0."""
-        starts = tf.map_fn(
-            lambda n: tf.RaggedTensor.from_tensor(self._window_starts(n)[None]),
-            num_steps,
-            fn_output_signature=tf.RaggedTensorSpec((1, None), tf.int32),
-        ).merge_dims(1, 2)
+        starts = _of_each(self._window_starts, num_steps)
         rows = tf.cast(starts.value_rowids(), tf.int32)
-        candidates, seen = self._candidates_at(features, num_steps, rows, starts.values)
+        candidates = self._candidates_at(features, num_steps, rows, starts.values)
 
         def per_sequence(values):
             padded = starts.with_values(values).to_tensor()  # B, windows, P, ...
@@ -243,7 +239,20 @@ class Localizer(tf.Module):
             return tf.reshape(padded, tf.concat([shape[:1], [shape[1] * shape[2]], shape[3:]], axis=0))
 
         candidates = Candidates(*(per_sequence(values) for values in candidates))
-        return candidates if seen is None else self.scored(candidates, seen, num_steps)
+        if not self.scores_steps:
+            return candidates
+        asked = _of_each(self.step_starts, num_steps)
+        rows = tf.cast(asked.value_rowids(), tf.int32)
+        return self.scored(candidates, self._steps_at(features, num_steps, rows, asked.values), num_steps)
+
+    def step_starts(self, num_steps: tf.Tensor) -> tf.Tensor:
+        """First steps i32[N] of the windows that are asked for the classes of steps: those that lie side by side.
+
+        So windows may overlap as they like, and the classifier costs no more.
+        """
+        return windows.side_by_side(
+            self._window_starts(num_steps), self.config.inference_steps, self.config.inference_stride_steps
+        )
 
     def _window_starts(self, num_steps: tf.Tensor) -> tf.Tensor:
         return windows.window_starts(
@@ -258,15 +267,19 @@ class Localizer(tf.Module):
         And, with ``scores_steps``, what their windows say of the record's steps, as ``scored`` takes it of all records
         of a sequence together.
         """
-        starts = windows.owned_starts(self._window_starts(num_steps), chunk_start_step, chunk_owned_steps)
-        video = tf.zeros_like(starts)
-        steps = tf.shape(features)[:1]
-        candidates, seen = self._candidates_at(features[None], steps, video, starts, first_step=chunk_start_step)
-        return Candidates(
+        chunk = chunk_start_step, chunk_owned_steps
+        starts = windows.owned_starts(self._window_starts(num_steps), *chunk)
+        features, steps = features[None], tf.shape(features)[:1]
+        candidates = self._candidates_at(features, steps, tf.zeros_like(starts), starts, first_step=chunk_start_step)
+        candidates = Candidates(
             tf.reshape(candidates.segments, (1, -1, 2)),
             tf.reshape(candidates.scores, (1, -1)),
             tf.reshape(candidates.class_ids, (1, -1)),
-        ), seen
+        )
+        if not self.scores_steps:
+            return candidates, None
+        asked = windows.owned_starts(self.step_starts(num_steps), *chunk)
+        return candidates, self._steps_at(features, steps, tf.zeros_like(asked), asked)
 
     def _candidates_at(
         self,
@@ -276,18 +289,14 @@ class Localizer(tf.Module):
         starts: tf.Tensor,
         *,
         first_step: tf.Tensor | int = 0,
-    ) -> tuple[Candidates, tf.Tensor | None]:
+    ) -> Candidates:
         """Candidates of windows given by sequence i32[N] and first step i32[N]: [N, P, ...], in steps of the sequence.
-
-        And, with ``scores_steps``, f32[B, T, 1 + C] as ``scored`` takes it.
 
         ``first_step`` i32[] says where the features begin in the sequence. It is added to the integers: added to the
         float32 segments of a chunk it would round a second time, and they would differ from those of the whole.
         The windows are cut and run in batches, so that memory does not grow with the sequence.
         """
-        window_steps, batch = self.config.inference_steps, self.config.inference_batch
-        total = tf.size(starts)
-        num_batches = (total + batch - 1) // batch
+        num_batches = self._num_batches(starts)
         per_window = len(self._is_anchor_based)
         # Batches differ in length. The other dimensions are said, so that a chunk without a window of its own is legal.
         arrays = [
@@ -295,38 +304,51 @@ class Localizer(tf.Module):
             for dtype, rest in ((tf.float32, (2,)), (tf.float32, ()), (tf.int32, ()))
         ]
 
-        seen = [tf.zeros((*tf.unstack(tf.shape(features)[:2]), 1 + len(self.class_names)))] * self.scores_steps
-
-        def run(i, segments, scores, class_ids, *seen):
-            part = slice(i * batch, tf.minimum((i + 1) * batch, total))
-            steps = starts[part][:, None] + tf.range(window_steps)
-            steps = tf.minimum(steps, tf.gather(num_steps, sequence[part])[:, None] - 1)
-            rows = tf.broadcast_to(sequence[part][:, None], tf.shape(steps))
-            cut = tf.gather_nd(features, tf.stack([rows, steps], axis=-1))
-            # Here, a batch at a time: for the whole sequence the check would take a quarter of its memory again.
-            finite = tf.debugging.Assert(
-                tf.reduce_all(tf.math.is_finite(cut)), ["features hold NaN or infinite values"]
-            )
-            with tf.control_dependencies([finite]):  # of the network itself they would keep layers from being fused
-                cut = tf.identity(cut)
-            candidates, steps = self.predict(cut)
-            if seen:
-                values = tf.concat([tf.ones_like(steps[..., :1]), steps], axis=-1)
-                where = {"sequence": sequence[part], "starts": starts[part], "num_steps": num_steps}
-                seen = [windows.add_windows(*seen, values, **where)]
+        def run(i, segments, scores, class_ids):
+            part = self._batch(i)
+            candidates = self.window_candidates(self._cut(features, num_steps, sequence[part], starts[part]))
             first = tf.cast(starts[part] + first_step, tf.float32)
-            in_steps = candidates.segments * float(window_steps) + first[:, None, None]
+            in_steps = candidates.segments * float(self.config.inference_steps) + first[:, None, None]
             return (
                 i + 1,
                 segments.write(i, in_steps),
                 scores.write(i, candidates.scores),
                 class_ids.write(i, candidates.class_ids),
-                *seen,
             )
 
-        _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays, *seen), parallel_iterations=1)
-        candidates = Candidates(*(array.concat() for array in arrays[:3]))
-        return candidates, (arrays[3] if seen else None)
+        _, *arrays = tf.while_loop(lambda i, *_: i < num_batches, run, (0, *arrays), parallel_iterations=1)
+        return Candidates(*(array.concat() for array in arrays))
+
+    def _steps_at(self, features: tf.Tensor, num_steps: tf.Tensor, sequence: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
+        """What windows say of the classes of steps, f32[B, T, 1 + C] as ``scored`` takes it; given as above."""
+        num_batches = self._num_batches(starts)
+
+        def run(i, seen):
+            part = self._batch(i)
+            where = {"sequence": sequence[part], "starts": starts[part]}
+            _, steps = self.predict(self._cut(features, num_steps, **where))
+            values = tf.concat([tf.ones_like(steps[..., :1]), steps], axis=-1)
+            return i + 1, windows.add_windows(seen, values, **where, num_steps=num_steps)
+
+        nothing = tf.zeros((*tf.unstack(tf.shape(features)[:2]), 1 + len(self.class_names)))
+        return tf.while_loop(lambda i, _: i < num_batches, run, (0, nothing), parallel_iterations=1)[1]
+
+    def _num_batches(self, starts: tf.Tensor) -> tf.Tensor:
+        return (tf.size(starts) + self.config.inference_batch - 1) // self.config.inference_batch
+
+    def _batch(self, i: tf.Tensor) -> slice:
+        return slice(i * self.config.inference_batch, (i + 1) * self.config.inference_batch)
+
+    def _cut(self, features: tf.Tensor, num_steps: tf.Tensor, sequence: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
+        """Windows of sequences, f32[N, W, D]; steps beyond the end of a sequence repeat its last vector."""
+        steps = starts[:, None] + tf.range(self.config.inference_steps)
+        steps = tf.minimum(steps, tf.gather(num_steps, sequence)[:, None] - 1)
+        rows = tf.broadcast_to(sequence[:, None], tf.shape(steps))
+        cut = tf.gather_nd(features, tf.stack([rows, steps], axis=-1))
+        # Here, a batch at a time: for the whole sequence the check would take a quarter of its memory again.
+        finite = tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(cut)), ["features hold NaN or infinite values"])
+        with tf.control_dependencies([finite]):  # of the network itself they would keep layers from being fused
+            return tf.identity(cut)
 
     def merged_scores(
         self, scores: tf.Tensor, segments: tf.Tensor, *, branch: str, anchor_based_lambda: tf.Tensor
@@ -418,6 +440,15 @@ class Localizer(tf.Module):
         class_ids = tf.gather(tf.concat([detections.class_ids, tf.maximum(other, 0)], axis=1), order, batch_dims=1)
         class_ids = tf.where(scores > 0, class_ids, 0)
         return Detections(segments, scores, class_ids, tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1))
+
+
+def _of_each(starts_of: Callable[[tf.Tensor], tf.Tensor], num_steps: tf.Tensor) -> tf.RaggedTensor:
+    """First steps of windows of each of several sequences, of i32[B]: i32[B, N]."""
+    return tf.map_fn(
+        lambda n: tf.RaggedTensor.from_tensor(starts_of(n)[None]),
+        num_steps,
+        fn_output_signature=tf.RaggedTensorSpec((1, None), tf.int32),
+    ).merge_dims(1, 2)
 
 
 def _best(detections: Detections, limits: tf.Tensor) -> Detections:

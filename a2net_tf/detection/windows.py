@@ -19,6 +19,12 @@ def window_starts(num_steps: tf.Tensor, *, window_steps: int, stride_steps: int)
     return tf.concat([tf.range(0, last, stride_steps), [last]], axis=0)
 
 
+def side_by_side(starts: tf.Tensor, window_steps: int, stride_steps: int) -> tf.Tensor:
+    """Those of ``window_starts`` that see every step with as little overlap as the stride allows, and the last one."""
+    apart = max(window_steps // stride_steps, 1) * stride_steps
+    return tf.boolean_mask(starts, (starts % apart == 0) | (starts == starts[-1]))
+
+
 def owned_starts(starts: tf.Tensor, chunk_start_step: tf.Tensor, chunk_owned_steps: tf.Tensor) -> tf.Tensor:
     """Those of ``starts`` (i32[N], in the whole sequence) that a chunk owns, relative to the chunk's first step."""
     owned = (starts >= chunk_start_step) & (starts < chunk_start_step + chunk_owned_steps)

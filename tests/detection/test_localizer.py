@@ -130,13 +130,16 @@ def slow_detections(localizer, features, *, seconds_per_step=1.0, branch=None):
 
 
 def slow_step_mean(windows, low, high, name, total):
-    """Mean over [low, high) of the probability of a class, itself the mean over all windows that see a step."""
+    """Mean over [low, high) of the probability of a class, itself the mean over windows side by side and the last."""
     mean = 0
+    size = next(iter(windows.values()))["step_logits"].shape[1]
+    stride = min((start for start in windows if start), default=size)
+    asked = {start for start in windows if start % (size // stride * stride) == 0 or start == max(windows)}
     for step in range(int(low), min(int(np.ceil(high)), total)):
         seen = [
             softmax(outputs["step_logits"][-1, step - start])[1 + name]
             for start, outputs in windows.items()
-            if 0 <= step - start < outputs["step_logits"].shape[1]
+            if start in asked and 0 <= step - start < size
         ]
         mean += np.mean(seen) * (min(high, step + 1) - max(low, step)) / (high - low)
     return mean

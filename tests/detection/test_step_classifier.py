@@ -213,6 +213,33 @@ def test_windows_add_up_by_hand(same_in_graph):
     np.testing.assert_array_equal(total[..., 0], [[1, 2, 13, 20, 0], [5, 6, 0, 0, 0]])
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "stride", "expected"),
+    [
+        (1, 8, [0]),
+        (32, 4, [0]),
+        (33, 4, [0, 1]),
+        (101, 4, [0, 32, 64, 69]),
+        (90, 12, [0, 24, 48, 58]),
+        (100, 32, [0, 32, 64, 68]),
+    ],
+)
+def test_windows_side_by_side_by_hand(num_steps, stride, expected, same_in_graph):
+    def found(steps):
+        starts = windows.window_starts(steps, window_steps=32, stride_steps=stride)
+        return windows.side_by_side(starts, 32, stride)
+
+    np.testing.assert_array_equal(same_in_graph(found, np.int32(num_steps)), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 16, 20, 32])
+def test_windows_side_by_side_see_every_step(stride):
+    for num_steps in range(1, 150):
+        starts = windows.window_starts(tf.constant(num_steps), window_steps=32, stride_steps=stride)
+        seen = {start + i for start in windows.side_by_side(starts, 32, stride).numpy() for i in range(32)}
+        assert seen >= set(range(num_steps))
+
+
 def test_equal_seeds_and_dropout(make_config):
     config = make_config(**SETTINGS, step_dropout=0.5)
     names = [layer.name for layer in build_model(config, 5, 3).layers if "dropout" in layer.name]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from a2net_tf.detection import windows
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.export import tflite, tflite_run
 from a2net_tf.training.run_directory import Run
@@ -60,6 +61,14 @@ def test_saved_model(trained, tmp_path):
     assert_same(found_by(loaded.signatures["serving_default"], features), found_by(localizer, features))
     raw = loaded.signatures["raw"](features=tf.constant(features[None, :WINDOW]))
     np.testing.assert_allclose(raw["step_scores"], localizer.predict(features[None, :WINDOW])[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [3, 8, 16, 30, 32])
+def test_the_single_file_asks_the_windows_that_the_graph_asks(stride):
+    for num_steps in range(1, 150, 7):
+        starts = tflite_run.window_starts(num_steps, 32, stride)
+        expected = windows.side_by_side(tf.constant(starts), 32, stride)
+        assert sorted(tflite_run.side_by_side(starts, 32, stride)) == expected.numpy().tolist()
 
 
 @pytest.mark.parametrize("num_steps", [20, WINDOW, 150])
