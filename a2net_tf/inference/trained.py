@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import keras
 import tensorflow_datasets as tfds
@@ -52,22 +53,34 @@ def _load(workdir: str, config: Config, given: frozenset[str]) -> tuple[Run, ker
 
 
 def _with_tuned_settings(saved: Config, requested: Config, workdir: str) -> Config:
-    """The settings of a run, and in their place those that were tuned; says so, or that one branch alone is better."""
+    """The settings of a run, and in their place those that were tuned; says so, and if one branch alone is better."""
     tuning = run_directory.read_tuning(workdir) if requested.mode != "tune" else None
     if tuning is None:
         return saved
-    if requested.tuned:
-        values = " ".join(f"--{name}={value}" for name, value in tuning["chosen"].items())
-        print(f"{workdir}: tuned on {tuning['split']}: {values or 'nothing is better than the settings of the run'}")
-        try:
-            return settings.from_dict({**settings.to_dict(saved), **tuning["chosen"]})
-        except UserError as error:
-            raise UserError(f"{pathlib.Path(workdir, run_directory.TUNING)}: damaged ({error})") from None
-    best = max(tuning["own"], key=tuning["own"].get)
-    if best != list(tuning["own"])[-1]:
-        scores = ", ".join(f"{branch} {100 * score:.1f}" for branch, score in tuning["own"].items())
-        print(f"{workdir}: on {tuning['split']} {best} alone is better than both: average mAP {scores}")
-    return saved
+    path = pathlib.Path(workdir, run_directory.TUNING)
+    if tuning["epochs"] != saved.epochs:
+        print(
+            f"{path}: not followed, because it was made after {tuning['epochs']} epochs and the run has {saved.epochs} "
+            "now; tune again"
+        )
+        return saved
+    _name_a_better_branch(workdir, tuning["split"], tuning["tuned" if requested.tuned else "own"])
+    if not requested.tuned:
+        return saved
+    values = " ".join(f"--{name}={value}" for name, value in tuning["chosen"].items())
+    print(f"{workdir}: tuned on {tuning['split']}: {values or 'nothing is better than the settings of the run'}")
+    try:
+        return settings.from_dict({**settings.to_dict(saved), **tuning["chosen"]})
+    except UserError as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+
+
+def _name_a_better_branch(workdir: str, split: str, scores: Mapping[str, float]) -> None:
+    """Says that merging the branches costs something, where it does; ``scores``: of each branch, the merged last."""
+    best = max(scores, key=scores.get)
+    if best != list(scores)[-1]:
+        text = ", ".join(f"{branch} {100 * score:.1f}" for branch, score in scores.items())
+        print(f"{workdir}: on {split} {best} alone is better than both: average mAP {text}")
 
 
 def _check_mergeable(first: Run, other: Run) -> None:

@@ -29,6 +29,7 @@ VALUES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "anchor_based_lambda": (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
         "classes_per_candidate": (1, 2, 3),
         "nms_tiou": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "soft_nms_sigma": (0.0, 0.3, 0.5),
         "voting_tiou": (0.0, 0.5, 0.6, 0.7, 0.8),
         "min_score": (0.0, 0.001, 0.01, 0.05),
     }
@@ -60,6 +61,7 @@ def tune(config: Config, given: frozenset[str]) -> None:
     changed = {name: value for name, value in chosen.items() if value != own[name]}
     result = {
         "split": current.config.validation_split,
+        "epochs": current.config.epochs,
         "protocol": current.config.protocol,
         "tiou_thresholds": current.config.tiou_thresholds,
         "chosen": changed,

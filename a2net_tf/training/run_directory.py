@@ -153,9 +153,10 @@ def read_tuning(workdir: str) -> dict[str, Any] | None:
     if unknown := sorted(chosen.keys() - set(settings.EVALUATION_SETTINGS)):
         raise UserError(f"{path}: damaged ('chosen' has '{unknown[0]}', which is no setting of localization)")
     safe_files.get_value(tuning, "split", str(path), kind=str)
-    own = safe_files.get_value(tuning, "own", str(path), kind=dict)
-    for branch, score in own.items():
-        check_kind(score, float, f"{path}: own: {branch}")
+    safe_files.get_value(tuning, "epochs", str(path), kind=int)
+    for scores in ("own", "tuned"):
+        for branch, score in safe_files.get_value(tuning, scores, str(path), kind=dict).items():
+            check_kind(score, float, f"{path}: {scores}: {branch}")
     return tuning
 
 

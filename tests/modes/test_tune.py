@@ -92,6 +92,21 @@ def test_a_single_branch_that_is_better_is_named(run, capsys):
     (run / "tuning.json").write_text(json.dumps(found))
     _, printed = evaluated(run, capsys, "--notuned")
     assert "on validation[:3] anchor_based alone is better than both" in printed
+    found["own"]["both"], found["tuned"] = 0.7, {"anchor_free": 0.5, "anchor_based": 0.3, "both": 0.4}
+    (run / "tuning.json").write_text(json.dumps(found))
+    _, printed = evaluated(run, capsys)
+    assert "on validation[:3] anchor_free alone is better than both" in printed
+    _, printed = evaluated(run, capsys, "--notuned")
+    assert "alone is better" not in printed
+
+
+def test_a_choice_for_an_earlier_state_of_the_run_is_not_followed(run, capsys):
+    found, _ = tuned(run, capsys)
+    found["chosen"], found["epochs"] = {"nms_tiou": 0.45}, 2
+    (run / "tuning.json").write_text(json.dumps(found))
+    metrics, printed = evaluated(run, capsys)
+    assert "not followed, because it was made after 2 epochs and the run has 3 now" in printed
+    assert metrics["settings"]["nms_tiou"] == 0.2
 
 
 @pytest.mark.parametrize(
@@ -101,6 +116,8 @@ def test_a_single_branch_that_is_better_is_named(run, capsys):
         ({"chosen": {"nms_tiou": "x"}}, "--nms_tiou"),
         ({"chosen": 3}, "chosen"),
         ({"own": {"both": "x"}}, "own"),
+        ({"tuned": {"both": "x"}}, "tuned"),
+        ({"epochs": "3"}, "epochs"),
     ],
 )
 def test_a_damaged_file_is_one_line(change, told, run, capsys):
