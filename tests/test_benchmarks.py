@@ -689,3 +689,17 @@ def test_xla_step_says_what_is_wrong(tmp_path, capsys):
     ):
         assert xla_step.main(arguments) == 1
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_the_classes_of_steps_cost(capsys, monkeypatch):
+    from benchmarks import step_classifier
+
+    sizes = ("--step_layers=4", "--step_channels=32", "--precision=float32")
+    monkeypatch.setattr(sys, "argv", ["", "--num_features=5", "--steps=200,70", "--rounds=1", *tiny.NETWORK, *sizes])
+    step_classifier.main()
+    weights, _, *rows = capsys.readouterr().out.splitlines()
+    without, with_it = map(float, re.findall(r"\d+\.\d+", weights))
+    assert with_it > without
+    assert [row.split("  ")[0] for row in rows] == ["200 steps", "70 steps", "a window by itself"]
+    assert all(float(value) > 0 for row in rows for value in re.findall(r"\d+\.\d", row))
