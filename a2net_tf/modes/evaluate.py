@@ -8,7 +8,7 @@ from a2net_tf.detection import precision
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.inference.localization import SequenceDetections
-from a2net_tf.inference.scoring import localize_split, metrics_by_branch
+from a2net_tf.inference.scoring import errors_by_branch, localize_split, metrics_by_branch
 from a2net_tf.inference.trained import load_trained
 from a2net_tf.report import plots, text_tables
 from a2net_tf.safe_files import file_names
@@ -40,7 +40,10 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
     current, localizer = load_trained(config, given)
     precision.announce(current.config.precision, current.computed.precision)
     dataset, sequences = localize_split(current, localizer)
-    by_branch = metrics_by_branch(sequences, current)
+    errors = errors_by_branch(sequences, current)
+    by_branch = {
+        name: {**metrics, "errors": errors[name]} for name, metrics in metrics_by_branch(sequences, current).items()
+    }
     with locks.hold(pathlib.Path(folder, ".results.lock"), f"{folder} (results)", wait=True):  # all of one command
         metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
     print(text_tables.format_table(by_branch))
@@ -49,6 +52,7 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
     if current.config.protocol == "segmentation":
         print(text_tables.format_segmentation({name: metrics["segmentation"] for name, metrics in by_branch.items()}))
     print(text_tables.format_proposals({branch: metrics["proposals"] for branch, metrics in by_branch.items()}))
+    print(text_tables.format_errors(by_branch))
     print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
     return metrics
 
