@@ -28,7 +28,7 @@ def mapped_packages() -> list[str]:
     return packages
 
 
-PLOTS = ["matplotlib>=3.8"]
+PLOTS = ["matplotlib>=3.8", "plotly>=5.18"]  # pictures; plotly's JavaScript, for the report in the browser
 TENSORBOARD = ["tensorboard>=2.17"]
 TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line does not start without them
 RELEASE = ["torch>=2.2"]  # reads the authors' checkpoints; half a gigabyte and more, so not among the tests' needs
@@ -55,7 +55,10 @@ setup(
     python_requires=">=3.10",
     packages=mapped_packages(),
     package_dir={"a2net_tf": "a2net_tf", "a2net_tf.datasets": "datasets", "a2net_tf.export": "export"},
-    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "*.config", "*.sh", "batching_parameters.txt"]},
+    package_data={
+        "a2net_tf.report": ["page/*"],
+        "": ["README.md", "CITATIONS.bib", "TAGS.txt", "*.config", "*.sh", "batching_parameters.txt"],
+    },
     # Continuous integration tests both ends: what pip finds newest, and tests/lowest_versions.txt.
     install_requires=[
         "tensorflow>=2.17,<2.22",
