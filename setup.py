@@ -42,7 +42,13 @@ JAX = ["jax>=0.6"]  # runs, without TensorFlow, what XLA is given (benchmarks/xl
 BEAM = ["apache-beam>=2.60"]  # --beam_runner
 # export/spark.py; 480 MB, and it needs Java, so not among the tests' needs: .ci/run installs both.
 SPARK = ["pyspark>=3.5", "pyarrow>=15", *PANDAS]
-TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
+TEST = [
+    "dill",
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "selenium>=4.20",
+]  # selenium drives a browser, if there is one
 
 setup(
     name="a2net-tf",
