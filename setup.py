@@ -42,13 +42,8 @@ JAX = ["jax>=0.6"]  # runs, without TensorFlow, what XLA is given (benchmarks/xl
 BEAM = ["apache-beam>=2.60"]  # --beam_runner
 # export/spark.py; 480 MB, and it needs Java, so not among the tests' needs: .ci/run installs both.
 SPARK = ["pyspark>=3.5", "pyarrow>=15", *PANDAS]
-TEST = [
-    "dill",
-    "pytest>=8",
-    "pytest-xdist>=3.5",
-    "ruff>=0.6",
-    "selenium>=4.20",
-]  # selenium drives a browser, if there is one
+# selenium drives a browser, if there is one: .ci/run installs it.
+TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "selenium>=4.20"]
 
 setup(
     name="a2net-tf",
