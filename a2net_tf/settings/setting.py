@@ -9,7 +9,7 @@ MODES = {
     "evaluate": "score --eval_split with the model in --workdir",
     "train_and_evaluate": "both",
     "ablate": "train and score the rows of --ablation below --workdir, for one table",
-    "cross_validate": "train on all but one of --fold_splits, each in turn, and score what the networks have not seen",
+    "cross_validate": "train on all but one of --fold_splits in turn, and score what was not seen",
     "tune": "choose settings of localization on --validation_split for the run in --workdir",
     "report": "show what evaluate has left in --workdir, or in several, as a page for the browser",
     "check": "what --dataset holds, and whether the settings can reach its actions",

@@ -117,13 +117,14 @@ function onNear(entries) {
 
 function redraw() {
   hideTooltip();
-  for (const card of cards) if (card.near) drawCard(card);
+  const shown = cards.filter((card) => card.near), widths = shown.map((card) => card.canvas?.clientWidth);
+  shown.forEach((card, i) => drawCard(card, widths[i]));
 }
 
-function drawCard(card) {
+function drawCard(card, width) {
   tell(card);
   if (!card.timeline) addCanvas(card);
-  card.timeline.draw();
+  card.timeline.draw(width);
   card.canvas.setAttribute("aria-label", spoken(card));
   if (card.table) fillTable(card);
 }

@@ -144,8 +144,9 @@ class Timeline {
     return { x, y, width: Math.max(this.xOf(end) - x, LEAST_WIDTH), height };
   }
 
-  draw() {
-    this.width = this.canvas.clientWidth;
+  // The width is asked for before anything is changed where many are drawn: the browser lays the page out once.
+  draw(width = this.canvas.clientWidth) {
+    this.width = width;
     if (!this.width) return;
     const height = this.layOut(), dense = window.devicePixelRatio || 1;
     if (this.canvas.style.height !== `${height}px`) this.canvas.style.height = `${height}px`;
