@@ -89,7 +89,7 @@ function lineOf(row, x, y, more = {}) {
 
 function barsOf(row, x, y, more = {}) {
   return {
-    type: "bar", x, y, name: plain(row.name), marker: { color: row.colour, opacity: row.opacity },
+    type: "bar", x, y, name: plain(row.name), opacity: row.opacity, marker: { color: row.colour },
     hovertemplate: "%{y:.1f}<extra>%{fullData.name}</extra>", ...more,
   };
 }
@@ -157,11 +157,11 @@ function classChart() {
   const height = Math.max(300, 90 + report.classNames.length * (10 + 13 * Math.min(rows.length, 4)));
   const names = [...report.classNames].reverse();
   return chartBox("Average precision by class", "Mean over the tIoU thresholds.", () => ({
-    traces: rows.map((row) => ({
+    traces: [...rows].reverse().map((row) => ({
       ...barsOf(row, inPercent(names.map((name) => mean(row.metrics.per_class[name]?.AP))), names.map(plain), { orientation: "h" }),
       hovertemplate: "%{x:.1f}<extra>%{fullData.name}</extra>",
     })),
-    layout: { xaxis: titled("AP (%)", { range: [0, 100] }), yaxis: { type: "category" }, barmode: "group", legend: { orientation: "h", y: 1, yanchor: "bottom", traceorder: "normal" } },
+    layout: { xaxis: titled("AP (%)", { range: [0, 100] }), yaxis: { type: "category" }, barmode: "group", legend: { orientation: "h", y: 1, yanchor: "bottom", traceorder: "reversed" } },
   }), { wide: true, height });
 }
 

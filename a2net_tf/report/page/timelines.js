@@ -233,7 +233,9 @@ class Timeline {
     const label = report.classNames[track ? track.labels[row] : this.actions[action][2]];
     const score = track ? ` ${(track.scores[row] / 10000).toFixed(2)}` : "";
     const left = Math.max(x, 0), room = Math.min(x + width, this.width) - left - 8;
-    const texts = [`${sign} ${label}${score}`, `${sign} ${label}`, sign].map((text) => text.trim());
+    const letters = Math.floor((label.length * (room - 28)) / pen.measureText(label).width);
+    const part = letters > 1 ? `${sign} ${[...label].slice(0, letters).join("")}\u2026` : sign;
+    const texts = [`${sign} ${label}${score}`, `${sign} ${label}`, part, sign].map((text) => text.trim());
     const text = texts.find((candidate) => candidate && pen.measureText(candidate).width <= room);
     if (!text) return;
     const solid = kind === "right" || kind === "truth", wide = pen.measureText(text).width;
