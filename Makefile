@@ -26,7 +26,7 @@ quickstart: $(VENV)/.installed
 	$(RUN) --mode=export --workdir=$(QUICK) --saved_model=$(QUICK)/saved_model
 	$(RUN) --mode=predict --saved_model=$(QUICK)/saved_model --output=$(QUICK)/held_out.json \
 		--dataset=toy_actions --data_dir=$(QUICK)/data --eval_split='test[:1]'
-	@echo "everything is in $(QUICK): metrics.json, detections.json, timelines/, logs/ (tensorboard --logdir), saved_model/"
+	@echo "everything is in $(QUICK): report.html, metrics.json, detections.json, timelines/, logs/ (tensorboard --logdir), saved_model/"
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

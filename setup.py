@@ -28,7 +28,7 @@ def mapped_packages() -> list[str]:
     return packages
 
 
-PLOTS = ["matplotlib>=3.8"]
+PLOTS = ["matplotlib>=3.8", "plotly>=5.18"]  # pictures; plotly's JavaScript, for the report in the browser
 TENSORBOARD = ["tensorboard>=2.17"]
 TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line does not start without them
 RELEASE = ["torch>=2.2"]  # reads the authors' checkpoints; half a gigabyte and more, so not among the tests' needs
@@ -42,7 +42,8 @@ JAX = ["jax>=0.6"]  # runs, without TensorFlow, what XLA is given (benchmarks/xl
 BEAM = ["apache-beam>=2.60"]  # --beam_runner
 # export/spark.py; 480 MB, and it needs Java, so not among the tests' needs: .ci/run installs both.
 SPARK = ["pyspark>=3.5", "pyarrow>=15", *PANDAS]
-TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"]
+# selenium drives a browser, if there is one: .ci/run installs it.
+TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "selenium>=4.20"]
 
 setup(
     name="a2net-tf",
@@ -55,7 +56,10 @@ setup(
     python_requires=">=3.10",
     packages=mapped_packages(),
     package_dir={"a2net_tf": "a2net_tf", "a2net_tf.datasets": "datasets", "a2net_tf.export": "export"},
-    package_data={"": ["README.md", "CITATIONS.bib", "TAGS.txt", "*.config", "*.sh", "batching_parameters.txt"]},
+    package_data={
+        "a2net_tf.report": ["page/*"],
+        "": ["README.md", "CITATIONS.bib", "TAGS.txt", "*.config", "*.sh", "batching_parameters.txt"],
+    },
     # Continuous integration tests both ends: what pip finds newest, and tests/lowest_versions.txt.
     install_requires=[
         "tensorflow>=2.17,<2.22",

@@ -24,7 +24,7 @@ from a2net_tf.native_logs import quiet_native_logs, without_garbage_collection
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if os.environ.pop("A2NET_TF_ENDS_WITH_STDIN", ""):  # a run of modes/jobs.py
+    if os.environ.pop("A2NET_TF_ENDS_WITH_STDIN", ""):  # a run of modes/jobs
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         with _terminated_as_interrupted():

@@ -236,6 +236,7 @@ def test_a_run_that_cannot_be_written_to_is_evaluated_elsewhere(slow, tmp_path, 
     tiny.refused(capsys, tmp_path, "--mode=evaluate", f"--workdir={run}")
     before = tiny.files_below(run)
     with tiny.silence():
-        assert tiny.main(["--mode=evaluate", f"--workdir={run}", f"--output={tmp_path / 'here'}", "--noplots"]) == 0
+        flags = [f"--workdir={run}", f"--output={tmp_path / 'here'}", "--noplots", "--noreport"]
+        assert tiny.main(["--mode=evaluate", *flags]) == 0
     assert tiny.files_below(run) == before
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["detections.json", "metrics.json"]

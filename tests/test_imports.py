@@ -48,7 +48,10 @@ PURE = {
     "a2net_tf/data/augment.py": {"numpy", "tensorflow"},
     "a2net_tf/video/tvl1.py": {"numpy", "tensorflow"},
     "a2net_tf/data/statistics.py": {"numpy"},
-    **{f"a2net_tf/evaluation/{name}.py": {"numpy"} for name in ("instances", "protocols", "proposals")},
+    **{
+        f"a2net_tf/evaluation/{name}.py": {"numpy"}
+        for name in ("instances", "protocols", "proposals", "error_analysis")
+    },
     "a2net_tf/__init__.py": {"a2net_tf.api"},  # for type checkers; tests/test_api.py looks at what is loaded
     "a2net_tf/errors.py": set(),
     **{f"a2net_tf/{name}.py": set() for name in ("disk", "locks", "processor", "safe_files")},

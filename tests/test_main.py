@@ -923,6 +923,10 @@ def test_evaluate_agrees_with_score(run, tmp_path):
     evaluated, scored = (json.loads(path.read_text()) for path in (run / "metrics.json", metrics))
     assert scored["mAP"] == pytest.approx(evaluated["mAP"])
     assert scored["average_mAP_normalized"] == pytest.approx(evaluated["average_mAP_normalized"])
+    errors = evaluated["errors"]["false_positives"]
+    assert sum(kind["share"] for kind in errors.values()) == pytest.approx(1)
+    assert errors == {kind: pytest.approx(row) for kind, row in scored["errors"]["false_positives"].items()}
+    assert evaluated["errors"] == evaluated["branches"]["both"]["errors"]
 
 
 def test_score_says_what_a_prepared_dataset_would_change(tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 
 from a2net_tf.data import prepared
 from a2net_tf.detection.localizer import Localizer
-from a2net_tf.evaluation import proposals, protocols, segmentation
+from a2net_tf.evaluation import error_analysis, proposals, protocols, segmentation
 from a2net_tf.evaluation.instances import Detections, GroundTruth
 from a2net_tf.inference import localization
 from a2net_tf.inference.localization import SequenceDetections
@@ -27,7 +27,9 @@ def localize_split(current: Run, localizer: Localizer) -> tuple[str, list[Sequen
     return builder.info.full_name, sequences
 
 
-def _ground_truth(sequences: list[SequenceDetections]) -> GroundTruth:
+def ground_truth_of(sequences: list[SequenceDetections]) -> GroundTruth:
+    """The annotations that come with the sequences, in their order."""
+
     def column(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.concatenate([np.reshape(f.record[name], shape) for f in sequences])
 
@@ -45,7 +47,7 @@ def _ground_truth(sequences: list[SequenceDetections]) -> GroundTruth:
 
 def metrics_by_branch(sequences: list[SequenceDetections], current: Run) -> dict[str, dict[str, Any]]:
     """Metrics by branch; ``proposals`` is the recall of its detections, whatever their class (Section IV-C)."""
-    truth, config = _ground_truth(sequences), current.config
+    truth, config = ground_truth_of(sequences), current.config
     by_steps = config.protocol == "segmentation"
     by_branch = {}
     for branch in sequences[0].detections:
@@ -62,6 +64,22 @@ def metrics_by_branch(sequences: list[SequenceDetections], current: Run) -> dict
         if by_steps:
             by_branch[branch]["segmentation"] = _segmentation(sequences, branch, current)
     return by_branch
+
+
+def errors_by_branch(sequences: list[SequenceDetections], current: Run) -> dict[str, dict[str, Any] | None]:
+    """What ``error_analysis.analyze`` says of each branch."""
+    truth, config = ground_truth_of(sequences), current.config
+    return {
+        branch: error_analysis.analyze(
+            truth,
+            Detections.concatenate([f.detections[branch] for f in sequences]),
+            tiou_thresholds=config.tiou_thresholds,
+            num_classes=len(current.class_names),
+            durations={f.video: f.duration_seconds for f in sequences},
+            protocol="thumos14" if config.protocol == "thumos14" else "activitynet",
+        )
+        for branch in sequences[0].detections
+    }
 
 
 def _segmentation(sequences: list[SequenceDetections], branch: str, current: Run) -> dict[str, Any]:

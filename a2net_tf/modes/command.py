@@ -20,6 +20,7 @@ from a2net_tf.modes import (
     import_release,
     predict,
     profile,
+    report,
     score,
     train,
     tune,
@@ -109,6 +110,7 @@ def _train_and_evaluate(config: Config, given: frozenset[str]) -> dict:
 _MODES = {
     "train": lambda config, given: train.train(config),
     "evaluate": evaluate.evaluate,
+    "report": lambda config, given: report.report(config),
     "train_and_evaluate": _train_and_evaluate,
     "ablate": lambda config, given: ablate.ablate(config),
     "cross_validate": cross_validate.cross_validate,

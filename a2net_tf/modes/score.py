@@ -11,7 +11,7 @@ from a2net_tf import safe_files, settings
 from a2net_tf.data.files import annotation_files
 from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
-from a2net_tf.evaluation import ground_truth_files, proposals, protocols, results_files, segmentation
+from a2net_tf.evaluation import error_analysis, ground_truth_files, proposals, protocols, results_files, segmentation
 from a2net_tf.evaluation.instances import Detections, GroundTruth
 from a2net_tf.evaluation.video_names import match_names
 from a2net_tf.report import text_tables
@@ -48,6 +48,7 @@ def score(config: Config, given: frozenset[str]) -> dict:
         print(text_tables.format_table({name: metrics}))
         print(text_tables.format_classes(metrics))
         print(text_tables.format_durations({name: metrics}))
+        print(text_tables.format_errors({name: metrics}))
     safe_files.write_metrics(config.metrics, metrics)
     return metrics
 
@@ -95,13 +96,14 @@ def score_file(
         duration_edges: see ``protocols.evaluate``.
 
     Returns:
-        what ``protocols.evaluate`` returns, or ``proposals.average_recall`` for proposals.
+        what ``protocols.evaluate`` returns, with ``errors`` as ``error_analysis.analyze`` has them, or
+        ``proposals.average_recall`` for proposals.
 
     Raises:
         UserError: a bad file, or what they refuse. A label that the annotations have nowhere is refused; one
             that only other subsets have is left out, with a warning.
     """
-    class_agnostic = protocol == "proposals"
+    class_agnostic, durations = protocol == "proposals", {}
     if protocol == "thumos14" or (class_agnostic and pathlib.Path(ground_truth_path).is_dir()):
         ground_truth, class_names, class_ids = ground_truth_files.read_thumos14_ground_truth(
             ground_truth_path, subset or "test"
@@ -111,6 +113,7 @@ def score_file(
         entries = annotation_files.read_database(ground_truth_path)
         ground_truth, class_names = ground_truth_files.select_subset(entries, subset or "validation", ground_truth_path)
         _tell_of_odd_actions(entries, subset or "validation", ground_truth_path)
+        durations = {entry.name: entry.duration_seconds for entry in entries if entry.duration_seconds > 0}
         elsewhere = ground_truth_files.labels_of(entries) - set(class_names)
         known = None if class_agnostic else class_names
         detections = results_files.read_activitynet_detections(detections_path, known, dropped_labels=elsewhere)
@@ -121,7 +124,7 @@ def score_file(
     detections = _with_names_of(ground_truth, detections, str(detections_path), str(ground_truth_path))
     if class_agnostic:
         return proposals.average_recall(ground_truth, detections, tiou_thresholds=tiou_thresholds)
-    return protocols.evaluate(
+    metrics = protocols.evaluate(
         ground_truth,
         detections,
         protocol=protocol,
@@ -129,6 +132,15 @@ def score_file(
         class_names=class_names,
         duration_edges=duration_edges,
     )
+    errors = error_analysis.analyze(
+        ground_truth,
+        detections,
+        tiou_thresholds=tiou_thresholds,
+        num_classes=len(class_names),
+        durations=durations,
+        protocol=protocol,
+    )
+    return {**metrics, "errors": errors}
 
 
 def _tell_of_odd_actions(entries: Sequence[Entry], subset: str, where: str | pathlib.Path) -> None:

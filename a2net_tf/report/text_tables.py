@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from a2net_tf.errors import UserError
+from a2net_tf.evaluation.error_analysis import TOP, TYPES
 from a2net_tf.evaluation.proposals import AVERAGE_NUMBERS, TOP_PROPOSALS
 
 
@@ -101,6 +102,28 @@ def format_segmentation(metrics_by_branch: dict[str, dict]) -> str:
     ]
     counts = f"{first['num_recordings']} recordings, {first['num_steps']} steps"
     return f"protocol segmentation (background left out of F1 and edit), {counts}\n{align([header, *rows])}"
+
+
+def format_errors(metrics_by_branch: dict[str, dict]) -> str:
+    """A plain-text table in percent, two rows per branch: shares of the types of errors, and what each costs.
+
+    Args:
+        metrics_by_branch: name of the row -> metrics with the key ``errors``, see ``error_analysis.analyze``.
+    """
+    header = ["errors (%)", *(name.replace("_", " ") for name in TYPES), "missed actions"]
+    rows, thresholds = [], []
+    for name, metrics in metrics_by_branch.items():
+        if errors := metrics["errors"]:
+            thresholds = errors["tiou_thresholds"]
+            by_type = [errors["false_positives"][kind] for kind in TYPES]
+            shares = _percents([*(kind["share"] for kind in by_type), errors["missed"]])
+            gains = [f"+{100 * kind['gain']:.1f}" if "gain" in kind else "" for kind in by_type]
+            rows += [[f"{name}: share", *shares], [f"{name}: mAP without", *gains, ""]]
+    if not rows:
+        return "no error analysis: no action has a length"
+    span = f"{thresholds[0]:g} to {thresholds[-1]:g}" if len(thresholds) > 1 else f"{thresholds[0]:g}"
+    title = f"errors of the {TOP} G best detections of each class, G being its actions (DETAD, tIoU {span})"
+    return f"{title}\n{align([header, *rows])}"
 
 
 def _title(metrics: dict) -> str:

@@ -25,8 +25,9 @@ class DataFields:
     workdir: str = _command(
         "",
         "The directory of one training run, with its checkpoints, logs and metrics. evaluate, predict and export take "
-        "several directories, between commas, and merge what their networks find (the fuse rows of Tables III and IV).",
-        modes=(*TRAINING, "evaluate", "tune", "predict", "export", "import_release"),
+        "several directories, between commas, and merge what their networks find (the fuse rows of Tables III and IV); "
+        "report shows several side by side.",
+        modes=(*TRAINING, "evaluate", "report", "tune", "predict", "export", "import_release"),
         common=True,
     )
     checkpoint: str = _command(

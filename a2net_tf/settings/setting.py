@@ -8,9 +8,10 @@ MODES = {
     "train": "train on --train_split of --dataset or on --videos; goes on where it stopped",
     "evaluate": "score --eval_split with the model in --workdir",
     "train_and_evaluate": "both",
-    "ablate": "train and score the rows of --ablation below --workdir, and print them as one table",
-    "cross_validate": "train on all but one of --fold_splits, each in turn, and score what the networks have not seen",
+    "ablate": "train and score the rows of --ablation below --workdir, for one table",
+    "cross_validate": "train on all but one of --fold_splits in turn, and score what was not seen",
     "tune": "choose settings of localization on --validation_split for the run in --workdir",
+    "report": "show what evaluate has left in --workdir, or in several, as a page for the browser",
     "check": "what --dataset holds, and whether the settings can reach its actions",
     "predict": "detections for --videos or --features (a file or a folder), or else for --eval_split, with --workdir "
     "or --saved_model",
@@ -25,7 +26,7 @@ MODES = {
 TRAINING = ("train", "train_and_evaluate", "ablate", "cross_validate")
 SCORING = ("evaluate", "train_and_evaluate", "ablate", "cross_validate")
 LOCALIZING = (*TRAINING, "evaluate", "tune", "predict", "export")  # a training too: on its --validation_split
-READING = tuple(mode for mode in MODES if mode not in ("extract", "score"))  # may open a dataset
+READING = tuple(mode for mode in MODES if mode not in ("extract", "score", "report"))  # may open a dataset
 
 BINDS = {
     "data": "What a run is trained on: a run is not continued with another value.",

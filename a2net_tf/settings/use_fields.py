@@ -132,6 +132,11 @@ class UseFields:
         "Whether time lines (evaluate) and bars (ablate, cross_validate) are drawn; it needs matplotlib.",
         modes=SCORING,
     )
+    report: bool = _evaluation(
+        True,
+        "Whether report.html is written, a page for the browser with curves, errors and time lines; it needs plotly.",
+        modes=("evaluate", "train_and_evaluate"),
+    )
     detections: str = _evaluation("", "The file of detections to judge.", modes=("score",), common=True)
     ground_truth: str = _evaluation(
         "",
@@ -188,8 +193,8 @@ class UseFields:
     output: str = _files(
         "",
         "What to write: the JSON file of predict, in ActivityNet's format, the folder for the features of extract, or "
-        "the folder for the results of evaluate (needed with several --workdir; empty: --workdir itself).",
-        modes=("evaluate", "predict", "extract"),
+        "the folder for the results of evaluate and report (needed with several --workdir; empty: --workdir itself).",
+        modes=("evaluate", "report", "predict", "extract"),
     )
     saved_model: str = _files(
         "",
@@ -225,7 +230,7 @@ class UseFields:
     )
     subtitle_score: float = _files(
         0.3,
-        "Detections with a lower score are left out of subtitles and drawn time lines.",
-        modes=("predict", "evaluate", "train_and_evaluate"),
+        "Detections with a lower score are left out of subtitles and drawn time lines; a report has a slider for it.",
+        modes=("predict", "evaluate", "report", "train_and_evaluate"),
         common=False,
     )

@@ -16,7 +16,8 @@ class VideoFields:
         "",
         "The videos to extract features from: a file, a folder with folders, or a .txt file with a path on each line. "
         "A training on them extracts first, below --workdir; predict makes features as those that the model was "
-        "trained on.",
+        "trained on. evaluate and report play them, or recordings of sound, beside the time lines in the browser.",
+        modes=("extract", "train", "train_and_evaluate", "predict", "evaluate", "report"),
         common=True,
     )
     annotations: str = _video(

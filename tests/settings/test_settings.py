@@ -92,6 +92,7 @@ OTHERS = {
     "tiou_thresholds": ("0.5", (0.5,)),
     "duration_edges": ("1,2.5", (1.0, 2.5)),
     "plots": ("false", False),
+    "report": ("false", False),
     "ablation": ("learning_rate 1e-4 1e-3", "learning_rate 1e-4 1e-3"),
     "ablation_seeds": ("0,5", (0, 5)),
     "detections": ("found.json", "found.json"),
