@@ -27,6 +27,9 @@ SCORING = ("evaluate", "train_and_evaluate", "ablate", "cross_validate")
 LOCALIZING = (*TRAINING, "evaluate", "tune", "predict", "export")  # a training too: on its --validation_split
 READING = tuple(mode for mode in MODES if mode not in ("extract", "score"))  # may open a dataset
 
+# Choices of a switch that the device may decide. On the command line --NAME, --noNAME or --NAME=auto|true|false.
+SWITCH = ("auto", True, False)
+
 BINDS = {
     "data": "What a run is trained on: a run is not continued with another value.",
     "model": "The network: neither is a run continued, nor a trained or exported model used, with another value.",
