@@ -14,7 +14,7 @@ MODES = {
     "check": "what --dataset holds, and whether the settings can reach its actions",
     "predict": "detections for --videos or --features (a file or a folder), or else for --eval_split, with --workdir "
     "or --saved_model",
-    "export": "write the model in --workdir as --saved_model, --tflite or --onnx",
+    "export": "write the model in --workdir as --saved_model, --tflite, --onnx or --stablehlo",
     "extract": "turn --videos into files of features in --output, a folder that --dataset=feature_folder takes",
     "score": "judge --detections against --ground_truth by --protocol, without a model",
     "profile": "count parameters and multiply-adds of the network that the settings describe",

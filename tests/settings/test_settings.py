@@ -105,6 +105,7 @@ OTHERS = {
     "tflite": ("m.tflite", "m.tflite"),
     "tflite_type": ("int8", "int8"),
     "onnx": ("m.onnx", "m.onnx"),
+    "stablehlo": ("m.stablehlo", "m.stablehlo"),
     "output": ("out.json", "out.json"),
     "seconds_per_step": ("0.13333333333333333", 4 / 30),
     "subtitle_score": ("0", 0.0),
