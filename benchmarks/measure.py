@@ -217,6 +217,10 @@ def compare(now: Sequence[dict], then: Sequence[dict], *, tolerance: float = 0.1
 # Machine and memory
 
 
+# Variables that hold oneDNN (of TensorFlow and PyTorch), MKL and PyTorch's own kernels to older instruction sets.
+_HELD_BY = ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY")
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What the figures belong to."""
     return {
@@ -229,13 +233,15 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Model and, as far as they matter here, instruction sets."""
+    """Model, instruction sets as far as they matter here, and what libraries are kept from using."""
     if not os.path.exists("/proc/cpuinfo"):
         return platform.processor()
     lines = [line.partition(":") for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()]
     facts = {name.strip(): value.strip() for name, _, value in lines}
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
-    return " ".join([facts.get("model name", platform.machine()), *set(wanted) & set(facts.get("flags", "").split())])
+    found = [flag for flag in wanted if flag in facts.get("flags", "").split()]
+    held = [f"{name}={os.environ[name]}" for name in _HELD_BY if name in os.environ]
+    return " ".join([facts.get("model name", platform.machine()), *found, *held])
 
 
 def in_fresh_process(module: str, function: str, **arguments: Any) -> tuple[Any, int]:

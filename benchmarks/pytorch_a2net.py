@@ -385,12 +385,11 @@ def to_device(windows: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(windows.transpose(0, 2, 1))).to(device)
 
 
-def forward_functions(config: Config, device: torch.device) -> dict[str, Callable[[np.ndarray], Callable]]:
+def forward_functions(
+    config: Config, device: torch.device, precisions: Sequence[str]
+) -> dict[str, Callable[[np.ndarray], Callable]]:
     """By name, windows f32[N, T, D] -> a call that runs them through the network and waits for the outputs."""
     network = A2Net(config, config.num_features, config.num_classes).to(device).eval()
-    half = A2Net(config, config.num_features, config.num_classes)
-    half.load_state_dict(network.state_dict())
-    half = half.to(device, torch.bfloat16).eval()
 
     def bind(network: A2Net, dtype: torch.dtype, windows: np.ndarray) -> Callable[[], None]:
         features = to_device(windows, device).to(dtype)
@@ -403,6 +402,11 @@ def forward_functions(config: Config, device: torch.device) -> dict[str, Callabl
         return call
 
     functions = {"PyTorch float32": lambda windows: bind(network, torch.float32, windows)}
+    if "bfloat16" not in precisions:
+        return functions
+    half = A2Net(config, config.num_features, config.num_classes)
+    half.load_state_dict(network.state_dict())
+    half = half.to(device, torch.bfloat16).eval()
     try:  # not every processor, or version, has all convolutions
         bind(half, torch.bfloat16, np.zeros((1, config.window_steps, config.num_features), np.float32))()
     except RuntimeError:

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measure.use_cores(options.threads)
         workloads.start(config, options.threads)
         rows, notes, origin = run(config, options)
-        print("\n".join(["", measure.format_rows(rows), *notes]))
+        print("\n".join(["", measure.format_rows(rows), origin["machine"]["processor"], *notes]))
         if options.json:
             safe_files.write_json(options.json, {**origin, "notes": notes, "rows": rows}, keep_earlier=True)
             print(f"written: {options.json}")
@@ -118,9 +118,15 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Config]:
         "--threads", type=int, default=measure.default_threads(), help="of TensorFlow and of PyTorch (%(default)s)"
     )
     parser.add_argument("--sizes", default="1,32", help="windows at a time in the part forward (default %(default)s)")
+    parser.add_argument(
+        "--precisions",
+        default=",".join(workloads.PRECISIONS),
+        choices=(",".join(workloads.PRECISIONS), "float32"),
+        help="float32 leaves out bfloat16, which processors without it emulate for minutes (default %(default)s)",
+    )
     parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean little")
     options, rest = parser.parse_known_args(arguments)
-    options.parts = options.parts.split(",")
+    options.parts, options.precisions = options.parts.split(","), options.precisions.split(",")
     if unknown := [part for part in options.parts if part not in PARTS]:
         raise UserError(f"--parts: no part '{unknown[0]}'; there are {', '.join(PARTS)}")
     if options.threads < 1:
@@ -218,7 +224,7 @@ def measure_limits(options: argparse.Namespace, parameters: int) -> tuple[list[d
     """Rows of what this machine can do, and the best of each kind."""
     size, channels, floats = (256, 64, 2**16) if options.quick else (2048, 1024, 2**26)
     limits = {}
-    for precision in workloads.PRECISIONS:
+    for precision in options.precisions:
         limits[f"product {size}, {precision}"] = precision, workloads.product_limit(size, precision)
         limits[f"convolution {channels}, {precision}"] = precision, workloads.convolution_limit(channels, precision)
         if rival:
@@ -253,15 +259,15 @@ def rival_product(size: int, precision: str) -> Limit:
 
 def measure_forward(bench: Bench) -> tuple[list[dict], list[str]]:
     """Windows of ``--sizes`` through the network."""
-    functions = workloads.forward_functions(bench.config)
+    precisions = bench.options.precisions
+    functions = workloads.forward_functions(bench.config, precisions)
     if bench.rival:
-        functions |= bench.rival.forward_functions(bench.config, bench.rival.start(bench.options.threads))
+        device = bench.rival.start(bench.options.threads)
+        functions |= bench.rival.forward_functions(bench.config, device, precisions)
     rows = []
     for size in bench.options.sizes:
         windows = synthetic.random_windows(bench.config, size)
-        times = turns(
-            bench, {name: bind(windows) for name, bind in functions.items()}, limits=("float32", "bfloat16", "memory")
-        )
+        times = turns(bench, {name: bind(windows) for name, bind in functions.items()}, limits=(*precisions, "memory"))
         for name in functions:
             precision = name.split()[-1]
             weights = bench.parameters * (4 if precision == "float32" else 2)
@@ -272,9 +278,9 @@ def measure_forward(bench: Bench) -> tuple[list[dict], list[str]]:
 
 
 def measure_training(bench: Bench) -> tuple[list[dict], list[str]]:
-    """The step in float32 and bfloat16, and its parts in float32."""
+    """The step in each precision, and its parts in float32."""
     steps, parts = training_calls(bench)
-    times = turns(bench, {**steps, **parts}, limits=("float32", "bfloat16", "memory"), rounds=4)
+    times = turns(bench, {**steps, **parts}, limits=(*bench.options.precisions, "memory"), rounds=4)
     size, config = bench.config.batch_size, bench.config
     forward = size * bench.multiply_adds
     backward = workloads.backward_multiply_adds(config, forward)
@@ -295,9 +301,9 @@ def measure_training(bench: Bench) -> tuple[list[dict], list[str]]:
 
 def training_calls(bench: Bench) -> tuple[dict[str, Callable], dict[str, Callable]]:
     """Whole steps by name, and the beginnings of the float32 ones as ``NAME PART``."""
-    full, half = (workloads.Training(bench.config, precision) for precision in workloads.PRECISIONS)
-    steps = {"Keras float32": full.step, "Keras bfloat16": half.step}
-    sides, more = {"Keras float32": full}, {}
+    own = {f"Keras {p}": workloads.Training(bench.config, p) for p in bench.options.precisions}
+    steps = {name: training.step for name, training in own.items()}
+    sides, more = {"Keras float32": own["Keras float32"]}, {}
     if bench.rival:
         device, batch = bench.rival.start(bench.options.threads), synthetic.training_batch(bench.config)
         sides[RIVAL] = bench.rival.Training(bench.config, batch, device)
@@ -326,7 +332,7 @@ def _split_rows(times: measure.Times, part: str, work: Work, limits: Mapping[str
 def measure_evaluation(bench: Bench) -> tuple[list[dict], list[str]]:
     """Synthetic videos, from files to metrics."""
     calls, videos = evaluation_calls(bench), bench.videos
-    times = turns(bench, calls, limits=("float32", "bfloat16"), rounds=3)
+    times = turns(bench, calls, limits=bench.options.precisions, rounds=3)
     rows = []
     for name in calls:
         # Longer windows overlap less, so they need fewer multiply-adds for the same video.
@@ -346,11 +352,11 @@ def evaluation_calls(bench: Bench) -> dict[str, Callable]:
     output, config = str(bench.folder / "own.json"), bench.config
     evaluate = functools.partial(workloads.evaluation, dataset=bench.videos.dataset, output=output)
     faithful = workloads.with_windows(config, config.window_steps)
-    calls = {f"Keras {p}": evaluate(faithful, precision=p) for p in workloads.PRECISIONS}
+    calls = {f"Keras {p}": evaluate(faithful, precision=p) for p in bench.options.precisions}
     calls["Keras float32, each branch too"] = evaluate(faithful, precision="float32", branches=True)
     steps = config.window_steps * max(1, min(8, CHUNK_OVERLAP_STEPS // config.window_steps))
     longer = workloads.with_windows(config, steps)
-    calls |= {f"Keras {p}, windows of {steps} steps": evaluate(longer, precision=p) for p in workloads.PRECISIONS}
+    calls |= {f"Keras {p}, windows of {steps} steps": evaluate(longer, precision=p) for p in bench.options.precisions}
     calls[BARE] = bare_forward(bench)
     if bench.rival and HAS_PANDAS:
         calls[RIVAL] = rival_evaluation(bench)
@@ -443,13 +449,13 @@ def memory_calls(bench: Bench) -> dict[str, dict[str, Callable]]:
     )
     own = functools.partial(functools.partial, in_fresh_process, "benchmarks.workloads")
     groups = {
-        "forward, 32 windows": {f"Keras {p}": own("peak_forward", precision=p) for p in workloads.PRECISIONS},
+        "forward, 32 windows": {f"Keras {p}": own("peak_forward", precision=p) for p in bench.options.precisions},
         f"training, batch {config.batch_size}": {
-            f"Keras {p}": own("peak_training", precision=p) for p in workloads.PRECISIONS
+            f"Keras {p}": own("peak_training", precision=p) for p in bench.options.precisions
         },
         "evaluation": {
             f"Keras {p}": own("peak_evaluation", dataset=videos.dataset, output=output, precision=p)
-            for p in workloads.PRECISIONS
+            for p in bench.options.precisions
         },
     }
     if bench.rival:

@@ -10,7 +10,7 @@ import functools
 import io
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from a2net_tf import settings
@@ -31,6 +31,7 @@ with quiet_native_logs():
     from a2net_tf.evaluation.instances import Detections
     from a2net_tf.export.freezing import FrozenNetwork
     from a2net_tf.inference import localization, scoring
+    from a2net_tf.training import by_device
     from a2net_tf.training.optimizers import make_optimizer
     from a2net_tf.training.run_directory import Run
     from a2net_tf.training.trainer import Trainer
@@ -48,7 +49,7 @@ def start(config: Config, threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)  # PyTorch needs some of it
-    if config.deterministic:
+    if by_device.is_deterministic(config.deterministic, by_device.kind()):
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(1)  # not 0: for tf.data that is no seed
 
@@ -105,10 +106,12 @@ def build(config: Config, precision: str = "float32") -> keras.Model:
     return build_model(config, config.num_features, config.num_classes)
 
 
-def forward_functions(config: Config) -> dict[str, Callable[[np.ndarray], Callable]]:
+def forward_functions(
+    config: Config, precisions: Sequence[str] = PRECISIONS
+) -> dict[str, Callable[[np.ndarray], Callable]]:
     """By name, windows f32[N, T, D] -> a call that runs them through the network and waits for the outputs."""
     functions = {}
-    for precision in PRECISIONS:
+    for precision in precisions:
         network = build(config, precision)
         functions[f"Keras {precision}"] = forward_function(network, config)
         functions[f"frozen {precision}"] = forward_function(FrozenNetwork(network), config)
@@ -159,7 +162,7 @@ class Training:
         network: keras.Model | None = None,
         batch: Mapping[str, tf.Tensor] | None = None,
     ):
-        config = dataclasses.replace(config, precision=precision)
+        config = by_device.resolve(dataclasses.replace(config, precision=precision), by_device.kind())
         self.trainer = Trainer(build(config, precision) if network is None else network, config)
         self.trainer.compile(
             optimizer=make_optimizer(config, 100), jit_compile=config.jit_compile, auto_scale_loss=False

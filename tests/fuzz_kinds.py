@@ -432,7 +432,7 @@ def _check_flag(name: str, default: Any, value: Any, lines: list[str]) -> None:
     named = [line.lstrip("-") for line in lines if line.lstrip("-").partition("=")[0] in (name, f"no{name}")]
     assert named, f"--{name} is given, but no line names it"
     flag, has_value, text = named[-1].partition("=")
-    if isinstance(default, bool):
+    if isinstance(value, bool):
         said = flag == name if not has_value else text.lower() in ("true", "t", "1")
     elif not has_value:
         return

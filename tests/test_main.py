@@ -79,7 +79,7 @@ def cut_in_half(path):
         (["--mode=train"], "--mode=train needs --workdir and --dataset"),
         (["--mode=evaluate"], "--mode=evaluate needs --workdir"),
         (["--mode=predict"], "--mode=predict needs --output"),
-        (["--mode=export", "--workdir=w"], "--mode=export needs --saved_model, --tflite or --onnx"),
+        (["--mode=export", "--workdir=w"], "--mode=export needs --saved_model, --tflite, --onnx or --stablehlo"),
         (["--mode=score", "--detections=d"], "--mode=score needs --ground_truth"),
         (["--mode=profile"], "--mode=profile needs --num_features and --num_classes, or a --dataset"),
         (["--mode=profile", "--num_features=4"], "--mode=profile needs --num_features and --num_classes"),

@@ -4,6 +4,7 @@ Everything streams: a record (one sequence, or one chunk of a very long one) is 
 number of records that are shuffled together.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -194,6 +195,7 @@ def training_batches(
     steps_per_epoch: int,
     layout: SignalLayout | None = None,
     statistics: tuple[np.ndarray, np.ndarray] | None = None,
+    narrow_type: str = "",
 ) -> tf.data.Dataset:
     """Batches of all epochs from ``first_epoch`` on, ``steps_per_epoch`` each.
 
@@ -208,6 +210,7 @@ def training_batches(
         steps_per_epoch: batches of an epoch.
         layout: how feature vectors are made of a signal; None: they are no signal.
         statistics: mean and variance f32[D] of the training features, in which augmentation measures; None: 0 and 1.
+        narrow_type: into which features are cast that are not in 16 bits already; "": all become float32.
     """
     indexed = records.enumerate()
     layout = layout or SignalLayout(1, 1, records.element_spec["features"].shape[-1])
@@ -234,11 +237,14 @@ def training_batches(
     batches = epochs.flat_map(epoch_batches)
     if augmentation is not None:
         batches = batches.map(lambda batch: augment_batch(batch, augmentation))
-    return batches.map(_in_float32).prefetch(2)
+    return batches.map(functools.partial(_cast, narrow_type=narrow_type)).prefetch(2)
 
 
-def _in_float32(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {**batch, "features": tf.cast(batch["features"], tf.float32)}
+def _cast(batch: dict[str, tf.Tensor], narrow_type: str) -> dict[str, tf.Tensor]:
+    features = batch["features"]
+    if narrow_type and features.dtype.size == 2:
+        return batch
+    return {**batch, "features": tf.cast(features, narrow_type or tf.float32)}
 
 
 def scan(records: tf.data.Dataset, config: Config) -> Scan:

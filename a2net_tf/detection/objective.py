@@ -47,7 +47,7 @@ class Objective:
             add_up: sums a tensor over the devices that share a batch.
         """
         step_labels = batch.get("step_labels")
-        if not self.config.jit_compile:  # XLA needs to know every size
+        if self.config.jit_compile is not True:  # XLA needs to know every size
             segments, labels = targets.without_padding(batch["segments"], batch["labels"])
             batch = {"segments": segments, "labels": labels}
         sums, positives = {}, {}

@@ -26,7 +26,7 @@ from a2net_tf.modes import (
     tune,
 )
 from a2net_tf.settings import Config
-from a2net_tf.training import run_directory
+from a2net_tf.training import by_device, run_directory
 
 tf.config.list_physical_devices()  # starts CUDA now, whose complaints about a missing GPU main.py holds back
 
@@ -45,7 +45,7 @@ def run(config: Config, given: frozenset[str]) -> Any:
         UserError: anything that the user can mend.
     """
     try:
-        with op_determinism(config.deterministic):
+        with op_determinism(by_device.is_deterministic(config.deterministic, by_device.kind())):
             return _MODES[config.mode](config, given)
     except (tf.errors.OpError, UnicodeDecodeError) as error:  # the latter where TensorFlow quotes a damaged record
         raise _explained(error, config, given) from error

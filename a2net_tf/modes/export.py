@@ -1,4 +1,4 @@
-"""``--mode=export``: a trained run as SavedModel, TFLite or ONNX, each compared with the trained network."""
+"""``--mode=export``: a trained run as SavedModel, TFLite, ONNX or StableHLO, each compared with the trained network."""
 
 import dataclasses
 import itertools
@@ -19,15 +19,20 @@ _CHECKED_SEQUENCES = 64
 
 
 def export(config: Config, given: frozenset[str]) -> None:
-    """Writes the model in ``config.workdir`` as ``config.saved_model``, ``tflite`` and ``onnx``, as far as given.
+    """Writes the model in ``config.workdir`` in every form whose path is given: ``config.saved_model``, ``tflite``, ...
 
     Each is run and compared with the trained network before it is put in its place.
     """
     settings.require(config, "workdir")
-    writers = {"saved_model": _export_saved_model, "tflite": _export_tflite, "onnx": _export_onnx}
+    writers = {
+        "saved_model": _export_saved_model,
+        "tflite": _export_tflite,
+        "onnx": _export_onnx,
+        "stablehlo": _export_stablehlo,
+    }
     wanted = [name for name in writers if getattr(config, name)]
     if not wanted:
-        raise UserError("--mode=export needs --saved_model, --tflite or --onnx: what to write")
+        raise UserError("--mode=export needs --saved_model, --tflite, --onnx or --stablehlo: what to write")
     if config.saved_model:
         _check_target(config)
     for name in wanted:
@@ -87,6 +92,14 @@ def _export_onnx(config: Config, given: frozenset[str]) -> None:
     current, localizer = _load_float32(config, given, "--onnx")
     difference = onnx.export_onnx(localizer, current, config.onnx)
     print(f"written: {config.onnx}; in onnxruntime it agrees with the trained network to {difference:.1e}")
+
+
+def _export_stablehlo(config: Config, given: frozenset[str]) -> None:
+    from a2net_tf.export import stablehlo
+
+    current, localizer = _load_float32(config, given, "--stablehlo")
+    difference = stablehlo.export_stablehlo(localizer, current, config.stablehlo)
+    print(f"written: {config.stablehlo}; in jaxlib it agrees with the trained network to {difference:.1e}")
 
 
 def _load_float32(config: Config, given: frozenset[str], target: str) -> tuple[Run, Localizer]:

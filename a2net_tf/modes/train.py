@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files, settings
+from a2net_tf.compat import op_determinism
 from a2net_tf.data import augment, input_pipeline, prepared
 from a2net_tf.data.augment import SignalLayout
 from a2net_tf.detection import precision
@@ -18,7 +19,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.inference import localization, scoring
 from a2net_tf.modes import evaluate
 from a2net_tf.settings import Config
-from a2net_tf.training import run_directory, trainer, video_dataset, workers
+from a2net_tf.training import by_device, run_directory, trainer, video_dataset, workers
 from a2net_tf.training.run_directory import Run
 
 _OUTPUTS = ("run.json", "last.npz", "best.npz", "history.csv", "state/checkpoint", "logs/train/events")
@@ -32,6 +33,8 @@ def train(config: Config) -> None:
             in the working directory; another command trains in it.
     """
     settings.require(config, "workdir", "videos" if config.videos else "dataset")
+    if not run_directory.exists(config.workdir):
+        by_device.resolve(config, by_device.kind())  # what contradicts itself on this device is refused at once
     strategy = trainer.choose_strategy(config)
     if not workers.is_chief(strategy):  # that one writes, and has the lock
         _train(config, strategy)
@@ -61,9 +64,10 @@ def _train(config: Config, strategy: tf.distribute.Strategy) -> None:
         run_directory.save(current)  # of a run that goes on with more epochs, say
     precision.announce(current.config.precision, current.computed.precision)
     validate = _validator(current, builder) if config.validation_split else None
-    trainer.train(
-        current, prepared.read_records(builder, config.train_split), validate, strategy=strategy, layout=layout
-    )
+    by_device.announce(current.config, current.computed)
+    records = prepared.read_records(builder, config.train_split)
+    with op_determinism(current.computed.deterministic):  # of a run that goes on: as it was started
+        trainer.train(current, records, validate, strategy=strategy, layout=layout)
 
 
 def signal_layout(config: Config, builder: tfds.core.DatasetBuilder) -> SignalLayout:
@@ -118,6 +122,7 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
             f"warning: {scan.num_too_long} actions are too long for any window of {config.window_steps} steps "
             "(--window_steps)"
         )
+    resolved = by_device.resolve(config, by_device.kind())
     return Run(
         config=config,
         class_names=class_names,
@@ -133,6 +138,8 @@ def _new_run(config: Config, builder: tfds.core.DatasetBuilder) -> Run:
         precision=precision.resolve(config.precision),
         folder=str(pathlib.Path.cwd()),
         extraction=prepared.read_extraction(builder),
+        jit_compile=resolved.jit_compile,
+        deterministic=resolved.deterministic,
     )
 
 

@@ -29,10 +29,11 @@ def check(config: Config) -> None:
     trains = config.mode.startswith("train") or config.mode in ("ablate", "cross_validate")
     if trains and "," in config.workdir:
         raise UserError(f"--workdir={config.workdir}: --mode={config.mode} takes one directory")
-    if trains and config.jit_compile and config.deterministic:  # Keras would leave XLA out with no more than a warning
+    compiles = config.jit_compile is True  # auto may still become False
+    if trains and compiles and config.deterministic is True:  # Keras would leave XLA out with no more than a warning
         raise UserError("--jit_compile needs --nodeterministic: XLA cannot promise bit-equal runs")
     drops = config.drop_path or config.input_dropout or config.step_dropout
-    if trains and drops and config.jit_compile and config.distribute != "none":
+    if trains and drops and compiles and config.distribute != "none":
         raise UserError(
             "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout and --drop_path leave "
             "out on a device; drop one of these settings"

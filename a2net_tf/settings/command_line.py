@@ -9,6 +9,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.safe_files import read_text
 from a2net_tf.settings.config import FIELDS, Config
 from a2net_tf.settings.conversion import from_dict
+from a2net_tf.settings.setting import SWITCH
 
 
 def parse(arguments: Sequence[str]) -> tuple[Config, frozenset[str]]:
@@ -52,12 +53,22 @@ def _with_flagfiles(arguments: Iterable[str], outer: tuple[str, ...] = ()) -> It
         yield from _with_flagfiles((n for n in lines if n and not n.startswith(("#", "//"))), (*outer, path))
 
 
+class _SwitchParser(flags.BooleanParser):
+    """Of a flag that is true, false or auto."""
+
+    def parse(self, argument: str | bool) -> str | bool:
+        """What the flag becomes; raises ValueError for anything else."""
+        return argument if argument == "auto" else super().parse(argument)
+
+
 def _flag_values() -> flags.FlagValues:
     """A fresh set of flags, one per field (fresh, so that tests and notebooks can parse more than once)."""
     values = flags.FlagValues()
     for name, field in FIELDS.items():
         default, text, choices = field.default, field.metadata["help"], field.metadata["choices"]
-        if choices:
+        if choices == SWITCH:
+            flags.DEFINE_flag(flags.Flag(_SwitchParser(), None, name, default, text, boolean=True), values)
+        elif choices:
             flags.DEFINE_enum(name, default, choices, text, flag_values=values)
         elif isinstance(default, bool):
             flags.DEFINE_boolean(name, default, text, flag_values=values)

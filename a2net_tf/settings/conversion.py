@@ -7,6 +7,7 @@ from typing import Any
 from a2net_tf.errors import UserError
 from a2net_tf.settings.checks import check
 from a2net_tf.settings.config import FIELDS, Config
+from a2net_tf.settings.setting import SWITCH
 
 
 def from_dict(values: dict[str, Any]) -> Config:
@@ -22,6 +23,10 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 def _convert(name: str, value: Any) -> Any:
     default = FIELDS[name].default
+    if FIELDS[name].metadata["choices"] == SWITCH:
+        if value != "auto" and not isinstance(value, bool):
+            raise UserError(f"--{name}={value!r}: expected auto, true or false")
+        return value
     if not isinstance(default, tuple):
         expected = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):

@@ -84,7 +84,7 @@ def _by_section(fields: Sequence[dataclasses.Field]) -> list[str]:
 def _paragraph(field: dataclasses.Field) -> str:
     """A setting: its flag with choices, its default, its text."""
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-    choices = "|".join(field.metadata["choices"])
+    choices = "|".join(map(str, field.metadata["choices"])).lower()
     flag = f"--[no]{field.name}" if isinstance(field.default, bool) else f"--{field.name}={choices}"
     shown = f" [{default}]" if default != "" else ""
     indent = " " * 6

@@ -15,7 +15,7 @@ MODES = {
     "check": "what --dataset holds, and whether the settings can reach its actions",
     "predict": "detections for --videos or --features (a file or a folder), or else for --eval_split, with --workdir "
     "or --saved_model",
-    "export": "write the model in --workdir as --saved_model, --tflite or --onnx",
+    "export": "write the model in --workdir as --saved_model, --tflite, --onnx or --stablehlo",
     "extract": "turn --videos into files of features in --output, a folder that --dataset=feature_folder takes",
     "score": "judge --detections against --ground_truth by --protocol, without a model",
     "profile": "count parameters and multiply-adds of the network that the settings describe",
@@ -27,6 +27,9 @@ TRAINING = ("train", "train_and_evaluate", "ablate", "cross_validate")
 SCORING = ("evaluate", "train_and_evaluate", "ablate", "cross_validate")
 LOCALIZING = (*TRAINING, "evaluate", "tune", "predict", "export")  # a training too: on its --validation_split
 READING = tuple(mode for mode in MODES if mode not in ("extract", "score", "report"))  # may open a dataset
+
+# Choices of a switch that the device may decide. On the command line --NAME, --noNAME or --NAME=auto|true|false.
+SWITCH = ("auto", True, False)
 
 BINDS = {
     "data": "What a run is trained on: a run is not continued with another value.",

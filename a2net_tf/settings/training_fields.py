@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 
-from a2net_tf.settings.setting import LOCALIZING, TRAINING, setting
+from a2net_tf.settings.setting import LOCALIZING, SWITCH, TRAINING, setting
 
 _network = functools.partial(setting, section="network", modes=(*TRAINING, "profile"), binds="model")
 _losses = functools.partial(setting, section="losses", modes=TRAINING, binds="training")
@@ -264,8 +264,12 @@ class TrainingFields:
         "convolutions (direct). auto is unrolled where there is a GPU, else product. Weights and results are the same.",
         choices=("auto", "product", "unrolled", "direct"),
     )
-    jit_compile: bool = _computation(
-        False, "Whether the training step is compiled with XLA; it needs --nodeterministic.", modes=TRAINING
+    jit_compile: bool | str = _computation(
+        "auto",
+        "Whether the training step is compiled with XLA, which needs --nodeterministic. auto is true where there is a "
+        "GPU, unless --deterministic, or a dropout with --distribute, rules it out. A run goes on as it was started.",
+        modes=TRAINING,
+        choices=SWITCH,
     )
     distribute: str = _computation(
         "none",
@@ -276,6 +280,9 @@ class TrainingFields:
         binds="progress",
         choices=("none", "mirrored", "multi_worker"),
     )
-    deterministic: bool = _computation(
-        True, "Whether runs with equal seeds are equal bit by bit, at some cost of time on GPUs."
+    deterministic: bool | str = _computation(
+        "auto",
+        "Whether runs with equal seeds are equal bit by bit, at some cost of time on GPUs. auto is true unless there "
+        "is a GPU. A run goes on as it was started.",
+        choices=SWITCH,
     )

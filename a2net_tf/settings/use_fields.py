@@ -221,6 +221,12 @@ class UseFields:
     onnx: str = _files(
         "", 'The .onnx file to write; it needs pip install ".[onnx]" in the checkout; empty: none.', modes=("export",)
     )
+    stablehlo: str = _files(
+        "",
+        "The StableHLO file to write, for JAX, IREE and XLA, of --window_batch windows at a time; it needs pip install "
+        '".[stablehlo]" in the checkout; empty: none.',
+        modes=("export",),
+    )
     seconds_per_step: float = _files(
         0.0,
         "The time between two feature vectors, in seconds; 0: as in training, and for import_release 4 frames at 30 "

@@ -149,7 +149,10 @@ def check_state_folder(folder: pathlib.Path) -> None:
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Ends training at the first step whose loss is NaN or infinite. Nothing of that epoch is saved."""
+    """Ends training at the first step whose loss is NaN or infinite. Nothing of that epoch is saved.
+
+    The loss is the mean of the epoch so far, so what is not looked at at once is seen at the next look.
+    """
 
     def __init__(self):
         super().__init__()
@@ -160,8 +163,8 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        """Checks the loss."""
-        if np.isfinite(logs["loss"]):
+        """Checks the loss, where it is told: see ``Trainer.compile``."""
+        if np.isfinite(logs.get("loss", 0.0)):
             return
         broken = [name for name, value in self.model.epoch_means().items() if not np.isfinite(value)]
         raise UserError(
@@ -216,7 +219,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the bar."""
-        self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        if "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -1,7 +1,7 @@
 """What a training run leaves in its working directory, and how later commands read it.
 
 flags.txt             resolved settings, usable with --flagfile
-run.json              settings, the precision that was computed in, classes, time base, versions, commit
+run.json              settings, what auto has become of some, classes, time base, versions, commit
 statistics.npz        mean and variance of the training features
 last.npz              network weights after the last finished epoch (averaged if --ema_momentum), by name
 best.npz              ... of the epoch with the best validation mAP, if there is a --validation_split
@@ -48,15 +48,18 @@ class Run(NamedTuple):
     precision: str = ""  # that --precision=auto has become
     folder: str = ""  # in which it was trained: relative paths of the settings begin there
     extraction: Mapping[str, Any] = MappingProxyType({})  # how its features are made of videos, if that is known
+    jit_compile: bool = False  # that auto has become, as the next
+    deterministic: bool = True
 
     @property
     def computed(self) -> Config:
-        """The settings with the precision that the network computes in."""
-        if self.config.precision != AUTO:
-            return self.config
-        return dataclasses.replace(self.config, precision=self.precision or AUTO)
+        """The settings with what their auto has become, where the run was started."""
+        left_open = [name for name in _DECIDED if getattr(self.config, name) == AUTO and getattr(self, name) != ""]
+        return dataclasses.replace(self.config, **{name: getattr(self, name) for name in left_open})
 
 
+# Settings whose auto is decided by the device that a run is started on.
+_DECIDED = ("precision", "jit_compile", "deterministic")
 # What training writes beside the state.
 TUNING = "tuning.json"
 _FILES = ("flags.txt", "run.json", "statistics.npz", "last.npz", "best.npz", "history.csv")
@@ -90,7 +93,7 @@ def save(run: Run) -> None:
     description = run._asdict()
     description.pop("statistics")
     description.update(also_reported=dict(run.also_reported), extraction=dict(run.extraction))
-    description.update(precision=run.computed.precision)
+    description.update({name: getattr(run.computed, name) for name in _DECIDED})
     description.update(config=settings.to_dict(run.config), versions=versions(), commit=commit())
     write_json(folder / "run.json", description)
 
@@ -107,7 +110,8 @@ def load(workdir: str) -> Run:
     description = read_json_object(path)
     try:
         config = settings.from_dict(description["config"])
-        description.setdefault("precision", config.precision)  # runs of older versions: there was no auto
+        for name in _DECIDED:
+            description.setdefault(name, getattr(config, name))  # runs of older versions: there was no auto
         description.setdefault("folder", "")
         description.setdefault("extraction", {})
         values = {name: description[name] for name in Run._fields if name not in ("config", "statistics")}
@@ -134,6 +138,9 @@ def _check_description(values: dict[str, Any], path: str) -> None:
         raise UserError(f"{path}: seconds_per_step: expected a number above 0, found {values['seconds_per_step']}")
     for name in ("precision", "folder"):
         check_kind(values[name], str, f"{path}: {name}")
+    for name in ("jit_compile", "deterministic"):
+        if not isinstance(values[name], bool):
+            raise UserError(f"{path}: {name}: expected true or false, found {values[name]!r}")
     check_kind(values["extraction"], dict, f"{path}: extraction")
     where = f"{path}: also_reported"
     check_also_reported(check_kind(values["also_reported"], dict, where), names, where)
@@ -161,17 +168,16 @@ def read_tuning(workdir: str) -> dict[str, Any] | None:
 
 
 def to_continue(saved: Run, requested: Config) -> Config:
-    """The settings with which a command goes on with a run: always in the precision that it was started in.
+    """The settings with which a command goes on with a run: always in the precision that it was started in, and with
+    XLA and op determinism as then.
 
     Raises:
         UserError: another value is asked for of a setting that a run is bound to.
     """
-    started_in = saved.computed.precision
-    precision = started_in if requested.precision == AUTO else requested.precision
-    settings.refuse_changes(
-        saved.computed, dataclasses.replace(requested, precision=precision), settings.TRAINING_SETTINGS
-    )
-    return dataclasses.replace(requested, precision=saved.config.precision)
+    left_open = [name for name in _DECIDED if getattr(requested, name) == AUTO]
+    as_started = {name: getattr(saved.computed, name) for name in left_open}
+    settings.refuse_changes(saved.computed, dataclasses.replace(requested, **as_started), settings.TRAINING_SETTINGS)
+    return dataclasses.replace(requested, **{name: getattr(saved.config, name) for name in _DECIDED})
 
 
 def with_found_paths(run: Run) -> Run:

@@ -6,6 +6,7 @@ and applied. So every device makes the same update, which is that of one device 
 """
 
 import functools
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from a2net_tf.detection.layers import drawing
 from a2net_tf.detection.objective import Objective
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
-from a2net_tf.training import run_directory, workers
+from a2net_tf.training import by_device, run_directory, workers
 from a2net_tf.training.callbacks import EpochEnd, History, Progress, SaveState, StopOnNonFiniteLoss
 from a2net_tf.training.optimizers import make_optimizer
 from a2net_tf.training.run_directory import Run
@@ -77,8 +78,20 @@ class Trainer(AlreadyBuilt, keras.Model):
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "gradient_norm", *self.objective.names)}
         self.built = True  # there is nothing to build but the network
 
-    def compile(self, optimizer: keras.optimizers.Optimizer, *, jit_compile: bool = False, **kwargs):
-        """As Keras's, and ready for several devices."""
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        *,
+        jit_compile: bool = False,
+        steps_per_look: int = 1,
+        steps_per_epoch: int = 1,
+        **kwargs,
+    ):
+        """As Keras's, and ready for several devices; callbacks see the loss of every ``steps_per_look``-th step alone.
+
+        And of the last step of an epoch. Keras reads what a step returns, and waits for the device to have computed it.
+        """
+        self._steps_per_look, self._steps_per_epoch = steps_per_look, steps_per_epoch
         if self.distribute_strategy.num_replicas_in_sync > 1:
             # Keras would clip, and look for overflow, on each device's own gradients, and sum them afterwards.
             take_gradients_as_summed(optimizer)
@@ -86,6 +99,20 @@ class Trainer(AlreadyBuilt, keras.Model):
                 self._forward = tf.function(self.forward, jit_compile=True, autograph=False)
                 jit_compile = False
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def make_train_function(self, force=False):
+        """As Keras's; see ``compile``."""
+        if self.train_function and not force:
+            return
+        super().make_train_function(force)
+        run_step, steps = self.train_function, itertools.count(1)
+
+        def run_and_look(iterator):
+            logs, step = run_step(iterator), next(steps)
+            looks = step % self._steps_per_look == 0 or step % self._steps_per_epoch == 0
+            return logs if looks else {}
+
+        self.train_function = run_and_look
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -109,7 +136,9 @@ class Trainer(AlreadyBuilt, keras.Model):
         seed = tf.stack([self.config.seed, tf.cast(self.optimizer.iterations, tf.int32)])
         weights = self.network.trainable_variables
         with tf.GradientTape() as tape:
-            outputs = self._forward(batch["features"], seed, _part())
+            # From the type in which they came to the device, see ``by_device.narrow_type``.
+            features = tf.cast(batch["features"], tf.float32)
+            outputs = self._forward(features, seed, _part())
             parts, positives = self.objective(outputs, batch, seed, part=_part(), add_up=_add_up)
             scaled = self.optimizer.scale_loss(parts["loss"])
         logged = {**parts, **positives}
@@ -175,11 +204,17 @@ def train(
 
 def _compiled(run: Run, steps_per_epoch: int) -> Trainer:
     """A trainer with fresh weights, ready for ``fit``."""
-    trainer = Trainer(run_directory.build_network(run), run.config)
-    optimizer = make_optimizer(run.computed, steps_per_epoch)
-    trainer.compile(optimizer, jit_compile=run.config.jit_compile, auto_scale_loss=False)
+    config = run.computed
+    trainer = Trainer(run_directory.build_network(run), config)
+    trainer.compile(
+        make_optimizer(config, steps_per_epoch),
+        jit_compile=config.jit_compile,
+        steps_per_look=by_device.steps_per_look(by_device.kind()),
+        steps_per_epoch=steps_per_epoch,
+        auto_scale_loss=False,
+    )
     # else the first step creates its variables and is traced twice
-    optimizer.build(trainer.network.trainable_variables)
+    trainer.optimizer.build(trainer.network.trainable_variables)
     return trainer
 
 
@@ -208,9 +243,10 @@ def _fit(
         steps_per_epoch=steps_per_epoch,
         layout=layout,
         statistics=epoch_end.run.statistics,
+        narrow_type=by_device.narrow_type(config, by_device.kind()),
     )
     trainer.fit(
-        workers.share(batches, trainer.distribute_strategy, config.batch_size),
+        _shared(batches, trainer.distribute_strategy, config),
         initial_epoch=first_epoch,
         epochs=config.epochs,
         steps_per_epoch=steps_per_epoch,
@@ -218,6 +254,13 @@ def _fit(
         verbose=0,
         shuffle=False,  # the pipeline has done it
     )
+
+
+def _shared(batches: tf.data.Dataset, strategy: tf.distribute.Strategy, config: Config) -> tf.data.Dataset:
+    """What of the batches this process computes on, and for one GPU, on their way to it."""
+    if config.distribute == "none":
+        return by_device.prefetched(batches, by_device.kind())
+    return workers.share(batches, strategy, config.batch_size)
 
 
 def _check_disk(trainer: Trainer, epoch_end: EpochEnd) -> None:

@@ -143,8 +143,9 @@ def test_a_run_in_bfloat16_becomes_a_file_in_float32(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--mode=export needs --saved_model, --tflite or --onnx: what to write"),
+        ([], "--mode=export needs --saved_model, --tflite, --onnx or --stablehlo: what to write"),
         (["--tflite={}/m.tflite", "--precision=bfloat16"], "--precision=bfloat16 is for --saved_model; --tflite"),
+        (["--stablehlo={}/m", "--precision=float16"], "--precision=float16 is for --saved_model; --stablehlo"),
         (["--onnx={}/m.onnx", "--precision=float16"], "--precision=float16 is for --saved_model; --onnx"),
         (["--tflite={}/m.tflite", "--tflite_type=int8", "--dataset={}/gone"], "no such dataset"),
         (["--tflite={}"], "is a folder"),

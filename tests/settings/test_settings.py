@@ -7,6 +7,7 @@ import pytest
 from a2net_tf import settings
 from a2net_tf.errors import UserError
 from a2net_tf.settings.config import FIELDS, Config
+from a2net_tf.settings.setting import SWITCH
 
 CONFIGS = sorted((pathlib.Path(__file__).resolve().parent.parent.parent / "configs").glob("*.flags"))
 
@@ -105,6 +106,7 @@ OTHERS = {
     "tflite": ("m.tflite", "m.tflite"),
     "tflite_type": ("int8", "int8"),
     "onnx": ("m.onnx", "m.onnx"),
+    "stablehlo": ("m.stablehlo", "m.stablehlo"),
     "output": ("out.json", "out.json"),
     "seconds_per_step": ("0.13333333333333333", 4 / 30),
     "subtitle_score": ("0", 0.0),
@@ -169,7 +171,8 @@ def test_this_file_knows_every_setting():
     assert set(OTHERS) == set(FIELDS)
     for name, (_, value) in OTHERS.items():
         assert value != FIELDS[name].default
-        assert type(value) is type(FIELDS[name].default)
+        choices = FIELDS[name].metadata["choices"] or (FIELDS[name].default,)
+        assert type(value) in set(map(type, choices))
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -183,11 +186,30 @@ def test_each_field_has_its_flag(name):
     assert found == dataclasses.replace(Config(), **{name: value}, **needed)
 
 
-@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if isinstance(field.default, bool)])
+SWITCHES = [name for name, field in FIELDS.items() if field.metadata["choices"] == SWITCH]
+
+
+@pytest.mark.parametrize(
+    "name", [*(name for name, field in FIELDS.items() if isinstance(field.default, bool)), *SWITCHES]
+)
 def test_boolean_flags_need_no_value(name):
     mode = "--mode=predict"  # training refuses some of them alone
     assert getattr(settings.parse([f"--{name}", mode])[0], name) is True
     assert getattr(settings.parse([f"--no{name}", mode])[0], name) is False
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_may_be_left_to_the_device(name):
+    for text, value in (("auto", "auto"), ("true", True), ("False", False), ("0", False)):
+        parsed = settings.parse([f"--{name}={text}", "--mode=predict"])[0]
+        assert getattr(parsed, name) is value or getattr(parsed, name) == value == "auto"
+        assert settings.parse(settings.to_flagfile(parsed).split())[0] == parsed
+        assert settings.from_dict(json.loads(json.dumps(settings.to_dict(parsed)))) == parsed
+    with pytest.raises(UserError, match=f"{name}"):
+        settings.parse([f"--{name}=perhaps"])
+    for wrong in ("true", 1, None):
+        with pytest.raises(UserError, match=f"--{name}={wrong!r}: expected auto, true or false"):
+            settings.from_dict({name: wrong})
 
 
 def test_nothing_given_means_the_defaults():

@@ -5,7 +5,6 @@ A small network cannot use many cores: processes of one core each, as many as th
 
 import collections
 import contextlib
-import dataclasses
 import logging
 import os
 import pathlib
@@ -24,12 +23,11 @@ import tqdm
 from a2net_tf import safe_files, settings
 from a2net_tf.compat import op_determinism
 from a2net_tf.data import prepared
-from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
 from a2net_tf.modes import evaluate, train
 from a2net_tf.processor import num_cores
 from a2net_tf.settings import Config
-from a2net_tf.training import run_directory
+from a2net_tf.training import by_device, run_directory
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 30.0  # for a process that was asked to
@@ -105,7 +103,7 @@ def _is_evaluated(config: Config) -> bool:
     metrics, weights = folder / "metrics.json", folder / f"{config.checkpoint}.npz"
     if not (metrics.exists() and weights.exists()) or metrics.stat().st_mtime_ns < weights.stat().st_mtime_ns:
         return False
-    computed = dataclasses.replace(config, precision=precision.resolve(config.precision))
+    computed = run_directory.load(config.workdir)._replace(config=config).computed
     then, now = safe_files.read_json_object(metrics).get("settings", {}), settings.to_dict(computed)
     return all(then.get(name) == now[name] for name in _EVALUATED)
 
@@ -123,7 +121,8 @@ def _run_here(configs: Sequence[Config]) -> None:
         print(f"run {number} of {len(configs)}: {config.workdir}", flush=True)
         started = time.monotonic()
         try:
-            with op_determinism(config.deterministic):  # a row of an ablation may differ from the command in it
+            deterministic = by_device.is_deterministic(config.deterministic, by_device.kind())
+            with op_determinism(deterministic):  # a row of an ablation may differ from the command in it
                 train.train(config)
                 if config.mode == "train_and_evaluate":
                     evaluate.evaluate(config, frozenset(settings.FIELDS))
