@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from a2net_tf.detection import pyramid
 from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale
-from a2net_tf.detection.precision import AUTO
+from a2net_tf.detection.precision import AUTO, uses_avx512
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
@@ -92,7 +92,7 @@ def build_model(
     """
     blueprint = Blueprint(config, num_features, num_classes, statistics)
     policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)
-    builder = _Builder(config, num_classes, policy)
+    builder = _Builder(config, num_classes, policy, _form(config, for_inference))
     inputs = keras.Input((config.window_steps, num_features), name="features", dtype="float32")
     first = _prepare(inputs, blueprint)
     base = builder.base(first)
@@ -175,11 +175,13 @@ class _Builder:
         config: the settings.
         num_classes: C.
         policy: Keras's name for the types of weights and computation.
+        form: of convolutions, see ``Convolution``.
     """
 
     config: Config
     num_classes: int
     policy: str
+    form: str
 
     @property
     def num_logits(self) -> int:
@@ -295,10 +297,7 @@ class _Builder:
     def _convolution(self, filters: int, size: int, *, stride: int = 1, **kwargs) -> Convolution:
         """A convolution as the settings have it."""
         kwargs = {"activation": "relu", "dtype": self.policy, **kwargs}
-        form = self.config.convolution
-        if form == "auto":
-            form = "unrolled" if tf.config.list_physical_devices("GPU") else "product"
-        return Convolution(filters, size, stride, form=form, **kwargs)
+        return Convolution(filters, size, stride, form=self.form, **kwargs)
 
     def _norm(self, joined: Sequence[int], *, name: str) -> GroupNorm:
         """Normalisation with ReLU as the settings have it."""
@@ -306,6 +305,15 @@ class _Builder:
         return GroupNorm(
             self.config.norm_groups, per_step=per_step, activation="relu", joined=joined, dtype=self.policy, name=name
         )
+
+
+def _form(config: Config, for_inference: bool) -> str:
+    """How convolutions are computed. Without AVX-512 oneDNN's gradients of them are slower than products."""
+    if config.convolution != AUTO:
+        return config.convolution
+    if tf.config.list_physical_devices("GPU"):
+        return "unrolled"
+    return "product" if for_inference or uses_avx512() else "unrolled"
 
 
 def _prior_bias(config: Config) -> float:

@@ -76,8 +76,17 @@ def emulation_factor(precision: str, cpuinfo: str, environment: Mapping[str, str
     """
     if precision == "float16":
         return 5
-    with_avx512 = "avx512f" in _flags(cpuinfo) and _isa_limit(environment) not in _BELOW_AVX512
-    return 2 if with_avx512 and _uses_onednn(environment) else 9
+    return 2 if has_avx512(cpuinfo, environment) and _uses_onednn(environment) else 9
+
+
+def uses_avx512() -> bool:
+    """Whether this processor has AVX-512 and oneDNN, which multiplies for TensorFlow, may use it."""
+    return has_avx512(_read_cpuinfo(), os.environ)
+
+
+def has_avx512(cpuinfo: str, environment: Mapping[str, str]) -> bool:
+    """Whether a processor has AVX-512 and oneDNN may use it; see ``cpu_has``."""
+    return "avx512f" in _flags(cpuinfo) and _isa_limit(environment) not in _BELOW_AVX512
 
 
 def _emulation(precision: str) -> str:

@@ -261,7 +261,8 @@ class TrainingFields:
         "auto",
         "How convolutions are computed: strides and kernels of one step as matrix products, which CPUs are faster at "
         "(product), all as matrix products, which GPUs are faster at (unrolled), or all by the operator for "
-        "convolutions (direct). auto is unrolled where there is a GPU, else product. Weights and results are the same.",
+        "convolutions (direct). auto is unrolled where there is a GPU, and in training on CPUs without AVX-512, else "
+        "product. Weights and results are the same.",
         choices=("auto", "product", "unrolled", "direct"),
     )
     jit_compile: bool | str = _computation(

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from a2net_tf.detection import precision
 from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale, drawing
 from a2net_tf.detection.model import build_model, plain_copy, rebuild
 from a2net_tf.errors import UserError
@@ -207,11 +208,19 @@ def test_both_forms_have_the_same_gradients_of_positive_numbers(precision, make_
         np.testing.assert_allclose(product, direct, rtol=rounding(precision, *forward, *backward))
 
 
-def test_form_of_convolution_follows_the_device(make_config):
+@pytest.mark.parametrize("isa", ["AVX2", ""])
+def test_form_of_convolution_follows_the_device(isa, make_config, monkeypatch):
+    """Below AVX-512 all are products in training."""
     assert not tf.config.list_physical_devices("GPU"), "expects the unrolled form then"
-    network = build_model(make_config(), 5, 3)
-    products = {layer.name for layer in network.layers if getattr(layer, "as_product", False)}
-    assert products == {"base1", *(f"anchor_free_reduce{i}" for i in (1, 2, 3, 4)), "conv2", "conv3", "conv4"}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    some = {"base1", *(f"anchor_free_reduce{i}" for i in (1, 2, 3, 4)), "conv2", "conv3", "conv4"}
+    unrolls = not precision.uses_avx512()
+    assert unrolls or not isa
+    for for_inference in (False, True):
+        network = build_model(make_config(), 5, 3, for_inference=for_inference)
+        convolutions = {layer.name: layer.as_product for layer in network.layers if hasattr(layer, "as_product")}
+        products = {name for name, as_product in convolutions.items() if as_product}
+        assert products == (set(convolutions) if unrolls and not for_inference else some)
 
 
 @pytest.mark.slow
