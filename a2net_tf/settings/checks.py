@@ -32,10 +32,11 @@ def check(config: Config) -> None:
     if trains and config.jit_compile and config.deterministic:  # Keras would leave XLA out with no more than a warning
         raise UserError("--jit_compile needs --nodeterministic: XLA cannot promise bit-equal runs")
     drops = config.drop_path or config.input_dropout or config.step_dropout
+    drops = drops or (config.stages == 2 and config.proposal_dropout)
     if trains and drops and config.jit_compile and config.distribute != "none":
         raise UserError(
-            "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout and --drop_path leave "
-            "out on a device; drop one of these settings"
+            "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout, --proposal_dropout and "
+            "--drop_path leave out on a device; drop one of these settings"
         )
     if trains and config.distribute == "multi_worker" and (config.mode != "train" or config.videos):
         raise UserError(
@@ -74,6 +75,16 @@ _RANGES = {
     "step_stages": (1, 16, True),
     "step_weight": (0, None, True),
     "step_smoothing": (0, None, True),
+    "stages": (1, 2, True),
+    "proposal_bins": (4, None, True),
+    "proposal_channels": (1, None, True),
+    "train_proposals": (1, None, True),
+    "train_proposal_tiou": (0, 1, True),
+    "proposal_match_tiou": (0, 1, False),
+    "proposal_background_tiou": (0, 1, True),
+    "second_stage_weight": (0, None, True),
+    "proposals": (1, None, True),
+    "proposal_tiou": (0, 1, True),
     "anchor_ratios": (0, None, False),
     "center_scale": (0, None, False),
     "width_scale": (0, None, False),
@@ -148,6 +159,7 @@ def _check_ranges(config: Config) -> None:
         "input_dropout",
         "drop_path",
         "step_dropout",
+        "proposal_dropout",
     )
     for name in below_1:
         if not 0 <= getattr(config, name) < 1:
@@ -187,8 +199,19 @@ def _check_network(config: Config) -> None:
             f"--step_layers={config.step_layers}: the last layer would look beyond any window of --window_steps="
             f"{config.window_steps}; at most {most}"
         )
+    if config.proposal_bins % 4:
+        raise UserError(f"--proposal_bins={config.proposal_bins}: must be a multiple of 4")
+    if config.stages == 2:
+        _check_second_stage(config)
     if config.drop_path and not config.residual:
         raise UserError("--drop_path needs --residual: without it, a convolution that is left out leaves nothing")
+
+
+def _check_second_stage(config: Config) -> None:
+    if config.class_scores != "softmax":
+        raise UserError(f"--class_scores={config.class_scores}: --stages=2 knows softmax only")
+    if config.fusion == "outputs":
+        raise UserError("--fusion=outputs: networks of --stages=2 look at different proposals; use candidates")
 
 
 def _check_inference_windows(config: Config) -> None:
