@@ -167,7 +167,8 @@ class UseFields:
 
     ablation: str = _many_runs(
         "",
-        "What the table is about: branches (Tables III, IV), lambda (V), levels (VI, Fig. 6), streams (VII); any "
+        "What the table is about: branches (Tables III, IV), lambda (V), levels (VI, Fig. 6), streams (VII), "
+        "proposals (XII, XIII); any "
         'setting and its values, as in "learning_rate 1e-4 1e-3"; or recipe, which shows what each ingredient gives '
         'that these settings add to --baseline, all of them or those named, as in "recipe focal-loss anchors".',
     )
