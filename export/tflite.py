@@ -211,7 +211,8 @@ def _equalize_anchors(network: keras.Model, config: Config, windows: np.ndarray)
     """
     largest = _largest_anchor_outputs(network, windows)  # A, values
     num_ratios, scales, row = len(config.anchor_ratios), [], 0
-    for i, cells in enumerate(pyramid.level_lengths(config.inference_steps, config.num_levels), start=1):
+    lengths = list(enumerate(pyramid.level_lengths(config.inference_steps, config.num_levels), start=1))
+    for i, cells in lengths[config.first_level - 1 :]:
         rows = largest[row : (row := row + cells * num_ratios)]
         scale = np.maximum(rows.reshape(cells, num_ratios, -1).max(axis=0), 1e-6)  # ratios, values
         layer = network.get_layer(f"anchor_based_predict{i}")

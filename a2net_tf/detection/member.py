@@ -25,7 +25,8 @@ class Member(tf.Module):
         super().__init__(name="member")
         self.networks = list(networks)
         self.config = config
-        self._num_cells = sum(pyramid.level_lengths(config.inference_steps, config.num_levels))
+        lengths = pyramid.level_lengths(config.inference_steps, config.num_levels)
+        self._num_cells = sum(lengths[config.first_level - 1 :])
         free, based = self._numbers()
         origins = [[False] * free] * config.anchor_free + [[True] * based] * config.anchor_based
         self.is_anchor_based = np.repeat(np.concatenate(origins), config.classes_per_candidate)  # bool[P]

@@ -335,7 +335,7 @@ class _Builder:
         num_ratios = len(self.config.anchor_ratios)
         bias = [_prior_bias(self.config)] * self.num_logits + [0.0] * 3
         rows = []
-        for i, level in enumerate(levels, start=1):
+        for i, level in list(enumerate(levels, start=1))[self.config.first_level - 1 :]:
             predict = {"activation": None, "dtype": "float32", "initial_bias": bias}
             layer = self._convolution(num_ratios * values, 3, **predict, name=f"anchor_based_predict{i}")
             rows.append(keras.layers.Reshape((-1, values), dtype="float32", name=f"anchors{i}")(layer(level)))

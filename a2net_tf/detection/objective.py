@@ -20,7 +20,9 @@ class Objective:
 
     def __init__(self, config: Config):
         self.config = config
-        self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
+        self._anchors = pyramid.default_anchors(
+            config.window_steps, config.num_levels, config.anchor_ratios, config.first_level
+        )
         self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
         self._levels = pyramid.cell_levels(config.window_steps, config.num_levels)
         self.names = _names(config)
@@ -169,12 +171,13 @@ class Objective:
         """Positives per window of bool[B, L or A], by level."""
         num_windows = tf.cast(tf.shape(positive)[0], tf.float32)
         counts = tf.reduce_sum(tf.cast(positive, tf.float32), axis=0)
-        lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)
+        first = self.config.first_level
+        lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)[first - 1 :]
         per_cell = positive.shape[1] // sum(lengths)
         levels = tf.split(counts, [per_cell * length for length in lengths])
         return {
             f"{branch}_positives_level{i}": losses.Sum(tf.reduce_sum(level), num_windows)
-            for i, level in enumerate(levels, start=1)
+            for i, level in enumerate(levels, start=first)
         }
 
 
@@ -184,7 +187,7 @@ def _per_window(positive: tf.Tensor) -> losses.Sum:
 
 
 def _names(config: Config) -> list[str]:
-    names, levels = [], range(1, config.num_levels + 1)
+    names, levels = [], range(config.first_level, config.num_levels + 1)
     if config.anchor_free:
         names += ["anchor_free_classification", "anchor_free_regression"]
         names += ["anchor_free_overlap"] * (config.stages == 2)

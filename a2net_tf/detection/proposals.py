@@ -60,7 +60,7 @@ def branch_candidates(outputs: dict[str, tf.Tensor], config: Config, window_step
             )
         )
     if config.anchor_based:
-        anchors = pyramid.default_anchors(window_steps, config.num_levels, config.anchor_ratios)
+        anchors = pyramid.default_anchors(window_steps, config.num_levels, config.anchor_ratios, config.first_level)
         parts.append(
             anchor_based_candidates(
                 outputs["anchor_logits"],

@@ -35,10 +35,13 @@ def cell_centers(window_steps: int, num_levels: int) -> np.ndarray:
     return np.concatenate(centers).astype(np.float32)
 
 
-def default_anchors(window_steps: int, num_levels: int, ratios: Sequence[float]) -> np.ndarray:
-    """f32[A, 2]: (centre, width) of each anchor in fractions of the window: ((i + 0.5) / n, ratio / n) on n cells."""
+def default_anchors(window_steps: int, num_levels: int, ratios: Sequence[float], first_level: int = 1) -> np.ndarray:
+    """f32[A, 2]: (centre, width) of each anchor in fractions of the window: ((i + 0.5) / n, ratio / n) on n cells.
+
+    Levels before ``first_level`` (1-based) have none.
+    """
     levels = []
-    for n in level_lengths(window_steps, num_levels):
+    for n in level_lengths(window_steps, num_levels)[first_level - 1 :]:
         centers = np.repeat((np.arange(n) + 0.5) / n, len(ratios))
         widths = np.tile(np.asarray(ratios) / n, n)
         levels.append(np.stack([centers, widths], axis=-1))

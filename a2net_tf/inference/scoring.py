@@ -37,6 +37,11 @@ def _records(builder: tfds.core.DatasetBuilder, config: Config) -> Iterator[dict
     return prepared.read_records(builder, config.eval_split).as_numpy_iterator()
 
 
+def recall_of_first_stage(current: Run, localizer: Localizer) -> dict[str, dict[str, Any]]:
+    """``recall_of_proposals`` of a network with two stages; nothing of one with one."""
+    return recall_of_proposals(current, localizer) if current.config.stages == 2 else {}
+
+
 def recall_of_proposals(current: Run, localizer: Localizer) -> dict[str, dict[str, Any]]:
     """AR@AN in ``--eval_split`` of what the network proposes before classes matter, by branch (Table XIII).
 

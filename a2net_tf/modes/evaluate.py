@@ -8,7 +8,7 @@ from a2net_tf.detection import precision
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.inference.localization import SequenceDetections
-from a2net_tf.inference.scoring import localize_split, metrics_by_branch, recall_of_proposals
+from a2net_tf.inference.scoring import localize_split, metrics_by_branch, recall_of_first_stage
 from a2net_tf.inference.trained import load_trained
 from a2net_tf.report import plots, text_tables
 from a2net_tf.safe_files import file_names
@@ -41,7 +41,7 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
     precision.announce(current.config.precision, current.computed.precision)
     dataset, sequences = localize_split(current, localizer)
     by_branch = metrics_by_branch(sequences, current)
-    first_stage = recall_of_proposals(current, localizer) if current.config.stages == 2 else None
+    first_stage = recall_of_first_stage(current, localizer)
     with locks.hold(pathlib.Path(folder, ".results.lock"), f"{folder} (results)", wait=True):  # all of one command
         metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder), first_stage)
     print(text_tables.format_table(by_branch))
@@ -62,7 +62,7 @@ def _write_evaluation(
     current: Run,
     dataset: str,
     folder: pathlib.Path,
-    first_stage: dict[str, dict] | None,
+    first_stage: dict[str, dict],
 ) -> dict:
     config = current.computed
     merged = by_branch[list(by_branch)[-1]]

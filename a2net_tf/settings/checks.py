@@ -67,6 +67,7 @@ _RANGES = {
     "feature_noise": (0, None, True),
     "feature_columns": (0, None, True),
     "num_levels": (1, 16, True),
+    "first_level": (1, 16, True),
     "base_channels": (1, None, True),
     "level_channels": (1, None, True),
     "head_channels": (1, None, True),
@@ -178,6 +179,11 @@ def _check_pyramid(config: Config) -> None:
                 f"--{name}={getattr(config, name)} does not halve {config.num_levels} times (--num_levels): "
                 f"it must be a multiple of {2**config.num_levels}"
             )
+    if config.first_level > (1 if config.anchor_free else config.num_levels):
+        raise UserError(
+            f"--first_level={config.first_level}: at most --num_levels={config.num_levels}, and 1 unless "
+            "--noanchor_free"
+        )
     if len(config.level_channels) < config.num_levels:
         raise UserError(
             f"--level_channels has {len(config.level_channels)} values for --num_levels={config.num_levels}; "

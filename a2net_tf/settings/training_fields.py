@@ -46,6 +46,11 @@ class TrainingFields:
         "The widths of the anchors of a cell, as multiples of the cell's width.",
         modes=(*_IMPORTED, "check"),
     )
+    first_level: int = _network(
+        1,
+        "The finest level that has anchors; finer ones only lead to it, as in SSAD. Above 1 it needs --noanchor_free.",
+        modes=(*TRAINING, "profile", "check"),
+    )
     anchor_free: bool = _network(
         True, "Whether the network has the anchor-free module.", modes=(*_IMPORTED, "check"), common=True
     )

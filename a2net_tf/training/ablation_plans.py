@@ -64,7 +64,7 @@ INGREDIENTS = {
         "center_scale",
         "width_scale",
     ),
-    "size": ("num_levels", "base_channels", "level_channels", "head_channels", "anchor_ratios"),
+    "size": ("num_levels", "first_level", "base_channels", "level_channels", "head_channels", "anchor_ratios"),
     "optimisation": (
         "batch_size",
         "learning_rate",
