@@ -102,9 +102,10 @@ def with_constant_weights(function: Callable) -> Callable:
     """A concrete function, its variables' values as constants.
 
     ``convert_variables_to_constants_v2`` is not part of ``tf``. Without it ``--freeze`` could not be, the converter to
-    TFLite would leave the weights out in silence, and that to ONNX would find variables that it cannot read.
+    TFLite would leave the weights out in silence, and that to ONNX would find variables that it cannot read. Loops stay
+    what they are: these converters know no others.
     """
-    return convert_to_constants.convert_variables_to_constants_v2(function)
+    return convert_to_constants.convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
 def without_deprecation_warnings() -> contextlib.AbstractContextManager[None]:

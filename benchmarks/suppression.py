@@ -6,6 +6,11 @@ prints a line per kind of candidates, with the seconds for each number of detect
 what windows of 128 steps, six levels and both branches find in 85,000 steps (3 hours of THUMOS14 features). Scattered
 ones have any length from 2 to 200 steps; crowded ones lie in 2,000 heaps, of which about one each is kept. Both ways
 keep the same; of equal scores the operator may keep another one.
+
+    python benchmarks/suppression.py --proposals
+
+times what chooses proposals between two stages (756 candidates of each of 32 windows) beside TensorFlow's operators for
+batches, and says whether they keep the same.
 """
 
 import argparse
@@ -21,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a che
 import numpy as np
 import tensorflow as tf
 
+from a2net_tf.detection import proposals
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.detection.model import build_model
 from a2net_tf.detection.postprocess import Candidates, Detections, suppress, suppress_sequences
@@ -36,7 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=1_000_000, help="of the sequence (default %(default)s)")
     parser.add_argument("--keep", default="200,10000", help="detections to keep (default %(default)s)")
+    parser.add_argument("--proposals", action="store_true", help="time the choice of proposals instead")
     options = parser.parse_args()
+    if options.proposals:
+        time_proposals()
+        return
     keep = [int(number) for number in options.keep.split(",")]
     columns = [f"{title} {number}" for number in keep for title in ("kept of", "operator,", "here,", "same,")]
     print(f"{'places':<10}{'classes':>8} {'scores':<13}" + "".join(f"{column:>17}" for column in columns))
@@ -45,6 +55,55 @@ def main() -> None:
         cells = "".join(_cells(candidates, number, comparable=scores == "distinct") for number in keep)
         print(f"{places:<10}{classes:>8} {scores:<13}{cells}", flush=True)
     print(f"crowded, 20 classes, by the localizer, with merging of the branches and seconds: {_detect(options, keep)}")
+
+
+def time_proposals(*, windows: int = 32, candidates: int = 756, keep: int = 128, turns: int = 20) -> None:
+    """Prints median milliseconds of suppression in windows, as the network does it and by TensorFlow's operators."""
+    random = np.random.default_rng(0)
+    shape = (windows, candidates)
+    center, length = random.uniform(size=shape), np.exp(random.uniform(np.log(0.01), 0, shape))
+    ends = np.clip(np.stack([center - length / 2, center + length / 2], axis=-1), 0, 1)
+    arguments = tf.constant(ends, tf.float32), tf.constant(random.uniform(size=shape), tf.float32)
+    device = (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))[0].name
+    print(f"{windows} windows of {candidates} candidates, {keep} to keep, on {device}")
+    print(f"{'tIoU':<8}{'here, ms':>12}{'with XLA':>12}{'combined':>12}{'padded':>12}{'same':>8}")
+    for tiou in (0.7, 0.8, 0.9):
+        rows = [_timed(function, arguments, turns) for function in _batched(tiou, keep)]
+        same = all(np.allclose(scores, rows[0][1]) for _, scores in rows)
+        print(f"{tiou:<8}" + "".join(f"{1000 * taken:>12.1f}" for taken, _ in rows) + f"{'yes' if same else 'NO':>8}")
+
+
+def _batched(tiou: float, keep: int) -> list[Callable]:
+    """Functions of segments and scores to the scores of what is kept."""
+
+    def here(segments, scores):
+        return proposals.choose(segments, scores, tiou=tiou, number=keep).scores
+
+    def boxes(segments):
+        start, end = tf.unstack(segments, axis=-1)
+        return tf.stack([start, tf.zeros_like(start), end, tf.ones_like(end)], axis=-1)
+
+    def combined(segments, scores):
+        limits = {"max_output_size_per_class": keep, "max_total_size": keep, "iou_threshold": tiou}
+        operator = tf.image.combined_non_max_suppression
+        return operator(boxes(segments)[:, :, None], scores[..., None], **limits, clip_boxes=False)[1]
+
+    def padded(segments, scores):
+        operator = tf.image.non_max_suppression_padded
+        places, _ = operator(boxes(segments), scores, keep, tiou, pad_to_max_output_size=True, sorted_input=False)
+        return tf.sort(tf.gather(scores, places, batch_dims=1), direction="DESCENDING")
+
+    return [tf.function(here), tf.function(here, jit_compile=True), tf.function(combined), tf.function(padded)]
+
+
+def _timed(function: Callable, arguments: tuple, turns: int) -> tuple[float, np.ndarray]:
+    function(*arguments).numpy()
+    times = []
+    for _ in range(turns):
+        started = time.perf_counter()
+        scores = function(*arguments).numpy()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times)), scores
 
 
 def _kinds() -> Iterator[tuple[str, int, str]]:

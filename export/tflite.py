@@ -169,6 +169,8 @@ class _Parts:
         values = keras.Model(network.input, entry).predict(windows, batch_size=32, verbose=0)
         low, high = np.percentile(values, [_CLIPPED_PERCENTILE, 100 - _CLIPPED_PERCENTILE])
         predictions = [tensor for branch in network.cuts.predictions.values() for tensor in branch]
+        if network.second_stage:  # it looks at these features where proposals are, in float32
+            predictions = [network.cuts.base_features, *predictions]
         self.prepare = keras.Model(network.input, keras.ops.clip(entry, low, high))
         self.convolve = keras.Model(entry, predictions)
         finish = keras.Model(predictions, network.output)
@@ -209,7 +211,8 @@ def _equalize_anchors(network: keras.Model, config: Config, windows: np.ndarray)
     """
     largest = _largest_anchor_outputs(network, windows)  # A, values
     num_ratios, scales, row = len(config.anchor_ratios), [], 0
-    for i, cells in enumerate(pyramid.level_lengths(config.inference_steps, config.num_levels), start=1):
+    lengths = list(enumerate(pyramid.level_lengths(config.inference_steps, config.num_levels), start=1))
+    for i, cells in lengths[config.first_level - 1 :]:
         rows = largest[row : (row := row + cells * num_ratios)]
         scale = np.maximum(rows.reshape(cells, num_ratios, -1).max(axis=0), 1e-6)  # ratios, values
         layer = network.get_layer(f"anchor_based_predict{i}")
@@ -329,22 +332,28 @@ def _chain(*contents: bytes) -> bytes:
 
 
 def _append(model: schema.ModelT, other: schema.ModelT) -> None:
-    """Appends a model's one graph to that of another: numbers of tensors, operator codes and buffers move on."""
+    """Appends a model's graph to that of another: numbers of tensors, operator codes, buffers and loops move on."""
     graph, added = model.subgraphs[0], other.subgraphs[0]
     signature = model.signatureDefs[0]
     known = {output.name: output.tensorIndex for output in signature.outputs}
     moved = {entry.tensorIndex: known[entry.name] for entry in other.signatureDefs[0].inputs}
+    for tensor in (tensor for each in other.subgraphs for tensor in each.tensors):
+        tensor.buffer += len(model.buffers)
     for number, tensor in enumerate(added.tensors):
         if number not in moved:
-            tensor.buffer += len(model.buffers)
             moved[number] = len(graph.tensors)
             graph.tensors.append(tensor)
-    for operator in added.operators:
+    for operator in (operator for each in other.subgraphs for operator in each.operators):
         operator.opcodeIndex += len(model.operatorCodes)
+        if isinstance(operator.builtinOptions, schema.WhileOptionsT):  # by other graphs, the first of which is merged
+            operator.builtinOptions.condSubgraphIndex += len(model.subgraphs) - 1
+            operator.builtinOptions.bodySubgraphIndex += len(model.subgraphs) - 1
+    for operator in added.operators:
         operator.inputs = [moved.get(int(number), -1) for number in operator.inputs]  # -1: an input left out
         operator.outputs = [moved[int(number)] for number in operator.outputs]
     graph.operators += added.operators
     graph.outputs = [moved[int(number)] for number in added.outputs]
+    model.subgraphs += other.subgraphs[1:]
     model.operatorCodes += other.operatorCodes
     model.buffers += other.buffers
     signature.outputs = other.signatureDefs[0].outputs

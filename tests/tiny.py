@@ -116,16 +116,26 @@ def modern(path: pathlib.Path) -> None:
     train(path, "--epochs=2", "--num_levels=2", *MODERN)
 
 
+# What makes two stages of the faithful network.
+TWO_STAGES = ("--stages=2", "--proposal_channels=8", "--train_proposals=16", "--proposals=16")
+
+
+@once
+def two_stages(path: pathlib.Path) -> None:
+    """A run of two epochs with two stages, and two levels."""
+    train(path, "--epochs=2", "--num_levels=2", *TWO_STAGES)
+
+
 @once
 def _export(path: pathlib.Path, run: str, *flags: str) -> None:
-    workdir = {"trained": trained, "modern": modern}[run]()
+    workdir = {"trained": trained, "modern": modern, "two_stages": two_stages}[run]()
     path.mkdir()
     with silence(), open(f"{path}.printed", "w") as printed, contextlib.redirect_stdout(printed):
         assert main(["--mode=export", f"--workdir={workdir}", f"--saved_model={path / 'model'}", *flags]) == 0
 
 
 def exported(run: str, *flags: str) -> pathlib.Path:
-    """The SavedModel of the run "trained" or "modern" that ``--mode=export`` writes with these flags."""
+    """The SavedModel of the run "trained", "modern" or "two_stages" that ``--mode=export`` writes with these flags."""
     return _export(run, *flags) / "model"
 
 

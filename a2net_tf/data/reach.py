@@ -154,9 +154,11 @@ def best_anchor_tiou(segments: np.ndarray, config: Config) -> np.ndarray:
     Of the anchors of one width the one with the nearest centre overlaps most, so only the cell at the segment's centre
     is looked at on each level.
     """
-    default = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
+    levels = config.window_steps, config.num_levels, config.anchor_ratios, config.first_level
+    default = pyramid.default_anchors(*levels)
     by_cell = default.reshape(-1, len(config.anchor_ratios), 2)  # L, ratios, 2
-    cells = np.array(pyramid.level_lengths(config.window_steps, config.num_levels))  # levels
+    lengths = pyramid.level_lengths(config.window_steps, config.num_levels)
+    cells = np.array(lengths[config.first_level - 1 :])  # levels with anchors
     column = np.floor(segments.mean(axis=1, keepdims=True) * cells).astype(np.int64)  # P, levels
     column = np.clip(column, 0, cells - 1) + np.cumsum(cells) - cells
     nearest = geometry.from_center_width(tf.constant(by_cell[column]))  # P, levels, ratios, 2

@@ -1,4 +1,6 @@
-"""Layers of the network: convolution, group normalisation of joined levels, dropout that repeats, a learned scale."""
+"""Layers of the network: convolution, group normalisation of joined levels, dropout that repeats, a learned scale, and
+the two between two stages.
+"""
 
 import contextlib
 import contextvars
@@ -8,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf.detection import draws
+from a2net_tf.detection import draws, proposals
+from a2net_tf.settings import Config
 
 _NORM_EPSILON = 1e-5
 
@@ -255,3 +258,45 @@ class LevelScale(keras.layers.Layer):
     def call(self, inputs):
         """[...] -> [...]."""
         return inputs * self.scale
+
+
+class Propose(keras.layers.Layer):
+    """Chooses proposals among all cells and anchors of a window. No gradient flows through it.
+
+    Args:
+        config: of the network; its windows are those of the layer.
+    """
+
+    def __init__(self, config: Config, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.config = config
+
+    def call(self, outputs, training=False):
+        """Outputs of the first stage -> ``proposals`` [B, K, 2], ``proposal_scores`` and ``proposal_places`` [B, K]."""
+        config = self.config
+        outputs = {name: tf.stop_gradient(value) for name, value in outputs.items()}
+        parts = proposals.branch_candidates(outputs, proposals.first_stage(config), config.window_steps)
+        chosen = proposals.choose(
+            tf.clip_by_value(tf.concat([part.segments for part in parts], axis=1), 0.0, 1.0),
+            tf.concat([part.scores for part in parts], axis=1),
+            tiou=config.train_proposal_tiou if training else config.proposal_tiou,
+            number=config.train_proposals if training else config.proposals,
+        )
+        return {"proposals": chosen.segments, "proposal_scores": chosen.scores, "proposal_places": chosen.places}
+
+
+class PoolProposals(keras.layers.Layer):
+    """``proposals.pool`` as a layer, in float32.
+
+    Args:
+        bins: P.
+    """
+
+    def __init__(self, bins: int, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.bins = bins
+
+    def call(self, features, segments):
+        """Features [B, T, C] and segments [B, R, 2] -> [B, R, P C]."""
+        pooled = proposals.pool(features, segments, bins=self.bins)
+        return tf.reshape(pooled, (-1, segments.shape[1], self.bins * features.shape[2]))

@@ -186,6 +186,46 @@ def anchor_based_losses(
     }
 
 
+def anchor_free_overlap(overlap: tf.Tensor, segments: tf.Tensor, targets: CellTargets) -> dict[str, Sum]:
+    """Eq. 9 for cells: how far the predicted overlap is from that of what they predict, over foreground cells.
+
+    Args:
+        overlap: f32[B, L], predicted tIoU.
+        segments: f32[B, L, 2], decoded predictions, fractions of the window. No gradient flows into them.
+        targets: of ``assign_cells``.
+    """
+    reached = geometry.tiou(tf.stop_gradient(segments), targets.segments)
+    return {"anchor_free_overlap": masked_sum(smooth_l1(overlap - reached), targets.labels > 0)}
+
+
+def second_stage_losses(
+    logits: tf.Tensor, offsets: tf.Tensor, *, target: tf.Tensor, matches: AnchorMatches, background: tf.Tensor
+) -> dict[str, Sum]:
+    """Classification of proposals, those with an action and those without each by itself, and their refinement.
+
+    Means of their own, in place of as many draws of both, cannot fail where there is nothing to draw from.
+
+    Args:
+        logits: f32[B, R, C+1].
+        offsets: f32[B, R, 2 C], two of each class; those of the proposal's action learn.
+        target: f32[B, R, 2] of the same kind; anything where nothing matches.
+        matches: of ``match_anchors``.
+        background: bool[B, R], proposals that shall be called background; what is neither that nor positive has no
+            loss.
+    """
+    surprise = cross_entropy(logits, matches.labels)
+    num_classes = logits.shape[-1] - 1
+    chosen = tf.one_hot(matches.labels - 1, num_classes)[..., None]  # no class where nothing matches
+    own = tf.reduce_sum(chosen * tf.reshape(offsets, (-1, offsets.shape[1], num_classes, 2)), axis=2)
+    target = tf.where(matches.positive[..., None], target, tf.stop_gradient(own))
+    error = tf.reduce_sum(smooth_l1(own - target), axis=-1)
+    return {
+        "second_stage_foreground": masked_sum(surprise, matches.positive),
+        "second_stage_background": masked_sum(surprise, background),
+        "second_stage_regression": masked_sum(error, matches.positive),
+    }
+
+
 def step_losses(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, Sum]:
     """Classification of every step, and how much neighbouring steps differ (Farha and Gall, Eqs. 6 and 8).
 
@@ -217,6 +257,7 @@ def total_loss(
     anchor_regression_weight: float = 10.0,
     step_weight: float = 1.0,
     step_smoothing: float = 0.0,
+    second_stage_weight: float = 1.0,
 ) -> tf.Tensor:
     """L = Laf_reg + g_af Laf_cls + g (Lab_cls + g_ab1 Lab_o + g_ab2 Lab_reg), of the parts there are (Eqs. 4, 5)."""
     weights = {
@@ -227,5 +268,9 @@ def total_loss(
         "anchor_based_regression": anchor_based_weight * anchor_regression_weight,
         "step_classification": step_weight,
         "step_smoothing": step_weight * step_smoothing,
+        "anchor_free_overlap": overlap_weight,
+        "second_stage_foreground": second_stage_weight / 2,
+        "second_stage_background": second_stage_weight / 2,
+        "second_stage_regression": second_stage_weight,
     }
     return tf.add_n([weights[name] * value for name, value in parts.items()])

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from a2net_tf.detection import pyramid
-from a2net_tf.detection.postprocess import Candidates, anchor_based_candidates, anchor_free_candidates
+from a2net_tf.detection.postprocess import Candidates
+from a2net_tf.detection.proposals import branch_candidates, refined_candidates
 from a2net_tf.settings import Config
 
 
@@ -24,12 +25,19 @@ class Member(tf.Module):
         super().__init__(name="member")
         self.networks = list(networks)
         self.config = config
-        self._anchors = pyramid.default_anchors(config.inference_steps, config.num_levels, config.anchor_ratios)
-        self._centers = pyramid.cell_centers(config.inference_steps, config.num_levels)
-        origins = [[False] * len(self._centers)] * config.anchor_free + [
-            [True] * len(self._anchors)
-        ] * config.anchor_based
+        lengths = pyramid.level_lengths(config.inference_steps, config.num_levels)
+        self._num_cells = sum(lengths[config.first_level - 1 :])
+        free, based = self._numbers()
+        origins = [[False] * free] * config.anchor_free + [[True] * based] * config.anchor_based
         self.is_anchor_based = np.repeat(np.concatenate(origins), config.classes_per_candidate)  # bool[P]
+
+    def _numbers(self) -> tuple[int, int]:
+        """How many candidates of a window come from either branch, of one class each."""
+        num_anchors = len(self.config.anchor_ratios) * self._num_cells
+        if self.config.stages == 1:
+            return self._num_cells, num_anchors
+        of_branches = self._num_cells * self.config.anchor_free + num_anchors * self.config.anchor_based
+        return (min(self.config.proposals, of_branches),) * 2  # each proposal has a place in both
 
     @property
     def scores_steps(self) -> bool:
@@ -43,31 +51,10 @@ class Member(tf.Module):
         """
         each = [network(features, training=False) for network in self.networks]
         outputs = each[0] if len(each) == 1 else tf.nest.map_structure(lambda *same: tf.add_n(same) / len(same), *each)
-        classes = {"class_scores": self.config.class_scores, "num_best": self.config.classes_per_candidate}
-        parts = []
-        if self.config.anchor_free:
-            parts.append(
-                anchor_free_candidates(
-                    outputs["anchor_free_logits"],
-                    outputs["anchor_free_distances"],
-                    centers=self._centers,
-                    grid_units=self.config.inference_steps // pyramid.STEPS_PER_GRID_UNIT,
-                    **classes,
-                )
-            )
-        if self.config.anchor_based:
-            parts.append(
-                anchor_based_candidates(
-                    outputs["anchor_logits"],
-                    outputs["anchor_overlap"],
-                    pyramid.decode_anchors(
-                        outputs["anchor_offsets"], self._anchors, self.config.center_scale, self.config.width_scale
-                    ),
-                    overlap_score=self.config.overlap_score,
-                    max_background=self.config.max_background,
-                    **classes,
-                )
-            )
+        if self.config.stages == 2:
+            parts = [refined_candidates(outputs, self.config, self._num_cells * self.config.anchor_free)]
+        else:
+            parts = branch_candidates(outputs, self.config, self.config.inference_steps)
         steps = tf.nn.softmax(outputs["step_logits"][:, -1])[..., 1:] if self.scores_steps else None
         return joined(parts), steps
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from a2net_tf.detection import pyramid
-from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale
+from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale, PoolProposals, Propose
 from a2net_tf.detection.precision import AUTO, uses_avx512
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
@@ -31,17 +31,57 @@ class Cuts:
 
     Attributes:
         first: what goes into the first convolution.
-        base: what the base layers make of it.
+        base_features: what the base convolutions make of it, one vector each step.
+        base: the same pooled, one each cell of the first level.
         levels: the hierarchical features, one tensor each level.
         joined: the levels as one sequence, which the anchor-free branches share; None without that branch.
         predictions: by branch, what its convolutions predict of each level, not decoded yet.
+        second_stage: what the second of two stages predicts of each proposal.
     """
 
     first: keras.KerasTensor
+    base_features: keras.KerasTensor
     base: keras.KerasTensor
     levels: Sequence[keras.KerasTensor]
     joined: keras.KerasTensor | None
     predictions: Mapping[str, Sequence[keras.KerasTensor]]
+    second_stage: Sequence[keras.KerasTensor] = ()
+
+
+class SecondStage:
+    """Tells the class of each proposal and moves its ends: layers of a network, to be called on others than its own.
+
+    Args:
+        convolution: makes one; of ``_Builder``.
+        config: sizes.
+        num_classes: C.
+        policy: Keras's name for the types of weights and computation.
+    """
+
+    def __init__(self, convolution: Callable[..., Convolution], config: Config, num_classes: int, policy: str):
+        self.num_classes, self.inner = num_classes, config.proposal_bins // 4
+        self.pool = PoolProposals(config.proposal_bins, name="proposal_pool")
+        predict = {"activation": None, "dtype": "float32"}
+        names = ("proposal_class", "proposal_boundary")
+        self.hidden = [convolution(config.proposal_channels, 1, name=f"{name}_hidden") for name in names]
+        rate = config.proposal_dropout
+        self.drop = [Drop(rate, dtype=policy, name=f"{name}_dropout") for name in names if rate]
+        self.predict = [
+            convolution(num_classes + 1, 1, **predict, name="proposal_class_predict"),
+            # 0 at first: what is proposed is a better beginning than what is drawn.
+            convolution(2 * num_classes, 1, **predict, initial_kernel="zeros", name="proposal_boundary_predict"),
+        ]
+
+    def __call__(self, base, proposals, training: bool | None = None) -> dict:
+        """The network's ``refined_`` outputs for proposals [B, R, 2] over base features [B, T, channels]."""
+        whole = self.pool(base, proposals)
+        first = self.inner * base.shape[2]
+        inner = whole[..., first:-first]  # the class is that of the segment; its ends depend on what is around
+        values = [hidden(x) for hidden, x in zip(self.hidden, (inner, whole), strict=True)]
+        if self.drop:
+            values = [drop(x, training=training) for drop, x in zip(self.drop, values, strict=True)]
+        logits, offsets = (predict(x) for predict, x in zip(self.predict, values, strict=True))
+        return {"refined_logits": logits, "refined_offsets": offsets}
 
 
 class Network(keras.Model):
@@ -52,13 +92,25 @@ class Network(keras.Model):
         outputs: by name.
         blueprint: what it was built from.
         cuts: where its parts begin and end.
+        second_stage: of two; None of one.
     """
 
     def __init__(
-        self, inputs: keras.KerasTensor, outputs: Mapping[str, keras.KerasTensor], *, blueprint: Blueprint, cuts: Cuts
+        self,
+        inputs: keras.KerasTensor,
+        outputs: Mapping[str, keras.KerasTensor],
+        *,
+        blueprint: Blueprint,
+        cuts: Cuts,
+        second_stage: SecondStage | None = None,
     ):
         super().__init__(inputs, outputs, name="a2net")
-        self.blueprint, self.cuts = blueprint, cuts
+        self.blueprint, self.cuts, self.second_stage = blueprint, cuts, second_stage
+
+    def first_stage(self) -> keras.Model:
+        """Of two: features -> its outputs with the proposals, and ``base``, the base features [B, T, channels]."""
+        outputs = {name: value for name, value in self.output.items() if not name.startswith("refined")}
+        return keras.Model(self.inputs[0], {**outputs, "base": self.cuts.base_features})
 
 
 def build_model(
@@ -89,13 +141,17 @@ def build_model(
         ``config.class_scores`` = sigmoid there is no background, and logits have C entries. With
         ``config.step_classifier`` also ``step_logits`` [B, stages, T, C+1], always with background. The names of
         weights (``weight.path``) are the keys of checkpoints.
+
+        With ``config.stages`` = 2 all these but ``step_logits`` know one class, action; cells have
+        ``anchor_free_overlap`` [B, L] too, and there are what ``layers.Propose`` gives, ``refined_logits``
+        [B, K, C+1] and ``refined_offsets`` [B, K, 2 C] of its proposals.
     """
     blueprint = Blueprint(config, num_features, num_classes, statistics)
     policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)
     builder = _Builder(config, num_classes, policy, _form(config, for_inference))
     inputs = keras.Input((config.window_steps, num_features), name="features", dtype="float32")
     first = _prepare(inputs, blueprint)
-    base = builder.base(first)
+    base_features, base = builder.base(first)
     levels = builder.levels(base)
     outputs, predictions, joined = {}, {}, None
     if config.step_classifier:
@@ -109,8 +165,16 @@ def build_model(
     if config.anchor_based:
         predictions["anchor_based"], found = builder.anchor_based_branch(levels)
         outputs.update(found)
-    cuts = Cuts(first, base, tuple(levels), joined, predictions)
-    return Network(inputs, outputs, blueprint=blueprint, cuts=cuts)
+    cuts = Cuts(first, base_features, base, tuple(levels), joined, predictions)
+    if config.stages == 1:
+        return Network(inputs, outputs, blueprint=blueprint, cuts=cuts)
+    of_branches = {name: value for name, value in outputs.items() if name != "step_logits"}
+    outputs.update(Propose(config, name="propose")(of_branches))
+    second_stage = builder.second_stage()
+    found = second_stage(base_features, outputs["proposals"])
+    outputs.update(found)
+    cuts = dataclasses.replace(cuts, second_stage=tuple(found.values()))
+    return Network(inputs, outputs, blueprint=blueprint, cuts=cuts, second_stage=second_stage)
 
 
 def _prepare(x: keras.KerasTensor, blueprint: Blueprint) -> keras.KerasTensor:
@@ -186,7 +250,12 @@ class _Builder:
     @property
     def num_logits(self) -> int:
         """Of each cell and anchor."""
-        return self.num_classes + (self.config.class_scores == "softmax")
+        num_classes = self.num_classes if self.config.stages == 1 else 1
+        return num_classes + (self.config.class_scores == "softmax")
+
+    def second_stage(self) -> SecondStage:
+        """Of two."""
+        return SecondStage(self._convolution, self.config, self.num_classes, self.policy)
 
     def step_classifier(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
         """Class logits of every step [B, T, C+1], of each stage (Farha and Gall, MS-TCN, CVPR 2019), the last one best.
@@ -213,11 +282,11 @@ class _Builder:
             x = keras.layers.Add(dtype=self.policy, name=f"{name}_add{i + 1}")([x, y])
         return self._convolution(self.num_classes + 1, 1, **linear, dtype="float32", name=f"{name}_predict")(x)
 
-    def base(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Base layers: [B, T, D] -> [B, T / 2, channels]."""
+    def base(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Base layers: [B, T, D] -> [B, T, channels], and pooled [B, T / 2, channels]."""
         x = self._block(x, self.config.base_channels, 1, name="base1")
         x = self._block(x, self.config.base_channels, 9, name="base2")
-        return keras.layers.MaxPooling1D(2, dtype=self.policy, name="pool")(x)
+        return x, keras.layers.MaxPooling1D(2, dtype=self.policy, name="pool")(x)
 
     def levels(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
         """Hierarchical features: one [B, cells, channels] per level."""
@@ -243,7 +312,9 @@ class _Builder:
         lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)
         bias = [_prior_bias(self.config)] * self.num_logits
         logits = _split(self._tower(joined, lengths, self.num_logits, name="anchor_free_class", bias=bias), lengths)
-        distances = _split(self._tower(joined, lengths, 2, name="anchor_free_distance"), lengths)
+        values = 2 if self.config.stages == 1 else 3
+        tower = _split(self._tower(joined, lengths, values, name="anchor_free_distance"), lengths)
+        distances = tower if values == 2 else [part[..., :2] for part in tower]
         scaled = [LevelScale(name=f"anchor_free_scale{i}")(part) for i, part in enumerate(distances, start=1)]
         all_distances = keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_distances_raw")(scaled)
         activation = None if self.config.distance_activation == "none" else self.config.distance_activation
@@ -252,7 +323,13 @@ class _Builder:
             "anchor_free_logits": keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_logits")(logits),
             "anchor_free_distances": activate(all_distances),
         }
-        return [*logits, *scaled], outputs
+        if values == 2:
+            return [*logits, *scaled], outputs
+        overlaps = [part[..., 2] for part in tower]
+        outputs["anchor_free_overlap"] = keras.layers.Concatenate(axis=1, dtype="float32", name="anchor_free_overlap")(
+            overlaps
+        )
+        return [*logits, *scaled, *overlaps], outputs
 
     def anchor_based_branch(self, levels: Sequence[keras.KerasTensor]) -> tuple[list[keras.KerasTensor], dict]:
         """One convolution per level; channels are anchors x (class logits, overlap, centre, width)."""
@@ -260,7 +337,7 @@ class _Builder:
         num_ratios = len(self.config.anchor_ratios)
         bias = [_prior_bias(self.config)] * self.num_logits + [0.0] * 3
         rows = []
-        for i, level in enumerate(levels, start=1):
+        for i, level in list(enumerate(levels, start=1))[self.config.first_level - 1 :]:
             predict = {"activation": None, "dtype": "float32", "initial_bias": bias}
             layer = self._convolution(num_ratios * values, 3, **predict, name=f"anchor_based_predict{i}")
             rows.append(keras.layers.Reshape((-1, values), dtype="float32", name=f"anchors{i}")(layer(level)))

@@ -20,7 +20,9 @@ class Objective:
 
     def __init__(self, config: Config):
         self.config = config
-        self._anchors = pyramid.default_anchors(config.window_steps, config.num_levels, config.anchor_ratios)
+        self._anchors = pyramid.default_anchors(
+            config.window_steps, config.num_levels, config.anchor_ratios, config.first_level
+        )
         self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
         self._levels = pyramid.cell_levels(config.window_steps, config.num_levels)
         self.names = _names(config)
@@ -51,6 +53,11 @@ class Objective:
             segments, labels = targets.without_padding(batch["segments"], batch["labels"])
             batch = {"segments": segments, "labels": labels}
         sums, positives = {}, {}
+        if self.config.stages == 2:
+            second_sums, positive = self._second_stage(outputs, batch)
+            sums.update(second_sums)
+            positives["second_stage_positives"] = _per_window(positive)
+            batch = {**batch, "labels": tf.minimum(batch["labels"], 1)}  # the first one knows no classes
         if self.config.anchor_free:
             branch_sums, foreground = self._anchor_free(outputs, batch)
             sums.update(branch_sums)
@@ -72,6 +79,7 @@ class Objective:
             anchor_regression_weight=self.config.anchor_regression_weight,
             step_weight=self.config.step_weight,
             step_smoothing=self.config.step_smoothing,
+            second_stage_weight=self.config.second_stage_weight,
         )
         return parts, {name: shares[name] for name in positives}
 
@@ -91,7 +99,27 @@ class Objective:
             regression=self.config.anchor_free_regression,
             focal=self._focal(outputs["anchor_free_logits"], cells.segments, batch),
         )
+        if self.config.stages == 2:
+            units = self.config.window_steps // pyramid.STEPS_PER_GRID_UNIT
+            predicted = pyramid.decode_distances(outputs["anchor_free_distances"], self._centers) / float(units)
+            sums.update(losses.anchor_free_overlap(outputs["anchor_free_overlap"], predicted, cells))
         return sums, cells.labels > 0
+
+    def _second_stage(self, outputs: dict, batch: dict) -> tuple[dict[str, losses.Sum], tf.Tensor]:
+        segments = outputs["proposals"]
+        matches = targets.match_anchors(
+            segments, batch["segments"], batch["labels"], min_tiou=self.config.proposal_match_tiou
+        )
+        around = geometry.to_center_width(segments)
+        there = segments[..., 1] > segments[..., 0]
+        sums = losses.second_stage_losses(
+            outputs["refined_logits"],
+            outputs["refined_offsets"],
+            target=pyramid.encode_anchors(matches.segments, around, *pyramid.REFINEMENT_SCALES),
+            matches=matches,
+            background=there & ~matches.positive & (matches.overlap >= self.config.proposal_background_tiou),
+        )
+        return sums, matches.positive
 
     def _focal(self, logits: tf.Tensor, chosen: tf.Tensor, batch: dict) -> losses.Focal | None:
         """What the classification by sigmoids needs; None for softmax."""
@@ -143,23 +171,33 @@ class Objective:
         """Positives per window of bool[B, L or A], by level."""
         num_windows = tf.cast(tf.shape(positive)[0], tf.float32)
         counts = tf.reduce_sum(tf.cast(positive, tf.float32), axis=0)
-        lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)
+        first = self.config.first_level
+        lengths = pyramid.level_lengths(self.config.window_steps, self.config.num_levels)[first - 1 :]
         per_cell = positive.shape[1] // sum(lengths)
         levels = tf.split(counts, [per_cell * length for length in lengths])
         return {
             f"{branch}_positives_level{i}": losses.Sum(tf.reduce_sum(level), num_windows)
-            for i, level in enumerate(levels, start=1)
+            for i, level in enumerate(levels, start=first)
         }
 
 
+def _per_window(positive: tf.Tensor) -> losses.Sum:
+    """How many of bool[B, R] each window has on average."""
+    return losses.Sum(tf.reduce_sum(tf.cast(positive, tf.float32)), tf.cast(tf.shape(positive)[0], tf.float32))
+
+
 def _names(config: Config) -> list[str]:
-    names, levels = [], range(1, config.num_levels + 1)
+    names, levels = [], range(config.first_level, config.num_levels + 1)
     if config.anchor_free:
         names += ["anchor_free_classification", "anchor_free_regression"]
+        names += ["anchor_free_overlap"] * (config.stages == 2)
         names += [f"anchor_free_positives_level{i}" for i in levels]
     if config.anchor_based:
         names += ["anchor_based_classification", "anchor_based_overlap", "anchor_based_regression"]
         names += [f"anchor_based_positives_level{i}" for i in levels]
     if config.step_classifier:
         names += ["step_classification", "step_smoothing"]
+    if config.stages == 2:
+        names += ["second_stage_foreground", "second_stage_background", "second_stage_regression"]
+        names += ["second_stage_positives"]
     return names

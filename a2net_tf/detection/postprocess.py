@@ -40,6 +40,7 @@ def anchor_free_candidates(
     *,
     centers: tf.Tensor,
     grid_units: int,
+    overlap: tf.Tensor | None = None,
     class_scores: str = "softmax",
     num_best: int = 1,
 ) -> Candidates:
@@ -50,11 +51,15 @@ def anchor_free_candidates(
         distances: f32[B, L, 2] in grid units.
         centers: f32[L] in grid units.
         grid_units: of one window.
+        overlap: f32[B, L], predicted tIoU, which scores are multiplied with if there is one.
         class_scores: ``softmax`` over background and classes, or ``sigmoid`` of each class by itself.
         num_best: k, classes of each cell that become candidates, at most C.
     """
     segments = pyramid.decode_distances(distances, centers) / float(grid_units)
     scores, class_ids = _best_classes(_class_probabilities(logits, class_scores), num_best)
+    if overlap is not None:
+        overlap = tf.clip_by_value(overlap, 0.0, 1.0)
+        scores *= overlap if num_best == 1 else tf.expand_dims(overlap, -1)
     return _usable(segments, scores, class_ids, num_best)
 
 

@@ -12,6 +12,8 @@ import tensorflow as tf
 from a2net_tf.detection import geometry
 
 STEPS_PER_GRID_UNIT = 2
+# How far an offset of 1 moves a proposal, as Fast R-CNN has it: alpha and beta of Eq. 1 for the second of two stages.
+REFINEMENT_SCALES = (0.1, 0.2)
 
 # exp(10) times an anchor is thousands of windows: only a diverged network gets there, and it must not make inf or NaN.
 _MAX_LOG_WIDTH = 10.0
@@ -33,10 +35,13 @@ def cell_centers(window_steps: int, num_levels: int) -> np.ndarray:
     return np.concatenate(centers).astype(np.float32)
 
 
-def default_anchors(window_steps: int, num_levels: int, ratios: Sequence[float]) -> np.ndarray:
-    """f32[A, 2]: (centre, width) of each anchor in fractions of the window: ((i + 0.5) / n, ratio / n) on n cells."""
+def default_anchors(window_steps: int, num_levels: int, ratios: Sequence[float], first_level: int = 1) -> np.ndarray:
+    """f32[A, 2]: (centre, width) of each anchor in fractions of the window: ((i + 0.5) / n, ratio / n) on n cells.
+
+    Levels before ``first_level`` (1-based) have none.
+    """
     levels = []
-    for n in level_lengths(window_steps, num_levels):
+    for n in level_lengths(window_steps, num_levels)[first_level - 1 :]:
         centers = np.repeat((np.arange(n) + 0.5) / n, len(ratios))
         widths = np.tile(np.asarray(ratios) / n, n)
         levels.append(np.stack([centers, widths], axis=-1))
@@ -48,23 +53,23 @@ def decode_anchors(offsets: tf.Tensor, anchors: tf.Tensor, center_scale: float, 
 
     Args:
         offsets: f32[..., A, 2] (delta centre, delta width) as the network gives them.
-        anchors: f32[A, 2] (centre, width), fractions of the window.
+        anchors: f32[A, 2] (centre, width), fractions of the window; or any shape that broadcasts with the offsets.
         center_scale: alpha.
         width_scale: beta.
 
     Returns:
         f32[..., A, 2] start and end, fractions of the window (may lie outside [0, 1]).
     """
-    center = anchors[:, 0] + center_scale * anchors[:, 1] * offsets[..., 0]
-    width = anchors[:, 1] * tf.exp(tf.minimum(width_scale * offsets[..., 1], _MAX_LOG_WIDTH))
+    center = anchors[..., 0] + center_scale * anchors[..., 1] * offsets[..., 0]
+    width = anchors[..., 1] * tf.exp(tf.minimum(width_scale * offsets[..., 1], _MAX_LOG_WIDTH))
     return geometry.from_center_width(tf.stack([center, width], axis=-1))
 
 
 def encode_anchors(segments: tf.Tensor, anchors: tf.Tensor, center_scale: float, width_scale: float) -> tf.Tensor:
     """Inverse of ``decode_anchors``: f32[..., A, 2] segments (end > start) -> f32[..., A, 2] offsets."""
     center_width = geometry.to_center_width(segments)
-    delta_center = (center_width[..., 0] - anchors[:, 0]) / (center_scale * anchors[:, 1])
-    delta_width = tf.math.log(center_width[..., 1] / anchors[:, 1]) / width_scale
+    delta_center = (center_width[..., 0] - anchors[..., 0]) / (center_scale * anchors[..., 1])
+    delta_width = tf.math.log(center_width[..., 1] / anchors[..., 1]) / width_scale
     return tf.stack([delta_center, delta_width], axis=-1)
 
 

@@ -43,8 +43,9 @@ def average_recall(
     Returns:
         A dict that can be written as JSON, recalls as fractions: protocol; tiou_thresholds; average_number (1 to 100)
         and average_recall, the curve, 100 numbers each; AR@ {"50": ..}, for those of 50, 100, 200, 500 and 1000 that
-        the proposals reach; area_under_curve, divided by the largest average number: a fraction too; recall_of_top_200,
-        R numbers: of the 200 best proposals of each video; num_ground_truths, num_videos (with ground truth),
+        the proposals reach; area_under_curve, divided by the largest average number: a fraction too; area_to_1000, the
+        same from 0 to 1000, as Table XIII seems to have it, all taken where there are fewer; recall_of_top_200, R
+        numbers: of the 200 best proposals of each video; num_ground_truths, num_videos (with ground truth),
         num_proposals, num_reversed_proposals; proposals_per_video (in the videos with ground truth).
 
     Raises:
@@ -72,6 +73,7 @@ def average_recall(
         "average_recall": recalls.tolist(),
         "AR@": {str(n): float(recalls[n - 1] if n <= _CURVE_LEVELS else curve(n)[-1]) for n in reached},
         "area_under_curve": float(((recalls[1:] + recalls[:-1]) / 2).sum() / _CURVE_LEVELS),  # trapezoids from 1 to 100
+        "area_to_1000": _area_from_nothing(curve(AVERAGE_NUMBERS[-1])),
         f"recall_of_top_{TOP_PROPOSALS}": (ranks < top).mean(axis=1).tolist(),
         "num_ground_truths": len(videos),
         "num_videos": num_videos,
@@ -79,6 +81,12 @@ def average_recall(
         "num_reversed_proposals": int((~is_proper(proposals)).sum()),
         "proposals_per_video": float(available.sum() / num_videos),
     }
+
+
+def _area_from_nothing(recalls: np.ndarray) -> float:
+    """Area by trapezoids under f64[100] at 1/100, 2/100, ... of a number, from (0, 0), divided by that number."""
+    recalls = np.append(0.0, recalls)
+    return float(((recalls[1:] + recalls[:-1]) / 2).sum() / _CURVE_LEVELS)
 
 
 def _first_ranks(ground_truth: GroundTruth, proposals: Detections, thresholds: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from a2net_tf.data import prepared
 from a2net_tf.detection import precision
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
+from a2net_tf.evaluation.proposals import AVERAGE_NUMBERS
 from a2net_tf.inference import scoring, trained
 from a2net_tf.modes import jobs
 from a2net_tf.report import plots, profiler, text_tables
@@ -116,10 +117,12 @@ def _rows(config: Config, plan: Plan, seeds: Sequence[int]) -> list[dict]:
             if key not in costs:  # measured again, rows of one network would differ in time
                 costs[key] = _costs(localizer)
             training = {"training_seconds": _training_seconds(workdirs)}
+            proposed = scoring.recall_of_proposals(current, localizer) if plan.recall else {}
             for branch, metrics in _evaluate(current, localizer, part).items():
                 label = ": ".join(filter(None, (part.label, branch if part.every_branch else "")))
                 row = {"label": label, "branch": branch, **_description(plan, part), **costs[key], "seeds": {}}
-                rows.setdefault(label, row)["seeds"][str(seed)] = {**metrics, **training}
+                recall = {"proposed": proposed[branch]} if plan.recall else {}
+                rows.setdefault(label, row)["seeds"][str(seed)] = {**metrics, **training, **recall}
             keras.backend.clear_session()
     return list(rows.values())
 
@@ -165,11 +168,31 @@ def format_ablation(rows: Sequence[dict]) -> str:
     columns = {}
     if any(len(row["seeds"]) > 1 for row in rows):
         columns["+- seeds"] = [f"{100 * _deviation(row):.1f}" for row in rows]
+    columns.update(_recall_columns(rows))
     columns["G multiply-adds"] = [f"{row['multiply_adds'] / 1e9:.3f}" for row in rows]
     columns["M weights"] = [f"{row['parameters'] / 1e6:.2f}" for row in rows]
     columns["ms per window"] = [f"{row['window_milliseconds']:.1f}" for row in rows]
     columns["train min"] = [_training_minutes(row) for row in rows]
     return text_tables.format_table(means, columns)
+
+
+def _recall_columns(rows: Sequence[dict]) -> dict[str, list[str]]:
+    """Means over the seeds of the recall of proposals, if it was measured; - where there are too few proposals."""
+    if "proposed" not in next(iter(rows[0]["seeds"].values())):
+        return {}
+    columns: dict[str, list[str]] = {}
+    for row in rows:
+        recalls = [_recall(metrics["proposed"]) for metrics in row["seeds"].values()]
+        for name in recalls[0]:
+            values = [recall[name] for recall in recalls]
+            columns.setdefault(name, []).append("-" if None in values else f"{100 * statistics.fmean(values):.1f}")
+    return columns
+
+
+def _recall(proposed: dict) -> dict[str, float | None]:
+    """By the name of its column."""
+    numbers = {f"AR@{number}": proposed["AR@"].get(str(number)) for number in AVERAGE_NUMBERS}
+    return {**numbers, "area 100": proposed["area_under_curve"], "area 1000": proposed["area_to_1000"]}
 
 
 def _mean(metrics: Sequence[dict]) -> dict:
@@ -228,9 +251,12 @@ def _csv(rows: Sequence[dict]) -> str:
     thresholds = [f"mAP@{t:g}" for t in first["tiou_thresholds"]]
     costs = ("multiply_adds", "parameters", "window_milliseconds")
     means = ("average_mAP", "average_mAP_normalized")
-    writer.writerow(["row", "branch", "seed", *thresholds, *means, *costs, "training_seconds"])
+    recalls = list(_recall(first["proposed"])) if "proposed" in first else []
+    writer.writerow(["row", "branch", "seed", *thresholds, *means, *recalls, *costs, "training_seconds"])
     for row in rows:
         for seed, metrics in row["seeds"].items():
-            numbers = [*metrics["mAP"], *(metrics[name] for name in means), *(row[name] for name in costs)]
+            numbers = [*metrics["mAP"], *(metrics[name] for name in means)]
+            numbers += _recall(metrics["proposed"]).values() if recalls else []
+            numbers += [row[name] for name in costs]
             writer.writerow([row["label"], row["branch"], seed, *numbers, metrics["training_seconds"]])
     return text.getvalue()

@@ -12,7 +12,13 @@ from a2net_tf.evaluation import evaluated_file, results_files
 from a2net_tf.evaluation.evaluated_file import Evaluated
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.inference.localization import SequenceDetections
-from a2net_tf.inference.scoring import errors_by_branch, ground_truth_of, localize_split, metrics_by_branch
+from a2net_tf.inference.scoring import (
+    errors_by_branch,
+    ground_truth_of,
+    localize_split,
+    metrics_by_branch,
+    recall_of_first_stage,
+)
 from a2net_tf.inference.trained import load_trained
 from a2net_tf.report import media, plots, report_data, report_page, text_tables
 from a2net_tf.safe_files import file_names
@@ -50,8 +56,9 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
     by_branch = {
         name: {**metrics, "errors": errors[name]} for name, metrics in metrics_by_branch(sequences, current).items()
     }
+    first_stage = recall_of_first_stage(current, localizer)
     with locks.hold(pathlib.Path(folder, ".results.lock"), f"{folder} (results)", wait=True):  # all of one command
-        metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder))
+        metrics = _write_evaluation(sequences, by_branch, current, dataset, pathlib.Path(folder), first_stage)
         report = _write_report(sequences, current, config, pathlib.Path(folder)) if config.report else None
     print(text_tables.format_table(by_branch))
     print(text_tables.format_classes(by_branch[localizer.branches[-1]]))
@@ -59,6 +66,8 @@ def evaluate(config: Config, given: frozenset[str]) -> dict:
     if current.config.protocol == "segmentation":
         print(text_tables.format_segmentation({name: metrics["segmentation"] for name, metrics in by_branch.items()}))
     print(text_tables.format_proposals({branch: metrics["proposals"] for branch, metrics in by_branch.items()}))
+    if first_stage:
+        print(f"first stage: {text_tables.format_proposals(first_stage)}")
     print(text_tables.format_errors(by_branch))
     print(f"written: {pathlib.Path(folder, 'metrics.json')} and detections.json")
     if report:
@@ -77,7 +86,12 @@ def _check_report(config: Config, folder: pathlib.Path) -> None:
 
 
 def _write_evaluation(
-    sequences: list[SequenceDetections], by_branch: dict[str, dict], current: Run, dataset: str, folder: pathlib.Path
+    sequences: list[SequenceDetections],
+    by_branch: dict[str, dict],
+    current: Run,
+    dataset: str,
+    folder: pathlib.Path,
+    first_stage: dict[str, dict],
 ) -> dict:
     config = current.computed
     merged = by_branch[list(by_branch)[-1]]
@@ -92,7 +106,8 @@ def _write_evaluation(
     videos = [f.video for f in sequences]
     detections = Detections.concatenate([f.merged for f in sequences])
     results_files.write_activitynet(folder / "detections.json", detections, current.class_names, videos=videos)
-    metrics = {**merged, "branches": by_branch, **origin}
+    stages = {"first_stage": first_stage} if first_stage else {}
+    metrics = {**merged, "branches": by_branch, **stages, **origin}
     safe_files.write_json(folder / "metrics.json", metrics, keep_earlier=True)
     if config.plots:
         _plot_timelines(sequences[:_NUM_TIMELINES], current, folder / "timelines")

@@ -53,7 +53,8 @@ def window_milliseconds(network: keras.Model, *, repetitions: int = 30) -> float
 def _layers_of_parts(network: Network) -> dict[str, list[keras.layers.Layer]]:
     """What each part of the network computes with, by its name."""
     cuts, before, parts = network.cuts, [], {}
-    for name, end in {"base": cuts.base, "features": cuts.levels, **cuts.predictions}.items():
+    second_stage = {"second_stage": cuts.second_stage} if cuts.second_stage else {}
+    for name, end in {"base": cuts.base, "features": cuts.levels, **cuts.predictions, **second_stage}.items():
         layers = _layers_before(network, end)
         parts[name] = [layer for layer in layers if layer not in before]
         before += layers

@@ -32,11 +32,10 @@ def check(config: Config) -> None:
     compiles = config.jit_compile is True  # auto may still become False
     if trains and compiles and config.deterministic is True:  # Keras would leave XLA out with no more than a warning
         raise UserError("--jit_compile needs --nodeterministic: XLA cannot promise bit-equal runs")
-    drops = config.drop_path or config.input_dropout or config.step_dropout
-    if trains and drops and compiles and config.distribute != "none":
+    if trains and config.drops_in_step and compiles and config.distribute != "none":
         raise UserError(
-            "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout and --drop_path leave "
-            "out on a device; drop one of these settings"
+            "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout, --proposal_dropout and "
+            "--drop_path leave out on a device; drop one of these settings"
         )
     if trains and config.distribute == "multi_worker" and (config.mode != "train" or config.videos):
         raise UserError(
@@ -67,6 +66,7 @@ _RANGES = {
     "feature_noise": (0, None, True),
     "feature_columns": (0, None, True),
     "num_levels": (1, 16, True),
+    "first_level": (1, 16, True),
     "base_channels": (1, None, True),
     "level_channels": (1, None, True),
     "head_channels": (1, None, True),
@@ -75,6 +75,16 @@ _RANGES = {
     "step_stages": (1, 16, True),
     "step_weight": (0, None, True),
     "step_smoothing": (0, None, True),
+    "stages": (1, 2, True),
+    "proposal_bins": (4, None, True),
+    "proposal_channels": (1, None, True),
+    "train_proposals": (1, None, True),
+    "train_proposal_tiou": (0, 1, True),
+    "proposal_match_tiou": (0, 1, False),
+    "proposal_background_tiou": (0, 1, True),
+    "second_stage_weight": (0, None, True),
+    "proposals": (1, None, True),
+    "proposal_tiou": (0, 1, True),
     "anchor_ratios": (0, None, False),
     "center_scale": (0, None, False),
     "width_scale": (0, None, False),
@@ -149,6 +159,7 @@ def _check_ranges(config: Config) -> None:
         "input_dropout",
         "drop_path",
         "step_dropout",
+        "proposal_dropout",
     )
     for name in below_1:
         if not 0 <= getattr(config, name) < 1:
@@ -167,6 +178,11 @@ def _check_pyramid(config: Config) -> None:
                 f"--{name}={getattr(config, name)} does not halve {config.num_levels} times (--num_levels): "
                 f"it must be a multiple of {2**config.num_levels}"
             )
+    if config.first_level > (1 if config.anchor_free else config.num_levels):
+        raise UserError(
+            f"--first_level={config.first_level}: at most --num_levels={config.num_levels}, and 1 unless "
+            "--noanchor_free"
+        )
     if len(config.level_channels) < config.num_levels:
         raise UserError(
             f"--level_channels has {len(config.level_channels)} values for --num_levels={config.num_levels}; "
@@ -188,8 +204,19 @@ def _check_network(config: Config) -> None:
             f"--step_layers={config.step_layers}: the last layer would look beyond any window of --window_steps="
             f"{config.window_steps}; at most {most}"
         )
+    if config.proposal_bins % 4:
+        raise UserError(f"--proposal_bins={config.proposal_bins}: must be a multiple of 4")
+    if config.stages == 2:
+        _check_second_stage(config)
     if config.drop_path and not config.residual:
         raise UserError("--drop_path needs --residual: without it, a convolution that is left out leaves nothing")
+
+
+def _check_second_stage(config: Config) -> None:
+    if config.class_scores != "softmax":
+        raise UserError(f"--class_scores={config.class_scores}: --stages=2 knows softmax only")
+    if config.fusion == "outputs":
+        raise UserError("--fusion=outputs: networks of --stages=2 look at different proposals; use candidates")
 
 
 def _check_inference_windows(config: Config) -> None:

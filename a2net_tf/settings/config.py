@@ -32,6 +32,12 @@ class Config(VideoFields, UseFields, TrainingFields, DataFields):  # dataclasses
         """Inference windows that go through the network at once: as many steps as in training, so as much memory."""
         return max(1, self.window_batch * self.window_steps // self.inference_steps)
 
+    @property
+    def drops_in_step(self) -> bool:
+        """Whether the network of a training step leaves values out at random."""
+        of_proposals = self.stages == 2 and self.proposal_dropout
+        return bool(self.drop_path or self.input_dropout or self.step_dropout or of_proposals)
+
     def most_detections(self, num_steps: int) -> int:
         """How many detections are kept of a sequence of ``num_steps``: as set, or by its length."""
         by_length = -(-DETECTIONS_PER_WINDOW * num_steps // self.window_steps)

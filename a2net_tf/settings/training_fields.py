@@ -46,6 +46,11 @@ class TrainingFields:
         "The widths of the anchors of a cell, as multiples of the cell's width.",
         modes=(*_IMPORTED, "check"),
     )
+    first_level: int = _network(
+        1,
+        "The finest level that has anchors; finer ones only lead to it, as in SSAD. Above 1 it needs --noanchor_free.",
+        modes=(*TRAINING, "profile", "check"),
+    )
     anchor_free: bool = _network(
         True, "Whether the network has the anchor-free module.", modes=(*_IMPORTED, "check"), common=True
     )
@@ -107,6 +112,20 @@ class TrainingFields:
     )
     step_stages: int = _network(
         3, "The number of stages of --step_classifier, each of which corrects what the one before it says."
+    )
+    stages: int = _network(
+        1,
+        "With 2 the modules propose segments without classes (Section III-G), and a second stage looks at the base "
+        "features of each and of its surroundings, tells its class and moves its boundaries; both are trained as one.",
+        common=True,
+    )
+    proposal_bins: int = _network(
+        8,
+        "The number of parts, on twice the length of a proposal, whose mean features the second of --stages sees; a "
+        "multiple of 4.",
+    )
+    proposal_channels: int = _network(
+        512, "The number of channels of the hidden layers of the second of --stages, one for classes, one for ends."
     )
     num_features: int = _network(
         0,
@@ -186,6 +205,22 @@ class TrainingFields:
         0.15, "The weight, within the loss of --step_classifier, of how much neighbouring steps differ."
     )
 
+    train_proposals: int = _losses(
+        128, "The number of proposals of a window that the second of --stages learns from; its actions are among them."
+    )
+    train_proposal_tiou: float = _losses(
+        0.8, "The tIoU above which the weaker of two proposals is suppressed in training, with --stages=2."
+    )
+    proposal_match_tiou: float = _losses(
+        0.5, "The tIoU with an action that a proposal must exceed to be of its class, with --stages=2."
+    )
+    proposal_background_tiou: float = _losses(
+        0.1,
+        "Proposals with less tIoU than --proposal_match_tiou, but at least this, are background to the second of "
+        "--stages; it learns nothing of others.",
+    )
+    second_stage_weight: float = _losses(10.0, "The weight of the losses of the second of --stages.")
+
     # --- optimisation
     seed: int = _optimisation(
         0,
@@ -224,6 +259,9 @@ class TrainingFields:
     )
     step_dropout: float = _optimisation(
         0.0, "The share of the values in each layer of --step_classifier that training sets to 0; 0: none."
+    )
+    proposal_dropout: float = _optimisation(
+        0.5, "The share of the values in the hidden layers of the second of --stages that training sets to 0; 0: none."
     )
     drop_path: float = _optimisation(
         0.0,

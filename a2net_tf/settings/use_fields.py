@@ -61,6 +61,22 @@ class UseFields:
         "How much --step_classifier has to say: a candidate's score is multiplied by the mean of its class's "
         "probability over the candidate's steps, to the power of this; 0: nothing.",
     )
+    proposals: int = _localization(
+        128,
+        "The number of proposals of a window that the second of --stages looks at.",
+        modes=(*LOCALIZING, "profile"),
+    )
+    proposal_tiou: float = _localization(
+        0.9,
+        "The tIoU above which the weaker of two proposals is suppressed, with --stages=2; and before the recall of "
+        "proposals is measured.",
+    )
+    refined_score: str = _localization(
+        "product",
+        "The score of a refined proposal, with --stages=2: the second stage's probability of its class (second), that "
+        "times the first stage's score (product), or the square root of the product.",
+        choices=("second", "product", "root"),
+    )
     min_score: float = _localization(0.0, "The score that a candidate must exceed to be kept.", common=True)
     nms_tiou: float = _localization(
         0.2, "The tIoU above which the weaker of two detections of a class is suppressed.", common=True
@@ -156,7 +172,8 @@ class UseFields:
 
     ablation: str = _many_runs(
         "",
-        "What the table is about: branches (Tables III, IV), lambda (V), levels (VI, Fig. 6), streams (VII); any "
+        "What the table is about: branches (Tables III, IV), lambda (V), levels (VI, Fig. 6), streams (VII), "
+        "proposals (XII, XIII); any "
         'setting and its values, as in "learning_rate 1e-4 1e-3"; or recipe, which shows what each ingredient gives '
         'that these settings add to --baseline, all of them or those named, as in "recipe focal-loss anchors".',
     )

@@ -1,6 +1,8 @@
 """What an ablation trains and shows: the tables of the paper, the values of a setting, the ingredients of a recipe."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +36,20 @@ INGREDIENTS = {
         "step_dropout",
         "step_exponent",
     ),
+    "second-stage": (
+        "stages",
+        "proposal_bins",
+        "proposal_channels",
+        "proposal_dropout",
+        "train_proposals",
+        "train_proposal_tiou",
+        "proposal_match_tiou",
+        "proposal_background_tiou",
+        "second_stage_weight",
+        "proposals",
+        "proposal_tiou",
+        "refined_score",
+    ),
     "anchors": (
         "anchor_regression",
         "anchor_regression_weight",
@@ -48,7 +64,7 @@ INGREDIENTS = {
         "center_scale",
         "width_scale",
     ),
-    "size": ("num_levels", "base_channels", "level_channels", "head_channels", "anchor_ratios"),
+    "size": ("num_levels", "first_level", "base_channels", "level_channels", "head_channels", "anchor_ratios"),
     "optimisation": (
         "batch_size",
         "learning_rate",
@@ -106,12 +122,13 @@ class Part(NamedTuple):
 class Plan(NamedTuple):
     """What an ablation trains ({name: settings that differ from the command's}) and evaluates.
 
-    ``notes`` are printed with the table.
+    ``notes`` are printed with the table. With ``recall`` it has the recall of proposals too.
     """
 
     networks: dict[str, dict[str, Any]]
     parts: list[Part]
     notes: Sequence[str] = ()
+    recall: bool = False
 
 
 class _RecipeRow(NamedTuple):
@@ -134,6 +151,8 @@ def plan_of(config: Config) -> Plan:
         return _levels(config)
     if name == "streams":
         return _streams(config)
+    if name == "proposals" and not values:  # with values it is the setting of that name
+        return _proposals(config)
     if name == "recipe":
         return _recipe(config, values)
     return _values_of_a_setting(name, values)
@@ -173,6 +192,37 @@ def _streams(config: Config) -> Plan:
             Part("A2Net (early fusion)"),
         ],
     )
+
+
+def _proposals(config: Config) -> Plan:
+    """Tables XII and XIII: what the anchor-free module adds to anchors as proposals, with one stage and with two.
+
+    The control has more anchors instead: the paper's gain may be that of lengths which its anchors lacked.
+    """
+    more = _denser(config.anchor_ratios)
+    modules = {
+        "anchors": ("anchor_based", {"anchor_free": False, "anchor_based": True}),
+        "anchor-free": ("anchor_free", {"anchor_free": True, "anchor_based": False}),
+        "both": (_JOINT, {"anchor_free": True, "anchor_based": True}),
+        f"anchors of {len(more)} widths": (
+            "anchor_based_more",
+            {"anchor_free": False, "anchor_based": True, "anchor_ratios": more},
+        ),
+    }
+    networks, parts = {}, []
+    for stages, told in ((1, "one stage"), (2, "two stages")):
+        for label, (name, changes) in modules.items():
+            network = name if stages == config.stages else f"{name}_stages{stages}"
+            networks[network] = {**changes, "stages": stages}
+            parts.append(Part(f"{label}, {told}", (network,)))
+    notes = ["AR@AN: of proposals before classes matter, suppressed by --proposal_tiou; areas to AN = 100 and to 1000"]
+    return Plan(networks, parts, notes, recall=True)
+
+
+def _denser(ratios: Sequence[float]) -> tuple[float, ...]:
+    """Ratios with one more between each two."""
+    between = [round(math.sqrt(a * b), 3) for a, b in itertools.pairwise(sorted(ratios))]
+    return tuple(sorted({*ratios, *between}))
 
 
 def _recipe(config: Config, chosen: Sequence[str]) -> Plan:
@@ -304,8 +354,8 @@ def _values_of_a_setting(name: str, values: Sequence[str]) -> Plan:
     """One row per value and branch; one network per value if the setting matters to training, else one in all."""
     if name not in settings.SCORE_SETTINGS or name in ("dataset", "release_checkpoint"):
         raise UserError(
-            f"--ablation={name}: expected branches, lambda, levels, streams, recipe, or a setting of the windows, "
-            'network, losses, training or localization and its values, as in "learning_rate 1e-4 1e-3"'
+            f"--ablation={name}: expected branches, lambda, levels, streams, proposals, recipe, or a setting of the "
+            'windows, network, losses, training or localization and its values, as in "learning_rate 1e-4 1e-3"'
         )
     if not values:
         raise UserError(f'--ablation={name}: give the values too, as in "{name} VALUE VALUE"')

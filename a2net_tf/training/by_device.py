@@ -38,8 +38,8 @@ def resolve(config: Config, device: str) -> Config:
     """
     deterministic, compiles = is_deterministic(config.deterministic, device), config.jit_compile
     if compiles == AUTO:
-        drops = config.drop_path or config.input_dropout or config.step_dropout
-        compiles = device == "GPU" and not deterministic and not (drops and config.distribute != "none")
+        cannot_draw = config.drops_in_step and config.distribute != "none"
+        compiles = device == "GPU" and not deterministic and not cannot_draw
     resolved = dataclasses.replace(config, jit_compile=compiles, deterministic=deterministic)
     settings.check(resolved)
     return resolved

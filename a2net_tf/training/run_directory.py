@@ -295,6 +295,8 @@ def _check_sizes(run: Run, arrays: dict[str, np.ndarray], path: pathlib.Path) ->
     sizes["--level_channels"] = max(config.level_channels[: config.num_levels])
     if config.anchor_free:
         sizes["--head_channels"] = config.head_channels
+    if config.stages == 2:
+        sizes["--proposal_channels"] = config.proposal_channels
     if config.step_classifier:
         sizes["--step_channels"] = config.step_channels
     if config.anchor_based:

@@ -20,6 +20,7 @@ from a2net_tf.data import input_pipeline
 from a2net_tf.data.augment import SignalLayout
 from a2net_tf.detection.layers import drawing
 from a2net_tf.detection.objective import Objective
+from a2net_tf.detection.proposals import with_actions
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 from a2net_tf.training import by_device, run_directory, workers
@@ -74,6 +75,7 @@ class Trainer(AlreadyBuilt, keras.Model):
         self.network = network
         self.config = config
         self.objective = Objective(config)
+        self._first_stage = network.first_stage() if config.stages == 2 else None
         self._forward = self.forward
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "gradient_norm", *self.objective.names)}
         self.built = True  # there is nothing to build but the network
@@ -124,11 +126,23 @@ class Trainer(AlreadyBuilt, keras.Model):
         return self.network(features)
 
     def forward(
-        self, features: tf.Tensor, seed: tf.Tensor, part: tuple[tf.Tensor | int, int] = (0, 1)
+        self,
+        features: tf.Tensor,
+        seed: tf.Tensor,
+        part: tuple[tf.Tensor | int, int] = (0, 1),
+        actions: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Raw outputs of the network in training; see ``layers.drawing``."""
+        """Raw outputs of the network in training; see ``layers.drawing``.
+
+        Of two stages the second one also looks at ``actions`` f32[B, G, 2], as if they had been proposed.
+        """
         with drawing(self.network, seed, part):
-            return self.network(features, training=True)
+            if self._first_stage is None:
+                return self.network(features, training=True)
+            outputs = self._first_stage(features, training=True)
+            seen = with_actions(outputs["proposals"], actions)
+            refined = self.network.second_stage(outputs.pop("base"), seen, training=True)
+            return {**outputs, "proposals": seen, **refined}
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One update on a batch of ``input_pipeline.training_batches``, or on this device's part of it."""
@@ -138,7 +152,7 @@ class Trainer(AlreadyBuilt, keras.Model):
         with tf.GradientTape() as tape:
             # From the type in which they came to the device, see ``by_device.narrow_type``.
             features = tf.cast(batch["features"], tf.float32)
-            outputs = self._forward(features, seed, _part())
+            outputs = self._forward(features, seed, _part(), batch["segments"])
             parts, positives = self.objective(outputs, batch, seed, part=_part(), add_up=_add_up)
             scaled = self.optimizer.scale_loss(parts["loss"])
         logged = {**parts, **positives}

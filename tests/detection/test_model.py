@@ -5,7 +5,9 @@ import tensorflow as tf
 
 from a2net_tf.detection import precision
 from a2net_tf.detection.layers import Convolution, Drop, GroupNorm, LevelScale, drawing
-from a2net_tf.detection.model import build_model, plain_copy, rebuild
+from a2net_tf.detection.localizer import Localizer
+from a2net_tf.detection.model import build_model, copy_weights, plain_copy, rebuild
+from a2net_tf.detection.objective import Objective
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 
@@ -572,3 +574,23 @@ def test_sigmoid_network_begins_with_the_prior_and_has_no_background(make_config
         np.testing.assert_allclose(1 / (1 + np.exp(-found[name])), 0.02, rtol=1e-5)
     assert not found["anchor_overlap"].any()
     assert not found["anchor_offsets"].any()
+
+
+def test_only_coarse_levels_may_have_anchors(make_config, make_network):
+    """As SSAD has it: all levels are computed, the last two of four predict."""
+    config = make_config(anchor_free=False, first_level=3)
+    network = make_network(config)
+    assert network.output["anchor_overlap"].shape == (None, (4 + 2) * 3)
+    names = {weight.path.split("/")[0] for weight in network.weights}
+    assert {"conv1", "conv4", "anchor_based_predict3", "anchor_based_predict4"} <= names
+    assert not {"anchor_based_predict1", "anchor_based_predict2"} & names
+    whole = make_network(make_config(anchor_free=False))
+    copy_weights(whole, network)
+    features = np.random.default_rng(0).normal(size=(2, 32, 5)).astype(np.float32)
+    for name, found in network(features).items():
+        np.testing.assert_allclose(found, whole(features)[name][:, -18:], rtol=1e-5, atol=1e-6)
+    assert Localizer(network, config, ["a", "b", "c"]).window_candidates(features).scores.shape == (2, 18)
+    batch = {"segments": np.float32([[[0.2, 0.5]], [[0, 0.9]]]), "labels": np.int32([[1], [3]])}
+    parts, positives = Objective(config)(network(features), batch, tf.constant([0, 1]))
+    assert np.isfinite(parts["loss"])
+    assert list(positives) == ["anchor_based_positives_level3", "anchor_based_positives_level4"]

@@ -84,3 +84,9 @@ def test_absurd_offsets_stay_finite(value):
         segments = pyramid.decode_anchors(offsets, ANCHORS, 0.1, 0.1)
     assert np.isfinite(segments).all()
     assert np.isfinite(tape.gradient(segments, offsets)).all()
+
+
+def test_levels_without_anchors():
+    """The first ones; the others keep theirs."""
+    without = pyramid.default_anchors(32, 4, RATIOS, first_level=3)
+    np.testing.assert_array_equal(without, ANCHORS[-len(RATIOS) * (4 + 2) :])

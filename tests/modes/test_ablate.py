@@ -49,6 +49,29 @@ def test_levels_are_three_to_seven_and_the_seventh_is_as_wide_as_the_sixth():
     assert plan.networks["levels3"]["level_channels"] == (512, 1024, 1024, 2048, 2048, 4096)
 
 
+def test_proposals_compares_modules_with_one_stage_and_with_two():
+    plan = ablation_plans.plan_of(config_of("proposals"))
+    free, based = {"anchor_free": True, "anchor_based": False}, {"anchor_free": False, "anchor_based": True}
+    more = {**based, "anchor_ratios": (0.5, 0.612, 0.75, 0.866, 1.0, 1.225, 1.5, 1.732, 2.0)}
+    both = {"anchor_free": True, "anchor_based": True}
+    expected = {"anchor_based": based, "anchor_free": free, "a2net": both, "anchor_based_more": more}
+    assert plan.networks == {
+        **{name: {**changes, "stages": 1} for name, changes in expected.items()},
+        **{f"{name}_stages2": {**changes, "stages": 2} for name, changes in expected.items()},
+    }
+    rows = ("anchors", "anchor-free", "both", "anchors of 9 widths")
+    assert [part.label for part in plan.parts] == [
+        f"{row}, {stages}" for stages in ("one stage", "two stages") for row in rows
+    ]
+    assert plan.recall
+    assert "a2net_stages1" in ablation_plans.plan_of(config_of("proposals", stages=2)).networks
+
+
+def test_proposals_with_values_is_the_setting():
+    plan = ablation_plans.plan_of(config_of("proposals 64 256"))
+    assert [part.changes for part in plan.parts] == [{"proposals": 64}, {"proposals": 256}]
+
+
 def test_lambda_trains_one_network():
     plan = ablation_plans.plan_of(config_of("lambda"))
     assert plan.networks == {"a2net": {}}
@@ -72,7 +95,7 @@ def test_a_localization_setting_trains_one_network_in_all():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("brunches", "--ablation=brunches: expected branches, lambda, levels, streams, recipe"),
+        ("brunches", "--ablation=brunches: expected branches, lambda, levels, streams, proposals, recipe"),
         ("mode train", "--ablation=mode: expected branches"),
         ("tiou_thresholds 0.5", "--ablation=tiou_thresholds: expected branches"),
         ("learning_rate", "--ablation=learning_rate: give the values too"),

@@ -156,12 +156,25 @@ OTHERS = {
     "input_range": ("-1..1", "-1..1"),
     "signature": ("features", "features"),
     "baseline": ("configs/hapt.flags", "configs/hapt.flags"),
+    "stages": ("2", 2),
+    "first_level": ("2", 2),
+    "proposal_bins": ("12", 12),
+    "proposal_channels": ("64", 64),
+    "proposal_dropout": ("0", 0.0),
+    "train_proposals": ("64", 64),
+    "train_proposal_tiou": ("0.7", 0.7),
+    "proposal_match_tiou": ("0.6", 0.6),
+    "proposal_background_tiou": ("0", 0.0),
+    "second_stage_weight": ("1", 1.0),
+    "proposals": ("256", 256),
+    "proposal_tiou": ("0.8", 0.8),
+    "refined_score": ("root", "root"),
 }
 # What a setting cannot do without.
-NEEDED = {"drop_path": {"residual": True}} | dict.fromkeys(
+NEEDED = {"drop_path": {"residual": True}, "first_level": {"anchor_free": False}} | dict.fromkeys(
     ("checkpoint", "release_checkpoint", "jit_compile"), {"mode": "predict"}
 )
-TOGETHER = {name: value for name, (_, value) in OTHERS.items() if name != "anchor_based"}
+TOGETHER = {name: value for name, (_, value) in OTHERS.items() if name not in ("anchor_based", "stages")}
 
 
 # --- flags and fields
@@ -525,7 +538,7 @@ def test_a_default_that_is_given_wins_over_the_trained_value():
 @pytest.mark.parametrize("name", settings.MODEL_SETTINGS)
 def test_merge_refuses_another_model(name):
     value = OTHERS[name][1]
-    requested = dataclasses.replace(Config(), mode="evaluate", workdir="here", **{name: value})
+    requested = dataclasses.replace(Config(), mode="evaluate", workdir="here", **{**NEEDED.get(name, {}), name: value})
     saved = dataclasses.replace(requested, **{name: FIELDS[name].default})
     with pytest.raises(UserError, match=f"^here holds a run with other settings: --{name}="):
         settings.merge(saved, requested, frozenset({name}))

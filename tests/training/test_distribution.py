@@ -42,6 +42,7 @@ CASES = {
         "--schedule=cosine",
         *AVERAGED,
     ),
+    "two stages": (*tiny.TWO_STAGES, *AVERAGED),
     "xla": ("--jit_compile", "--nodeterministic", *AVERAGED),
 }
 BY_DEVICES = {

@@ -105,6 +105,15 @@ def test_killed_and_resumed_with_everything_random(tmp_path):
     assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"), atol=1e-6)
 
 
+def test_killed_and_resumed_with_two_stages(tmp_path):
+    more = ["--epochs=4", *FEW_STEPS, *tiny.TWO_STAGES, "--ema_momentum=0.9"]
+    kill_in_the_third_epoch(tmp_path / "stopped", *more)
+    for name in ("whole", "stopped"):
+        tiny.train(tmp_path / name, *more)
+    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"), atol=1e-6)
+    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
+
+
 KILLED = """
 import os, signal, sys
 from a2net_tf.main import main
@@ -385,13 +394,14 @@ def test_other_arithmetic_trains_alike(tmp_path, flag):
     assert moved < 0.01  # the first weights are the same, and no step goes astray
 
 
-def test_xla_trains_alike(tmp_path):
+@pytest.mark.parametrize("more", [(), (*tiny.TWO_STAGES, "--proposal_dropout=0")], ids=["one stage", "two stages"])
+def test_xla_trains_alike(tmp_path, more):
     """In a new process: Keras leaves XLA out, with a warning, once determinism has been asked for."""
-    flags = ("--jit_compile", "--nodeterministic", "--num_levels=1")
+    flags = ("--jit_compile", "--nodeterministic", "--num_levels=1", *more)
     done = tiny.in_new_process(*tiny.train_flags(tmp_path / "run", *flags))
     assert done.returncode == 0, done.stderr
     assert "jit_compile" not in done.stderr
-    plain = tiny.train(tmp_path / "plain", "--num_levels=1")
+    plain = tiny.train(tmp_path / "plain", "--num_levels=1", *more)
     (epoch,), (expected,) = history(tmp_path / "run"), history(plain)
     assert float(epoch["loss"]) == pytest.approx(float(expected["loss"]), rel=0.05)
     assert largest_difference(raw_weights(tmp_path / "run", 1), raw_weights(plain, 1)) < 0.01
