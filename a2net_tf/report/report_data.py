@@ -16,12 +16,12 @@ from a2net_tf import safe_files, settings
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import curves, error_analysis, evaluated_file
 from a2net_tf.evaluation.evaluated_file import Evaluated
-from a2net_tf.evaluation.instances import group_rows, number_videos
+from a2net_tf.evaluation.instances import check_thresholds, group_rows, number_videos
 from a2net_tf.settings import Config
 
 _NONE = 2**16 - 1  # in u16
 _MOST = 20, 10  # detections of a recording and branch that are drawn: so many, and so many for each of its actions
-_OWN_ERRORS = "errors"
+_NEEDED = {"mAP": list, "average_mAP": float, "per_class": dict, "by_duration": list, "errors": object}
 
 
 class Results(NamedTuple):
@@ -50,13 +50,7 @@ def read_results(folder: pathlib.Path, *, run_folder: pathlib.Path | None = None
         raise UserError(f"{path}: no such file; run --mode=evaluate, without --noreport, before --mode=report")
     metrics = safe_files.read_json_object(folder / "metrics.json")
     evaluated = evaluated_file.read_evaluated(path)
-    where = str(folder / "metrics.json")
-    branches = safe_files.get_value(metrics, "branches", where, kind=dict)
-    safe_files.get_value(metrics, "tiou_thresholds", where, kind=list)
-    if list(branches) != list(evaluated.detections) or any(_OWN_ERRORS not in b for b in branches.values()):
-        raise UserError(
-            f"{folder}: metrics.json and {evaluated_file.FILE} are of different evaluations; evaluate again"
-        )
+    _check_metrics(metrics, evaluated, folder / "metrics.json")
     about = run_folder / "run.json"
     return Results(
         name or folder.absolute().name,
@@ -65,6 +59,20 @@ def read_results(folder: pathlib.Path, *, run_folder: pathlib.Path | None = None
         _read_history(run_folder / "history.csv"),
         safe_files.read_json_object(about) if about.exists() else {},
     )
+
+
+def _check_metrics(metrics: dict[str, Any], evaluated: Evaluated, path: pathlib.Path) -> None:
+    """Raises UserError for metrics that are damaged, older than reports, or of another evaluation."""
+    where = str(path)
+    branches = safe_files.get_value(metrics, "branches", where, kind=dict)
+    thresholds = safe_files.get_value(metrics, "tiou_thresholds", where, kind=list)
+    check_thresholds([safe_files.check_kind(t, float, f"{where}: tiou_thresholds") for t in thresholds])
+    counts = {name: safe_files.get_value(of, "num_detections", where, kind=object) for name, of in branches.items()}
+    if counts != {name: len(table) for name, table in evaluated.detections.items()}:
+        raise UserError(f"{path} and {evaluated_file.FILE} are of different evaluations; evaluate again")
+    for name, of in branches.items():
+        for key, kind in _NEEDED.items():
+            safe_files.get_value(of, key, f"{where}: {name}", kind=kind)
 
 
 def _read_history(path: pathlib.Path) -> dict[str, list[float | None]]:

@@ -126,7 +126,9 @@ def test_recordings_in_another_order_are_the_same_ones(tmp_path):
         ("recordings.npz", None, "run --mode=evaluate"),
         ("recordings.npz", b"no archive", "not a readable .npz file"),
         ("metrics.json", b"{}", "'branches' is missing"),
-        ("metrics.json", b'{"branches": {"both": {}}, "tiou_thresholds": [0.5]}', "different evaluations"),
+        ("metrics.json", b'{"branches": {"both": {}}, "tiou_thresholds": [0.5]}', "'num_detections' is missing"),
+        ("metrics.json", b'{"branches": {"both": {"num_detections": 5}}, "tiou_thresholds": [0.5]}', "different eval"),
+        ("metrics.json", b'{"branches": {}, "tiou_thresholds": ["0.5"]}', "expected a number"),
     ],
 )
 def test_what_evaluations_do_not_leave(tmp_path, file, content, message):
@@ -135,6 +137,15 @@ def test_what_evaluations_do_not_leave(tmp_path, file, content, message):
     if content is not None:
         (folder / file).write_bytes(content)
     with pytest.raises(UserError, match=message):
+        report_data.read_results(folder)
+
+
+def test_metrics_of_before_there_were_reports(tmp_path):
+    folder = made.evaluation(tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["branches"]["both"]["errors"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match="both: key 'errors' is missing"):
         report_data.read_results(folder)
 
 
