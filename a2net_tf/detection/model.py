@@ -59,7 +59,7 @@ class SecondStage:
     """
 
     def __init__(self, convolution: Callable[..., Convolution], config: Config, num_classes: int, policy: str):
-        self.num_classes, self.inner = num_classes, config.proposal_bins // 4
+        self.bins_around = config.proposal_bins // 4  # on each side
         self.pool = PoolProposals(config.proposal_bins, name="proposal_pool")
         predict = {"activation": None, "dtype": "float32"}
         names = ("proposal_class", "proposal_boundary")
@@ -75,8 +75,8 @@ class SecondStage:
     def __call__(self, base, proposals, training: bool | None = None) -> dict:
         """The network's ``refined_`` outputs for proposals [B, R, 2] over base features [B, T, channels]."""
         whole = self.pool(base, proposals)
-        first = self.inner * base.shape[2]
-        inner = whole[..., first:-first]  # the class is that of the segment; its ends depend on what is around
+        around = self.bins_around * base.shape[2]
+        inner = whole[..., around:-around]  # the class is that of the segment; its ends depend on what is around
         values = [hidden(x) for hidden, x in zip(self.hidden, (inner, whole), strict=True)]
         if self.drop:
             values = [drop(x, training=training) for drop, x in zip(self.drop, values, strict=True)]

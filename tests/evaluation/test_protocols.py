@@ -593,6 +593,7 @@ def test_average_recall_beyond_a_hundred():
     assert metrics["AR@"] == {"50": 0, "100": 0, "200": 0, "500": 1, "1000": 1}
     assert metrics["recall_of_top_200"] == [0] * 10
     assert max(metrics["average_recall"]) == 0
+    assert metrics["area_to_1000"] == pytest.approx(0.595)  # from 400 to 410, and to 1000
 
 
 def test_few_proposals_keep_the_curve_flat():
@@ -601,6 +602,7 @@ def test_few_proposals_keep_the_curve_flat():
     assert metrics["average_recall"] == [0] + [1] * 99
     assert metrics["AR@"] == {}
     assert metrics["area_under_curve"] == pytest.approx(0.985)
+    assert metrics["area_to_1000"] == pytest.approx(0.995)  # from 0 to 10, and to 1000
 
 
 def test_one_proposal_recalls_several_actions_of_any_class():

@@ -498,3 +498,20 @@ def test_seeds_are_the_only_difference_between_runs_of_a_network():
     plan = ablation_plans.plan_of(config)
     first, second = (ablate._run(config, plan, "anchor_free", seed) for seed in (0, 1))
     assert dataclasses.replace(first, seed=1, workdir=second.workdir) == second
+
+
+@pytest.mark.slow
+def test_proposals(tmp_path):
+    """Rows of one stage and of two, with the recall of what both propose."""
+    written = run_ablation(tmp_path, "proposals", *tiny.TWO_STAGES)
+    assert len(written["rows"]) == 8
+    for row in written["rows"]:
+        proposed = row["seeds"]["0"]["proposed"]
+        assert proposed["num_proposals"] > 100
+        assert proposed["tiou_thresholds"][0] == 0.5
+    table = ablate.format_ablation(written["rows"]).splitlines()
+    assert {"AR@50", "AR@1000"} <= set(table[1].split())
+    with open(tmp_path / "ablation_proposals.csv", newline="") as file:
+        first = next(csv.DictReader(file))
+    expected = written["rows"][0]["seeds"]["0"]["proposed"]["area_to_1000"]
+    assert float(first["area 1000"]) == pytest.approx(expected)
