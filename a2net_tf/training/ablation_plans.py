@@ -23,7 +23,7 @@ INGREDIENTS = {
     "dropout": ("feature_noise", "feature_dropout", "input_dropout"),
     "normalisation": ("convolution_norm", "norm_groups"),
     "residual": ("residual", "drop_path"),
-    "focal-loss": ("class_scores", "focal_gamma", "focal_alpha", "prior_probability"),
+    "focal-loss": ("class_scores", "focal_gamma", "focal_alpha", "prior_probability", "classes_per_candidate"),
     "iou-regression": ("anchor_free_regression", "anchor_free_regression_weight", "distance_activation"),
     "center-sampling": ("center_sampling",),
     "step-classifier": (
@@ -81,7 +81,6 @@ INGREDIENTS = {
         "inference_window_steps",
         "inference_overlap",
         "anchor_based_lambda",
-        "classes_per_candidate",
         "min_score",
         "nms_tiou",
         "soft_nms_sigma",
