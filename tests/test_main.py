@@ -97,7 +97,7 @@ def test_help_lists_every_flag_without_tensorflow():
     assert done.returncode == 0
     assert "tensorflow" not in done.stderr.replace("a2net_tf", "")
     for flag in (
-        "--mode=train|evaluate|train_and_evaluate|ablate|cross_validate|tune|check|predict|export|extract|score|profile",
+        "--mode=train|evaluate|train_and_evaluate|ablate|cross_validate|tune|report|check|predict|export|extract|score|profile",
         "--workdir",
         "--[no]anchor_free",
     ):

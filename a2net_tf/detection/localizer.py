@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from a2net_tf.detection import geometry, windows
 from a2net_tf.detection.member import Member, joined
-from a2net_tf.detection.postprocess import Candidates, Detections, suppress_sequences
+from a2net_tf.detection.postprocess import Candidates, Detections, best_detections, suppress_sequences
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 from a2net_tf.settings.config import DETECTIONS_PER_WINDOW, LEAST_DETECTIONS
@@ -229,7 +229,7 @@ class Localizer(tf.Module):
 
     def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
         """Candidates of whole sequences f32[B, T, D], in steps: [B, N, ...], rows padded with scores of 0."""
-        starts = _of_each(self._window_starts, num_steps)
+        starts = windows.of_each(self._window_starts, num_steps)
         rows = tf.cast(starts.value_rowids(), tf.int32)
         candidates = self._candidates_at(features, num_steps, rows, starts.values)
 
@@ -241,7 +241,7 @@ class Localizer(tf.Module):
         candidates = Candidates(*(per_sequence(values) for values in candidates))
         if not self.scores_steps:
             return candidates
-        asked = _of_each(self.step_starts, num_steps)
+        asked = windows.of_each(self.step_starts, num_steps)
         rows = tf.cast(asked.value_rowids(), tf.int32)
         return self.scored(candidates, self._steps_at(features, num_steps, rows, asked.values), num_steps)
 
@@ -424,7 +424,7 @@ class Localizer(tf.Module):
         if max(self._also) >= 0:
             detections = self._report_also(detections)
         if not self.config.max_detections:  # a batch has the K of its longest sequence
-            detections = _best(detections, limits)
+            detections = best_detections(detections, limits)
         there = tf.range(tf.shape(detections.scores)[1]) < detections.num_detections[:, None]
         seconds = geometry.steps_to_seconds(
             detections.segments, seconds_per_step[:, None, None], first_step_seconds[:, None, None]
@@ -440,26 +440,6 @@ class Localizer(tf.Module):
         class_ids = tf.gather(tf.concat([detections.class_ids, tf.maximum(other, 0)], axis=1), order, batch_dims=1)
         class_ids = tf.where(scores > 0, class_ids, 0)
         return Detections(segments, scores, class_ids, tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1))
-
-
-def _of_each(starts_of: Callable[[tf.Tensor], tf.Tensor], num_steps: tf.Tensor) -> tf.RaggedTensor:
-    """First steps of windows of each of several sequences, of i32[B]: i32[B, N]."""
-    return tf.map_fn(
-        lambda n: tf.RaggedTensor.from_tensor(starts_of(n)[None]),
-        num_steps,
-        fn_output_signature=tf.RaggedTensorSpec((1, None), tf.int32),
-    ).merge_dims(1, 2)
-
-
-def _best(detections: Detections, limits: tf.Tensor) -> Detections:
-    """The first ``limits`` i32[B] of each sequence's detections [B, K, ...]; the rest becomes padding."""
-    there = tf.range(tf.shape(detections.scores)[1]) < limits[:, None]
-    return Detections(
-        tf.where(there[..., None], detections.segments, 0.0),
-        tf.where(there, detections.scores, 0.0),
-        tf.where(there, detections.class_ids, 0),
-        tf.minimum(detections.num_detections, limits),
-    )
 
 
 def _check_number_of_classes(wanted: Sequence[int], class_names: Sequence[str]) -> None:

@@ -437,3 +437,14 @@ def _sum_votes(
 
     sums = _over_pairs(add, tf.zeros((number, 3)), first, counts)
     return sums[:, :2], sums[:, 2]
+
+
+def best_detections(detections: Detections, limits: tf.Tensor) -> Detections:
+    """The first ``limits`` i32[B] of each sequence's detections [B, K, ...]; the rest becomes padding."""
+    there = tf.range(tf.shape(detections.scores)[1]) < limits[:, None]
+    return Detections(
+        tf.where(there[..., None], detections.segments, 0.0),
+        tf.where(there, detections.scores, 0.0),
+        tf.where(there, detections.class_ids, 0),
+        tf.minimum(detections.num_detections, limits),
+    )

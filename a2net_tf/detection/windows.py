@@ -1,5 +1,7 @@
 """Cutting a sequence into windows, inside the graph. The same for training, evaluation and exported models. Pure."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
@@ -23,6 +25,15 @@ def side_by_side(starts: tf.Tensor, window_steps: int, stride_steps: int) -> tf.
     """Those of ``window_starts`` that see every step with as little overlap as the stride allows, and the last one."""
     apart = max(window_steps // stride_steps, 1) * stride_steps
     return tf.boolean_mask(starts, (starts % apart == 0) | (starts == starts[-1]))
+
+
+def of_each(starts_of: Callable[[tf.Tensor], tf.Tensor], num_steps: tf.Tensor) -> tf.RaggedTensor:
+    """First steps of windows of each of several sequences, of i32[B]: i32[B, N]."""
+    return tf.map_fn(
+        lambda n: tf.RaggedTensor.from_tensor(starts_of(n)[None]),
+        num_steps,
+        fn_output_signature=tf.RaggedTensorSpec((1, None), tf.int32),
+    ).merge_dims(1, 2)
 
 
 def owned_starts(starts: tf.Tensor, chunk_start_step: tf.Tensor, chunk_owned_steps: tf.Tensor) -> tf.Tensor:

@@ -61,7 +61,7 @@ def tune(config: Config, given: frozenset[str]) -> None:
     changed = {name: value for name, value in chosen.items() if value != own[name]}
     result = {
         "split": current.config.validation_split,
-        "epochs": current.config.epochs,
+        "epochs": run_directory.trained_epochs(current),
         "protocol": current.config.protocol,
         "tiou_thresholds": current.config.tiou_thresholds,
         "chosen": changed,

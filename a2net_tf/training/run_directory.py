@@ -146,6 +146,11 @@ def _check_description(values: dict[str, Any], path: str) -> None:
     check_also_reported(check_kind(values["also_reported"], dict, where), names, where)
 
 
+def trained_epochs(run: Run) -> int:
+    """How many epochs the run has, or will have once its training is done."""
+    return run.config.epochs
+
+
 def read_tuning(workdir: str) -> dict[str, Any] | None:
     """What ``--mode=tune`` has written, with ``chosen`` as settings have it; None if it was not run.
 
@@ -160,7 +165,7 @@ def read_tuning(workdir: str) -> dict[str, Any] | None:
     if unknown := sorted(chosen.keys() - set(settings.EVALUATION_SETTINGS)):
         raise UserError(f"{path}: damaged ('chosen' has '{unknown[0]}', which is no setting of localization)")
     safe_files.get_value(tuning, "split", str(path), kind=str)
-    safe_files.get_value(tuning, "epochs", str(path), kind=int)
+    safe_files.get_value(tuning, "epochs", str(path), kind=float)
     for scores in ("own", "tuned"):
         for branch, score in safe_files.get_value(tuning, scores, str(path), kind=dict).items():
             check_kind(score, float, f"{path}: {scores}: {branch}")
