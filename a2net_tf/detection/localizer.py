@@ -267,8 +267,7 @@ class Localizer(tf.Module):
         And, with ``scores_steps``, what their windows say of the record's steps, as ``scored`` takes it of all records
         of a sequence together.
         """
-        chunk = chunk_start_step, chunk_owned_steps
-        starts = windows.owned_starts(self._window_starts(num_steps), *chunk)
+        starts = windows.owned_starts(self._window_starts(num_steps), chunk_start_step, chunk_owned_steps)
         features, steps = features[None], tf.shape(features)[:1]
         candidates = self._candidates_at(features, steps, tf.zeros_like(starts), starts, first_step=chunk_start_step)
         candidates = Candidates(
@@ -278,7 +277,7 @@ class Localizer(tf.Module):
         )
         if not self.scores_steps:
             return candidates, None
-        asked = windows.owned_starts(self.step_starts(num_steps), *chunk)
+        asked = windows.owned_starts(self.step_starts(num_steps), chunk_start_step, chunk_owned_steps)
         return candidates, self._steps_at(features, steps, tf.zeros_like(asked), asked)
 
     def _candidates_at(

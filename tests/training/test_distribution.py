@@ -99,9 +99,9 @@ class Steps:
         import keras
 
         from a2net_tf.detection.model import build_model
-        from a2net_tf.training import optimizers, trainer
+        from a2net_tf.training import by_device, optimizers, trainer
 
-        config = settings_of(case)
+        config = by_device.resolve(settings_of(case), "CPU")
         keras.utils.set_random_seed(1)
         self.strategy = trainer.choose_strategy(config)
         with self.strategy.scope():
