@@ -47,8 +47,7 @@ def tune(config: Config, given: frozenset[str]) -> None:
     settings.require(config, "workdir")
     if "," in config.workdir:
         raise UserError(f"--workdir={config.workdir}: --mode=tune takes one directory")
-    path = pathlib.Path(config.workdir, run_directory.TUNING)
-    safe_files.check_writable(path)
+    safe_files.check_writable(pathlib.Path(config.workdir, run_directory.TUNING))
     current, localizer = load_trained(config, given)
     precision.announce(current.config.precision, current.computed.precision)
     settings.require(current.config, "validation_split")
@@ -61,7 +60,6 @@ def tune(config: Config, given: frozenset[str]) -> None:
     changed = {name: value for name, value in chosen.items() if value != own[name]}
     result = {
         "split": current.config.validation_split,
-        "epochs": run_directory.trained_epochs(current),
         "protocol": current.config.protocol,
         "tiou_thresholds": current.config.tiou_thresholds,
         "chosen": changed,
@@ -69,7 +67,7 @@ def tune(config: Config, given: frozenset[str]) -> None:
         "tuned": trials.by_branch(chosen),
         "tried": trials.rows,
     }
-    safe_files.write_json(path, result, keep_earlier=True)
+    path = run_directory.write_tuning(current, result)
     print(_format(result, own))
     print(f"written: {path}; evaluate, predict and export follow it (--notuned: they do not)")
 

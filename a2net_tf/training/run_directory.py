@@ -146,9 +146,11 @@ def _check_description(values: dict[str, Any], path: str) -> None:
     check_also_reported(check_kind(values["also_reported"], dict, where), names, where)
 
 
-def trained_epochs(run: Run) -> int:
-    """How many epochs the run has, or will have once its training is done."""
-    return run.config.epochs
+def write_tuning(run: Run, tuning: Mapping[str, Any]) -> pathlib.Path:
+    """Keeps what ``--mode=tune`` has found with the run, and for how many epochs of it; an earlier file is kept."""
+    path = pathlib.Path(run.config.workdir, TUNING)
+    write_json(path, {**tuning, "epochs": run.config.epochs}, keep_earlier=True)
+    return path
 
 
 def read_tuning(workdir: str) -> dict[str, Any] | None:

@@ -11,8 +11,9 @@ from a2net_tf.detection import windows
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.export import tflite, tflite_run
 from a2net_tf.training.run_directory import Run
+from tests.export.recordings import FEATURES, assert_same, found_by, random_features
 
-FEATURES, WINDOW = 5, 32
+WINDOW = 32
 CLASSES = ["jump", "run", "sit"]
 STEPS = {"step_classifier": True, "step_channels": 6, "step_layers": 4, "step_stages": 2, "classes_per_candidate": 2}
 BRANCHES = [{}, {"anchor_based": False}, {"anchor_free": False, "step_exponent": 0.5, "voting_tiou": 0.5}]
@@ -25,28 +26,6 @@ def trained(request, make_config, make_network):
     network = make_network(config, FEATURES, len(CLASSES))
     run = Run(config, CLASSES, FEATURES, None, 10, seconds_per_step=0.5, first_step_seconds=0.25)
     return Localizer(network, config, CLASSES, 0.25), run
-
-
-def random_features(num_steps, seed=0):
-    return np.random.default_rng(seed).normal(size=(num_steps, FEATURES)).astype(np.float32)
-
-
-def found_by(serve, features):
-    """Detections of one sequence as rows of score, segment and class."""
-    found = serve(
-        features=tf.constant(features[None]),
-        num_steps=tf.constant([len(features)], tf.int32),
-        seconds_per_step=tf.constant([0.5], tf.float32),
-    )
-    count = int(found["num_detections"][0])
-    return {name: found[name].numpy()[0, :count] for name in ("scores", "segments", "class_ids")}
-
-
-def assert_same(found, expected):
-    assert len(expected["scores"]) > 3
-    np.testing.assert_array_equal(found["class_ids"], expected["class_ids"])
-    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
-    np.testing.assert_allclose(found["segments"], expected["segments"], atol=1e-3)
 
 
 def test_saved_model(trained, tmp_path):
