@@ -27,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.pop("A2NET_TF_ENDS_WITH_STDIN", ""):  # a run of modes/jobs
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
-        with _terminated_as_interrupted():
+        with _terminated_as_interrupted(), _no_interrupt_lost():
             return _run(arguments)
     except UserError as error:
         _print_error(one_line(error))
         return 1
     except KeyboardInterrupt as stopped:
         print("stopped; the same command goes on with what is not finished", file=sys.stderr)
-        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)  # as shells count
+        return 128 + _signal_of(stopped)  # as shells count
     except Exception as error:  # a defect of ours; whoever meets it gets one line too
         _print_error(f"{one_line(f'{type(error).__name__}: {error}')[:300]} (not expected; {_keep_traceback()})")
         return 1
@@ -70,6 +70,33 @@ def _terminated_as_interrupted() -> Iterator[None]:
     finally:
         if usual:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _signal_of(stopped: BaseException) -> int:
+    return stopped.args[0] if stopped.args else signal.SIGINT
+
+
+@contextlib.contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Sends a signal again whose exception came where Python ignores exceptions.
+
+    That is in a destructor, or in a callback of the garbage collector: JAX, which TensorFlow imports where it is
+    installed, has one that runs many times in the first epoch.
+    """
+    usual = sys.unraisablehook
+
+    def again(unraisable):
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            # A moment later: at once it would come in the same place.
+            threading.Timer(0.1, os.kill, (os.getpid(), _signal_of(unraisable.exc_value))).start()
+        else:
+            usual(unraisable)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _end_with_stdin() -> None:

@@ -6,14 +6,16 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from a2net_tf.datasets.hapt.hapt_dataset_builder import CLASS_NAMES
-from a2net_tf.main import main
+from a2net_tf.main import _no_interrupt_lost, main
 from tests import tiny
 
 
@@ -1033,3 +1035,19 @@ def test_imported_release_can_be_evaluated_and_used(refused, tmp_path):
         f"--flagfile={tmp_path}/imported/flags.txt", "--mode=train"
     )
     assert "holds a run with other settings: --release_checkpoint= (was " in refused("--mode=train", *new, *tiny.data())
+
+
+class _Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def _interrupt_in_a_destructor():
+    _Interrupted()
+    time.sleep(10)
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost():
+    """Python ignores what is raised there; it is raised again a moment later."""
+    with pytest.raises(KeyboardInterrupt), _no_interrupt_lost():
+        _interrupt_in_a_destructor()
