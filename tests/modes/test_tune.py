@@ -1,5 +1,6 @@
 """Settings of localization chosen on a validation split."""
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -27,17 +28,29 @@ def few_values(monkeypatch):
     monkeypatch.setattr(tune, "VALUES", FEW)
 
 
+def tune_flags(run):
+    return ["--mode=tune", f"--workdir={run}", "--validation_split=validation[:3]"]
+
+
+@tiny.once
+def _tuned(path):
+    shutil.copytree(_trained(), path)
+    with open(path / "printed.txt", "w") as printed, contextlib.redirect_stdout(printed):
+        assert main(tune_flags(path)) == 0
+
+
 @pytest.fixture
 def run(tmp_path):
     return shutil.copytree(_trained(), tmp_path / "run")
 
 
-def tuned(run, capsys, *flags):
-    """What tuning.json holds, and what is printed."""
-    capsys.readouterr()
-    flags = ("--validation_split=validation[:3]", *flags)
-    assert main(["--mode=tune", f"--workdir={run}", *flags]) == 0, capsys.readouterr().err
-    return json.loads((run / "tuning.json").read_text()), capsys.readouterr().out
+@pytest.fixture
+def tuned_run(tmp_path):
+    return shutil.copytree(_tuned(), tmp_path / "run")
+
+
+def tuning_of(run):
+    return json.loads((run / "tuning.json").read_text())
 
 
 def evaluated(run, capsys, *flags):
@@ -50,8 +63,9 @@ def as_flags(values):
     return [f"--{name}={value}" for name, value in values.items()]
 
 
-def test_each_row_is_what_evaluate_finds_with_its_settings(run, capsys):
-    found, printed = tuned(run, capsys)
+def test_each_row_is_what_evaluate_finds_with_its_settings(tuned_run, capsys):
+    run, printed = tuned_run, (tuned_run / "printed.txt").read_text()
+    found = tuning_of(run)
     assert len(found["tried"]) >= 1 + 2 + 1 + 1
     best = max(found["tried"], key=lambda row: row["average_mAP"])
     assert f"{100 * best['average_mAP']:.1f}" in printed
@@ -65,9 +79,9 @@ def test_each_row_is_what_evaluate_finds_with_its_settings(run, capsys):
     assert list(found["tuned"].values())[-1] == best["average_mAP"]
 
 
-def test_the_choice_stays_with_the_run_unless_a_flag_says_otherwise(run, capsys):
-    tuned(run, capsys)
-    tuning = json.loads((run / "tuning.json").read_text())
+def test_the_choice_stays_with_the_run_unless_a_flag_says_otherwise(tuned_run, capsys):
+    run = tuned_run
+    tuning = tuning_of(run)
     tuning["chosen"] = {"nms_tiou": 0.45, "classes_per_candidate": 2}
     (run / "tuning.json").write_text(json.dumps(tuning))
     metrics, printed = evaluated(run, capsys)
@@ -81,13 +95,14 @@ def test_the_choice_stays_with_the_run_unless_a_flag_says_otherwise(run, capsys)
 
 
 def test_what_is_given_is_not_tuned(run, capsys):
-    found, printed = tuned(run, capsys, "--classes_per_candidate=2", "--step_exponent=0.5")
+    assert main([*tune_flags(run), "--classes_per_candidate=2", "--step_exponent=0.5"]) == 0
+    found, printed = tuning_of(run), capsys.readouterr().out
     assert "gives them: --classes_per_candidate, --step_exponent" in printed
     assert {name for row in found["tried"] for name in row["settings"]} == {"anchor_based_lambda"}
 
 
-def test_a_single_branch_that_is_better_is_named(run, capsys):
-    found, _ = tuned(run, capsys)
+def test_a_single_branch_that_is_better_is_named(tuned_run, capsys):
+    run, found = tuned_run, tuning_of(tuned_run)
     found["own"] = {"anchor_free": 0.2, "anchor_based": 0.6, "both": 0.5}
     (run / "tuning.json").write_text(json.dumps(found))
     _, printed = evaluated(run, capsys, "--notuned")
@@ -100,8 +115,8 @@ def test_a_single_branch_that_is_better_is_named(run, capsys):
     assert "alone is better" not in printed
 
 
-def test_a_choice_for_an_earlier_state_of_the_run_is_not_followed(run, capsys):
-    found, _ = tuned(run, capsys)
+def test_a_choice_for_an_earlier_state_of_the_run_is_not_followed(tuned_run, capsys):
+    run, found = tuned_run, tuning_of(tuned_run)
     found["chosen"], found["epochs"] = {"nms_tiou": 0.45}, 2
     (run / "tuning.json").write_text(json.dumps(found))
     metrics, printed = evaluated(run, capsys)
@@ -120,9 +135,9 @@ def test_a_choice_for_an_earlier_state_of_the_run_is_not_followed(run, capsys):
         ({"epochs": "3"}, "epochs"),
     ],
 )
-def test_a_damaged_file_is_one_line(change, told, run, capsys):
-    found, _ = tuned(run, capsys)
-    (run / "tuning.json").write_text(json.dumps({**found, **change}))
+def test_a_damaged_file_is_one_line(change, told, tuned_run, capsys):
+    run = tuned_run
+    (run / "tuning.json").write_text(json.dumps({**tuning_of(run), **change}))
     line = tiny.refused(capsys, run, "--mode=evaluate", f"--workdir={run}", "--noplots", alone=False)
     assert "tuning.json" in line
     assert told in line
