@@ -24,11 +24,9 @@ from a2net_tf.settings import Config
 # The network, losses, step and evaluation here know one value of these settings.
 _DEFAULTS_ONLY = (
     "convolution_norm",
-    "residual",
     "class_scores",
     "anchor_free_regression",
     "anchor_free_regression_weight",
-    "center_sampling",
     "overlap_loss",
     "anchor_regression",
     "anchor_matching",
@@ -36,7 +34,6 @@ _DEFAULTS_ONLY = (
     "weight_decay",
     "ema_momentum",
     "input_dropout",
-    "drop_path",
     "classes_per_candidate",
     "soft_nms_sigma",
     "voting_tiou",

@@ -94,8 +94,6 @@ def trained(path: pathlib.Path) -> None:
 MODERN = (
     "--convolution_norm=group",
     "--norm_groups=4",
-    "--residual",
-    "--drop_path=0.1",
     "--input_dropout=0.1",
     "--class_scores=sigmoid",
     "--anchor_regression=offsets",

@@ -124,15 +124,14 @@ class GroupNorm(keras.layers.Layer):
 
     Args:
         groups: of channels, which share mean and variance.
-        per_step: mean and variance of each step by itself, instead of over all steps.
         activation: after scale and offset, or None.
         joined: lengths of the levels that the input holds one after the other, a gap of one step after each. Each level
             is normalised by itself, and gaps become zeros. Empty: one level, no gap.
     """
 
-    def __init__(self, groups: int, *, per_step: bool, activation: str | None, joined: Sequence[int] = (), **kwargs):
+    def __init__(self, groups: int, *, activation: str | None, joined: Sequence[int] = (), **kwargs):
         super().__init__(**kwargs)
-        self.groups, self.per_step = groups, per_step
+        self.groups = groups
         self.activation = keras.activations.get(activation)
         self.joined = list(joined)
 
@@ -153,23 +152,20 @@ class GroupNorm(keras.layers.Layer):
         return tf.cast(x, self.compute_dtype)
 
     def _means(self, x):
-        """Over the channels of a group, and over steps as they belong together: [B, levels or T, groups]."""
+        """Over the channels of a group and all steps of a level: [B, levels, groups]."""
         channels = x.shape[-1]
-        if not self.per_step:
-            x = tf.matmul(self._membership(by_length=True), x) if self.joined else tf.reduce_mean(x, 1, keepdims=True)
+        x = tf.matmul(self._membership(by_length=True), x) if self.joined else tf.reduce_mean(x, 1, keepdims=True)
         return tf.reduce_mean(tf.reshape(x, (-1, x.shape[1], self.groups, channels // self.groups)), axis=-1)
 
     def _of_channels(self, x):
-        """[B, levels or T, groups] -> [B, levels or T, channels]."""
+        """[B, levels, groups] -> [B, levels, channels]."""
         each = self.gamma.shape[0] // self.groups
         return tf.reshape(tf.tile(x[..., None], (1, 1, 1, each)), (-1, x.shape[1], self.groups * each))
 
     def _of_steps(self, x):
-        """[B, levels or T, channels] -> [B, T or 1, channels]; 0 in gaps."""
+        """[B, levels, channels] -> [B, T or 1, channels]; 0 in gaps."""
         if not self.joined:
             return x
-        if self.per_step:
-            return x * tf.reduce_sum(self._membership(), axis=0)[:, None]
         return tf.matmul(self._membership(), x, transpose_a=True)
 
     def _membership(self, *, by_length: bool = False):
@@ -191,19 +187,18 @@ _DRAWS: contextvars.ContextVar[dict | None] = contextvars.ContextVar("draws", de
 
 
 class Drop(keras.layers.Layer):
-    """Sets values to 0 at random in training, and scales the others so that the mean stays (dropout, drop path).
+    """Sets values to 0 at random in training, and scales the others so that the mean stays (dropout).
 
     The draw depends on what ``drawing`` is given alone: a resumed run repeats it, and devices that share a batch draw
     as one.
 
     Args:
-        rate: share of what is dropped.
-        whole_windows: all values of a window or none (stochastic depth, Huang et al. 2016), instead of each by itself.
+        rate: share of the values.
     """
 
-    def __init__(self, rate: float, *, whole_windows: bool = False, **kwargs):
+    def __init__(self, rate: float, **kwargs):
         super().__init__(**kwargs)
-        self.rate, self.whole_windows = rate, whole_windows
+        self.rate = rate
 
     def call(self, inputs, training=False):
         """[B, T, channels] -> [B, T, channels]; as it is unless in training.
@@ -217,8 +212,7 @@ class Drop(keras.layers.Layer):
         if draws_by_name is None or self.name not in draws_by_name:
             raise RuntimeError(f"{self.name}: in training, call the network within `with layers.drawing(network, ...)`")
         seed, part = draws_by_name[self.name]
-        shape = tf.unstack(tf.shape(inputs))
-        drawn = draws.uniform([shape[0], 1, 1] if self.whole_windows else shape, seed, part)
+        drawn = draws.uniform(tf.unstack(tf.shape(inputs)), seed, part)
         kept = tf.cast(drawn >= self.rate, inputs.dtype)
         return inputs * kept / (1.0 - self.rate)
 

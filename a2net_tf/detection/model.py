@@ -358,18 +358,11 @@ class _Builder:
     def _block(
         self, x: keras.KerasTensor, filters: int, size: int, *, name: str, stride: int = 1, joined: Sequence[int] = ()
     ) -> keras.KerasTensor:
-        """A convolution with what the settings put behind it: normalisation, ReLU, the way around it."""
-        config, y = self.config, x
-        if config.convolution_norm == "none":
-            y = self._convolution(filters, size, stride=stride, joined=joined, name=name)(y)
-        else:
-            y = self._convolution(filters, size, stride=stride, activation=None, name=name)(y)
-            y = self._norm(joined, name=f"{name}_norm")(y)
-        if not (config.residual and y.shape == x.shape):
-            return y
-        if config.drop_path:
-            y = Drop(config.drop_path, whole_windows=True, dtype=self.policy, name=f"{name}_drop_path")(y)
-        return keras.layers.Add(dtype=self.policy, name=f"{name}_add")([x, y])
+        """A convolution with what the settings put behind it: normalisation, ReLU."""
+        if self.config.convolution_norm == "none":
+            return self._convolution(filters, size, stride=stride, joined=joined, name=name)(x)
+        x = self._convolution(filters, size, stride=stride, activation=None, name=name)(x)
+        return self._norm(joined, name=f"{name}_norm")(x)
 
     def _convolution(self, filters: int, size: int, *, stride: int = 1, **kwargs) -> Convolution:
         """A convolution as the settings have it."""
@@ -378,10 +371,8 @@ class _Builder:
 
     def _norm(self, joined: Sequence[int], *, name: str) -> GroupNorm:
         """Normalisation with ReLU as the settings have it."""
-        per_step = self.config.convolution_norm == "group_per_step"
-        return GroupNorm(
-            self.config.norm_groups, per_step=per_step, activation="relu", joined=joined, dtype=self.policy, name=name
-        )
+        groups = self.config.norm_groups
+        return GroupNorm(groups, activation="relu", joined=joined, dtype=self.policy, name=name)
 
 
 def _form(config: Config, for_inference: bool) -> str:

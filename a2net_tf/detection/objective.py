@@ -90,7 +90,6 @@ class Objective:
             centers=self._centers,
             levels=self._levels,
             grid_units=self.config.window_steps // pyramid.STEPS_PER_GRID_UNIT,
-            center_radius=self.config.center_sampling,
         )
         sums = losses.anchor_free_losses(
             outputs["anchor_free_logits"],

@@ -56,12 +56,11 @@ def assign_cells(
     centers: tf.Tensor,
     levels: np.ndarray,
     grid_units: int,
-    center_radius: float = 0.0,
 ) -> CellTargets:
     """Assigns ground truths to pyramid cells (Section III-D, Eqs. 2 and 3).
 
     A cell is foreground if its centre lies in [start, end) of an action whose length belongs to the cell's level; where
-    several do, the shortest is taken. With center sampling (FCOS, Tian et al. 2019) it must also lie near the middle.
+    several do, the shortest is taken.
 
     Args:
         segments: f32[B, G, 2], fractions of the window.
@@ -69,16 +68,11 @@ def assign_cells(
         centers: f32[L] cell centres in grid units.
         levels: i32[L] 0-based level of each cell.
         grid_units: of one window (64 for 128 steps).
-        center_radius: most strides of its level from a cell's centre to the middle of its action; 0: any number.
     """
     segments = segments * float(grid_units)
     length = segments[..., 1] - segments[..., 0]  # B, G
     action_level = assign_levels(length, int(levels.max()) + 1)  # B, G
     inside = (segments[:, None, :, 0] <= centers[:, None]) & (centers[:, None] < segments[:, None, :, 1])  # B, L, G
-    if center_radius > 0:
-        middle = tf.reduce_mean(segments, axis=-1)  # B, G
-        reach = center_radius * np.float32(2.0**levels)  # L
-        inside &= tf.abs(centers[:, None] - middle[:, None]) <= reach[:, None]
     candidate = inside & (action_level[:, None] == levels[:, None]) & (labels[:, None] > 0)  # B, L, G
     cost = tf.where(candidate, length[:, None], tf.float32.max)
     # A column that never wins keeps argmin and gather legal when a batch has room for no action at all (G = 0).

@@ -34,8 +34,8 @@ def check(config: Config) -> None:
         raise UserError("--jit_compile needs --nodeterministic: XLA cannot promise bit-equal runs")
     if trains and config.drops_in_step and compiles and config.distribute != "none":
         raise UserError(
-            "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout, --proposal_dropout and "
-            "--drop_path leave out on a device; drop one of these settings"
+            "--jit_compile with --distribute cannot draw what --input_dropout, --step_dropout and --proposal_dropout "
+            "leave out on a device; drop one of these settings"
         )
     if trains and config.distribute == "multi_worker" and (config.mode != "train" or config.videos):
         raise UserError(
@@ -95,7 +95,6 @@ _RANGES = {
     "anchor_based_weight": (0, None, True),
     "anchor_free_classification_weight": (0, None, True),
     "anchor_free_regression_weight": (0, None, True),
-    "center_sampling": (0, None, True),
     "focal_gamma": (0, None, True),
     "overlap_weight": (0, None, True),
     "anchor_regression_weight": (0, None, True),
@@ -157,7 +156,6 @@ def _check_ranges(config: Config) -> None:
         "time_scaling",
         "feature_dropout",
         "input_dropout",
-        "drop_path",
         "step_dropout",
         "proposal_dropout",
     )
@@ -208,8 +206,6 @@ def _check_network(config: Config) -> None:
         raise UserError(f"--proposal_bins={config.proposal_bins}: must be a multiple of 4")
     if config.stages == 2:
         _check_second_stage(config)
-    if config.drop_path and not config.residual:
-        raise UserError("--drop_path needs --residual: without it, a convolution that is left out leaves nothing")
 
 
 def _check_second_stage(config: Config) -> None:

@@ -68,17 +68,10 @@ class TrainingFields:
     )
     convolution_norm: str = _network(
         "none",
-        "Group normalisation after every convolution but the predictions: over all steps and the channels of a group "
-        "(group), or step by step (group_per_step), which also suits windows longer than those of training. No gain of "
-        "group_per_step was seen on HAPT.",
-        choices=("none", "group", "group_per_step"),
+        "Group normalisation after every convolution but the predictions, over all steps and the channels of a group.",
+        choices=("none", "group"),
     )
     norm_groups: int = _network(8, "The number of groups of channels of --convolution_norm.")
-    residual: bool = _network(
-        False,
-        "Whether the input is added to the output of each convolution that keeps steps and channels. No gain was seen "
-        "on HAPT.",
-    )
     class_scores: str = _network(
         "softmax",
         "How classes are scored: softmax decides for one of C classes or background; sigmoid scores each class by "
@@ -153,12 +146,6 @@ class TrainingFields:
     )
     anchor_free_regression_weight: float = _losses(
         1.0, "The weight of the anchor-free regression loss, which is 1 in Eq. 5."
-    )
-    center_sampling: float = _losses(
-        0.0,
-        "Cells are foreground only this near to the middle of an action, in strides of their level; 0: anywhere in it. "
-        "An action is at most two strides long (on the last level longer), so that 1 leaves out little. No gain was "
-        "seen on HAPT.",
     )
     focal_gamma: float = _losses(
         2.0,
@@ -262,11 +249,6 @@ class TrainingFields:
     )
     proposal_dropout: float = _optimisation(
         0.5, "The share of the values in the hidden layers of the second of --stages that training sets to 0; 0: none."
-    )
-    drop_path: float = _optimisation(
-        0.0,
-        "The share of windows in which training leaves out a convolution with --residual; 0: none. No gain was seen on "
-        "HAPT.",
     )
     clip_norm: float = _optimisation(
         0.0, "The largest norm of the gradient of all weights, to which larger ones are scaled down; 0: no clipping."

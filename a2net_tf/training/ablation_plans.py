@@ -22,10 +22,8 @@ INGREDIENTS = {
     "rotation-and-noise": ("axis_rotation", "signal_noise"),
     "dropout": ("feature_noise", "feature_dropout", "input_dropout"),
     "normalisation": ("convolution_norm", "norm_groups"),
-    "residual": ("residual", "drop_path"),
     "focal-loss": ("class_scores", "focal_gamma", "focal_alpha", "prior_probability", "classes_per_candidate"),
     "iou-regression": ("anchor_free_regression", "anchor_free_regression_weight", "distance_activation"),
-    "center-sampling": ("center_sampling",),
     "step-classifier": (
         "step_classifier",
         "step_channels",

@@ -60,6 +60,8 @@ class Run(NamedTuple):
 
 # Settings whose auto is decided by the device that a run is started on.
 _DECIDED = ("precision", "jit_compile", "deterministic")
+# Settings that are gone, which runs of older versions still have, with the value that had no effect.
+_REMOVED = {"residual": False, "drop_path": 0.0, "center_sampling": 0.0}
 # What training writes beside the state.
 TUNING = "tuning.json"
 _FILES = ("flags.txt", "run.json", "statistics.npz", "last.npz", "best.npz", "history.csv")
@@ -109,7 +111,7 @@ def load(workdir: str) -> Run:
         raise UserError(f"--workdir={workdir}: no trained model here (run.json is missing)")
     description = read_json_object(path)
     try:
-        config = settings.from_dict(description["config"])
+        config = settings.from_dict(_without_removed(description["config"]))
         for name in _DECIDED:
             description.setdefault(name, getattr(config, name))  # runs of older versions: there was no auto
         description.setdefault("folder", "")
@@ -122,6 +124,14 @@ def load(workdir: str) -> Run:
         raise UserError(f"{path}: damaged ({error})") from None
     statistics = _load_statistics(path.parent / "statistics.npz", values["num_features"]) if config.normalize else None
     return Run(config=config, statistics=statistics, **values)
+
+
+def _without_removed(config: dict[str, Any]) -> dict[str, Any]:
+    """Raises UserError for a run that was trained with what is gone."""
+    for name, unused in _REMOVED.items():
+        if config.get(name, unused) != unused:
+            raise UserError(f"trained with --{name}={config[name]}, which this version no longer has: use an older one")
+    return {name: value for name, value in config.items() if name not in _REMOVED}
 
 
 def _check_description(values: dict[str, Any], path: str) -> None:

@@ -256,7 +256,7 @@ def test_inference_copy_gives_the_same_with_smaller_weights(precision, make_conf
 
 COPIED = {
     "faithful": {},
-    "modern": {"convolution_norm": "group", "residual": True, "drop_path": 0.2, "input_dropout": 0.1, "norm_groups": 4},
+    "modern": {"convolution_norm": "group", "input_dropout": 0.1, "norm_groups": 4},
     "part of the features": {"feature_columns": (1, 4), "anchor_free": False, "class_scores": "sigmoid"},
 }
 
@@ -376,11 +376,10 @@ def test_level_scale_multiplies(same_in_graph):
 # --- group normalisation
 
 
-def group_norm(x, gamma, beta, groups, per_step=False):
+def group_norm(x, gamma, beta, groups):
     """Of [steps, channels], as the definition has it, in float64."""
     grouped = x.reshape(len(x), groups, -1).astype(np.float64)
-    axes = (2,) if per_step else (0, 2)
-    mean, variance = grouped.mean(axis=axes, keepdims=True), grouped.var(axis=axes, keepdims=True)
+    mean, variance = grouped.mean(axis=(0, 2), keepdims=True), grouped.var(axis=(0, 2), keepdims=True)
     return ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape) * gamma + beta
 
 
@@ -391,28 +390,26 @@ def made_norm(steps, *, channels=6, **kwargs):
     return layer
 
 
-@pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_group_norm_equals_the_definition(per_step, offset, same_in_graph):
-    layer = made_norm(9, per_step=per_step)
+def test_group_norm_equals_the_definition(offset, same_in_graph):
+    layer = made_norm(9)
     x = (RANDOM.normal(size=(2, 9, 6)) * 2 + offset).astype(np.float32)
-    expected = [relu(group_norm(window, *layer.get_weights(), 3, per_step)) for window in x]
+    expected = [relu(group_norm(window, *layer.get_weights(), 3)) for window in x]
     np.testing.assert_allclose(same_in_graph(layer, x), expected, atol=2e-4 if offset else 1e-5)
 
 
 def test_group_norm_equals_that_of_keras():
-    layer, theirs = made_norm(9, per_step=False), keras.layers.GroupNormalization(3, epsilon=1e-5)
+    layer, theirs = made_norm(9), keras.layers.GroupNormalization(3, epsilon=1e-5)
     theirs.build((None, 9, 6))
     theirs.set_weights(layer.get_weights())
     x = RANDOM.normal(size=(2, 9, 6)).astype(np.float32)
     np.testing.assert_allclose(layer(x), relu(np.asarray(theirs(x))), atol=1e-5)
 
 
-@pytest.mark.parametrize("per_step", [False, True])
-def test_joined_levels_are_normalised_one_by_one(per_step, same_in_graph):
+def test_joined_levels_are_normalised_one_by_one(same_in_graph):
     lengths = (4, 2, 1)
-    joined = made_norm(10, per_step=per_step, joined=lengths)
-    single = GroupNorm(3, activation="relu", per_step=per_step)
+    joined = made_norm(10, joined=lengths)
+    single = GroupNorm(3, activation="relu")
     single.build((None, 4, 6))
     single.set_weights(joined.get_weights())
     x = RANDOM.normal(size=(2, 10, 6)).astype(np.float32)  # what stands in the gaps must not matter
@@ -425,7 +422,7 @@ def test_joined_levels_are_normalised_one_by_one(per_step, same_in_graph):
 
 
 def test_group_norm_of_constant_input_is_finite():
-    layer = made_norm(5, per_step=False)
+    layer = made_norm(5)
     x = tf.Variable(np.full((1, 5, 6), 7, np.float32))
     with tf.GradientTape() as tape:
         y = tf.reduce_sum(layer(x))
@@ -433,27 +430,13 @@ def test_group_norm_of_constant_input_is_finite():
     assert np.isfinite(tape.gradient(y, x)).all()
 
 
-@pytest.mark.parametrize(("norm", "same"), [("group_per_step", True), ("group", False)])
-def test_longer_windows_see_the_same_only_if_normalised_step_by_step(norm, same, make_config, make_network):
-    """Far from both ends of a window, a cell of the first level sees the same steps in a window twice as long."""
-    changes = {"convolution_norm": norm, "norm_groups": 2, "level_channels": (8, 8, 8, 8), "num_levels": 1}
-    short = make_network(make_config(window_steps=64, **changes))
-    long = make_network(make_config(window_steps=64, inference_window_steps=128, **changes))
-    features = RANDOM.normal(size=(1, 128, 5)).astype(np.float32)
-    cells = slice(12, 20)
-    a = run(short, features[:, :64])["anchor_free_logits"][:, cells]
-    b = run(long, features)["anchor_free_logits"][:, cells]
-    assert np.allclose(a, b, atol=1e-4) == same
-
-
 NORMALISED = {"norm_groups": 4, "level_channels": (8, 8, 8, 8)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["group", "group_per_step"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_copies_of_a_normalised_network(norm, precision, make_config, make_network):
-    changes = {"convolution_norm": norm, "residual": True, "drop_path": 0.2, **NORMALISED}
+def test_copies_of_a_normalised_network(precision, make_config, make_network):
+    changes = {"convolution_norm": "group", "input_dropout": 0.2, **NORMALISED}
     network = make_network(make_config(precision=precision, **changes))
     features = random_features(make_config())
     exact = run(make_network(make_config(**changes)), features)
@@ -476,28 +459,7 @@ def test_norm_groups_must_divide_the_channels(make_config):
         make_config(convolution_norm="group")
 
 
-# --- residual connections, dropout, drop path
-
-
-def test_residual_adds_the_input(make_config, make_network):
-    config = make_config(residual=True, level_channels=(8, 8, 8, 8))
-    network = make_network(config)
-    features = random_features(config)
-
-    def at(name):
-        return keras.Model(network.input, network.get_layer(name).output)(features).numpy()
-
-    np.testing.assert_allclose(at("base2_add"), at("base1") + at("base2"), atol=1e-5)
-    np.testing.assert_allclose(at("conv1_add"), at("pool") + at("conv1"), atol=1e-5)
-    names = {layer.name for layer in network.layers if layer.name.endswith("_add")}
-    branches = {f"anchor_free_{branch}_conv{i}_add" for branch in ("class", "distance") for i in (1, 2)}
-    reductions = {f"anchor_free_reduce{i}_add" for i in (1, 2, 3, 4)}
-    assert names == {"base2_add", "conv1_add"} | branches | reductions
-
-
-def test_drop_path_needs_a_way_around(make_config):
-    with pytest.raises(UserError, match="--drop_path needs --residual"):
-        make_config(drop_path=0.1)
+# --- dropout
 
 
 def dropped(layer, x, *, seed, part=(0, 1)):
@@ -505,9 +467,8 @@ def dropped(layer, x, *, seed, part=(0, 1)):
         return layer(x, training=True)
 
 
-@pytest.mark.parametrize("whole_windows", [False, True])
-def test_drop(whole_windows, same_in_graph):
-    layer = Drop(0.25, whole_windows=whole_windows)
+def test_drop(same_in_graph):
+    layer = Drop(0.25)
     x = np.ones((400, 5, 3), np.float32)
     np.testing.assert_array_equal(layer(x), x)
     with drawing(keras.Sequential([layer]), tf.constant([1, 2])):
@@ -515,7 +476,6 @@ def test_drop(whole_windows, same_in_graph):
     found = same_in_graph(lambda values: dropped(layer, values, seed=[1, 2]), x)
     np.testing.assert_allclose(np.unique(found), [0, 1 / 0.75])
     assert found.mean() == pytest.approx(1, abs=0.1)
-    assert (found == found[:, :1, :1]).all() == whole_windows
     assert (dropped(layer, x, seed=[1, 3]).numpy() != found).any()
 
 
@@ -528,7 +488,8 @@ def test_drops_of_parts_are_those_of_the_whole():
 
 
 def network_that_drops(make_config):
-    return build_model(make_config(input_dropout=0.1, residual=True, drop_path=0.1, level_channels=(8,) * 4), 5, 3)
+    of_steps = {"step_classifier": True, "step_channels": 8, "step_layers": 2, "step_stages": 1, "step_dropout": 0.1}
+    return build_model(make_config(input_dropout=0.1, **of_steps), 5, 3)
 
 
 def test_each_layer_has_its_own_draw(make_config):
@@ -536,7 +497,7 @@ def test_each_layer_has_its_own_draw(make_config):
     layers, x = [layer for layer in network.layers if isinstance(layer, Drop)], np.ones((200, 1, 1), np.float32)
     with drawing(network, tf.constant([1, 2])):
         drawn = [layer(x, training=True).numpy().tobytes() for layer in layers]
-    assert len(drawn) == 1 + 2 + 4 + 4
+    assert len(drawn) == 1 + 2
     assert len(set(drawn)) == len(drawn)
 
 

@@ -299,44 +299,6 @@ def test_negatives_of_empty_batches():
     assert not everything.numpy().any()
 
 
-# --- center sampling
-
-
-@pytest.mark.parametrize(
-    ("radius", "expected"),
-    [
-        (0, [2, 3, 4, 5]),
-        (0.5, [4]),  # the middle is 4.0: the first level's cells lie at whole units
-        (1, [3, 4, 5]),
-        (9, [2, 3, 4, 5]),  # never beyond the action itself
-    ],
-)
-def test_center_sampling_by_hand(radius, expected, same_in_graph):
-    segments, labels = np.float32([[[2.0, 6.0]]]) / 8, np.int32([[1]])
-
-    def assign_with_radius(s, x):
-        geometry = {"centers": np.arange(8, dtype=np.float32), "levels": np.zeros(8, np.int32), "grid_units": 8}
-        return targets.assign_cells(s, x, **geometry, center_radius=radius)
-
-    found = same_in_graph(assign_with_radius, segments, labels)
-    np.testing.assert_array_equal(np.flatnonzero(found.labels[0]), expected)
-
-
-def test_center_radius_is_in_strides_of_the_level():
-    # Levels 3 (stride 4) and 2 (stride 2) of 32 units: cells at 2, 6, 10, ... and 1, 3, 5, ...
-    segments, labels = np.float32([[[9, 16], [20, 23]]]) / 32, np.int32([[1, 2]])  # middles 12.5 and 21.5
-    found = targets.assign_cells(
-        segments,
-        labels,
-        centers=pyramid.cell_centers(64, 4),
-        levels=pyramid.cell_levels(64, 4),
-        grid_units=32,
-        center_radius=0.7,
-    )
-    centers = pyramid.cell_centers(64, 4)[found.labels[0].numpy() > 0]
-    np.testing.assert_array_equal(centers, [21, 10, 14])  # within 1.4 of 21.5 (not 23), and within 2.8 of 12.5
-
-
 # --- anchors: which are matched
 
 

@@ -117,12 +117,10 @@ OTHERS = {
     "feature_dropout": ("0.1", 0.1),
     "convolution_norm": ("group", "group"),
     "norm_groups": ("4", 4),
-    "residual": ("true", True),
     "class_scores": ("sigmoid", "sigmoid"),
     "prior_probability": ("0.1", 0.1),
     "anchor_free_regression": ("giou", "giou"),
     "anchor_free_regression_weight": ("5", 5.0),
-    "center_sampling": ("1.5", 1.5),
     "focal_gamma": ("0", 0.0),
     "focal_alpha": ("-1", -1.0),
     "anchor_matching": ("defaults", "defaults"),
@@ -131,7 +129,6 @@ OTHERS = {
     "warmup_epochs": ("3", 3),
     "weight_decay": ("0.05", 0.05),
     "input_dropout": ("0.1", 0.1),
-    "drop_path": ("0.2", 0.2),
     "classes_per_candidate": ("2", 2),
     "voting_tiou": ("0.7", 0.7),
     "fold_splits": ("user01,user02+user03", ("user01", "user02+user03")),
@@ -171,7 +168,7 @@ OTHERS = {
     "refined_score": ("root", "root"),
 }
 # What a setting cannot do without.
-NEEDED = {"drop_path": {"residual": True}, "first_level": {"anchor_free": False}} | dict.fromkeys(
+NEEDED = {"first_level": {"anchor_free": False}} | dict.fromkeys(
     ("checkpoint", "release_checkpoint", "jit_compile"), {"mode": "predict"}
 )
 TOGETHER = {name: value for name, (_, value) in OTHERS.items() if name not in ("anchor_based", "stages")}
@@ -409,7 +406,6 @@ def test_values_of_a_dict_are_checked_as_flags_are(values, message):
         ("prior_probability", 0.0),
         ("prior_probability", 1.0),
         ("anchor_free_regression_weight", -1.0),
-        ("center_sampling", -1.0),
         ("focal_gamma", -1.0),
         ("focal_alpha", 1.5),
         ("focal_alpha", -0.5),
@@ -417,7 +413,6 @@ def test_values_of_a_dict_are_checked_as_flags_are(values, message):
         ("weight_decay", -1.0),
         ("input_dropout", 1.0),
         ("step_dropout", 1.0),
-        ("drop_path", 1.0),
         ("classes_per_candidate", 0),
         ("voting_tiou", 1.1),
         ("num_folds", -1),
@@ -468,7 +463,6 @@ def test_values_at_the_edge_of_the_range(changes):
         ({"num_levels": 7, "level_channels": (1,) * 6}, "--level_channels has 6 values for --num_levels=7"),
         ({"level_channels": ()}, "--level_channels has 0 values"),
         ({"convolution_norm": "group", "norm_groups": 3}, "--norm_groups=3 does not divide the 512 channels"),
-        ({"drop_path": 0.1}, "--drop_path needs --residual"),
         ({"distribute": "multi_worker"}, "--distribute=multi_worker is for --mode=train on features"),
         ({"step_classifier": True, "step_layers": 8, "window_steps": 128}, "at most 7"),
         (

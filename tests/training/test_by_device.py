@@ -185,7 +185,7 @@ STEPS = {
     "as in the paper": {},
     "modern": {
         "convolution_norm": "group", "norm_groups": 4, "level_channels": (8, 8, 8, 8),
-        "residual": True, "drop_path": 0.1, "input_dropout": 0.1,
+        "input_dropout": 0.1,
         "class_scores": "sigmoid", "anchor_regression": "offsets", "anchor_matching": "defaults",
         "force_matches": True, "ema_momentum": 0.9, "clip_norm": 1.0,
     },

@@ -30,8 +30,6 @@ CASES = {
     "modern": (
         "--convolution_norm=group",
         "--norm_groups=4",
-        "--residual",
-        "--drop_path=0.3",
         "--input_dropout=0.2",
         "--class_scores=sigmoid",
         "--anchor_free_regression=diou",

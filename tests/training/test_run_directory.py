@@ -54,6 +54,25 @@ def test_load_is_the_inverse_of_save(run):
     assert sorted(os.listdir(run.config.workdir)) == ["flags.txt", "run.json", "statistics.npz"]
 
 
+def written_by_an_older_version(run, **settings_then):
+    run_directory.save(run)
+    path = pathlib.Path(run.config.workdir, "run.json")
+    description = json.loads(path.read_text())
+    description["config"] |= settings_then
+    path.write_text(json.dumps(description))
+    return run_directory.load(run.config.workdir)
+
+
+def test_a_setting_that_is_gone_and_was_not_used(run):
+    found = written_by_an_older_version(run, residual=False, drop_path=0.0)
+    assert found.config == run.config
+
+
+def test_a_setting_that_is_gone_and_was_used(run):
+    with pytest.raises(UserError, match="trained with --residual=True, which this version no longer has"):
+        written_by_an_older_version(run, residual=True)
+
+
 def test_run_without_normalisation(run):
     run = with_config(run, normalize=False)._replace(statistics=None)
     run_directory.save(run)

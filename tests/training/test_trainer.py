@@ -97,7 +97,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 def test_killed_and_resumed_with_everything_random(tmp_path):
     """Whatever is drawn is drawn from the seed and the step, and the schedule knows where it was."""
     more = ["--epochs=4", *FEW_STEPS, "--random_offsets", "--time_scaling=0.2"]
-    more += ["--feature_noise=0.1", "--feature_dropout=0.1", "--input_dropout=0.1", "--residual", "--drop_path=0.2"]
+    more += ["--feature_noise=0.1", "--feature_dropout=0.1", "--input_dropout=0.1"]
     more += ["--schedule=cosine", "--warmup_epochs=1", "--weight_decay=0.01", "--convolution_norm=group"]
     kill_in_the_third_epoch(tmp_path / "stopped", *more)
     for name in ("whole", "stopped"):
