@@ -8,7 +8,6 @@ import tensorflow as tf
 from a2net_tf.compat import adam_moments
 from a2net_tf.settings import Config
 
-
 _MOMENTUM = 0.9  # of gradient descent
 
 
