@@ -233,6 +233,8 @@ _WITH_C3D = {
 
 
 def _check_backbone(config: Config) -> None:
+    if config.mode in ("check", "import_release"):
+        raise UserError(f"--mode={config.mode} knows A2Net's levels alone: not with --backbone=c3d")
     for name, value in _WITH_C3D.items():
         if getattr(config, name) != value:
             raise UserError(f"--{name}={getattr(config, name)}: with --backbone=c3d it must be {value or 'left out'}")
