@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -97,6 +98,24 @@ def test_an_exported_one_agrees(trained, tmp_path, capsys):
     for name in ("tflite", "onnx"):
         flags = ["--mode=export", f"--workdir={folder / 'run'}", f"--{name}={tmp_path / name}"]
         assert "exported as --saved_model alone" in tiny.refused(capsys, tmp_path, *flags)
+
+
+def test_it_can_be_tuned(trained, tmp_path):
+    run = shutil.copytree(trained[0] / "run", tmp_path / "run")
+    with tiny.silence():
+        assert main(["--mode=tune", f"--workdir={run}", "--validation_split=validation"]) == 0
+    assert json.loads((run / "tuning.json").read_text())["split"] == "validation"
+
+
+def test_profile_counts_all_of_it(tmp_path):
+    flags = ["--mode=profile", *NETWORK, f"--num_features={3 * 24 * 24}", "--num_classes=2"]
+    with tiny.silence():
+        assert main([*flags, f"--metrics={tmp_path / 'costs.json'}"]) == 0
+    costs = json.loads((tmp_path / "costs.json").read_text())
+    assert list(costs["parts"]) == ["base", "features", "anchor_free", "anchor_based", "second_stage"]
+    first = 48 * 16 * 16 * 27 * 3 * 4  # multiply-adds of conv1a alone
+    assert costs["parts"]["base"]["multiply_adds"] > first
+    assert costs["parts"]["second_stage"]["multiply_adds"] == 24 * (16 * 8 * 16 + 16 * 3 + 16 * 4)
 
 
 def test_modes_that_know_levels_alone(tmp_path, capsys):
