@@ -107,7 +107,7 @@ def _load_float32(config: Config, given: frozenset[str], target: str) -> tuple[R
     if "precision" in given and config.precision not in (precision.AUTO, "float32"):
         raise UserError(f"--precision={config.precision} is for --saved_model; {target} is written from float32")
     current, localizer = load_trained(dataclasses.replace(config, precision="float32"), given | {"precision"})
-    if current.config.backbone != "none":
+    if current.config.looks_at_pixels:
         raise UserError(
             f"{config.workdir} looks at raw video (--backbone=c3d), which is exported as --saved_model alone"
         )

@@ -38,7 +38,7 @@ def build_network(
         ``build_model`` names, with W / 8 cells, as many anchors on each as ``config.anchor_ratios`` has, and no
         overlaps.
     """
-    if config.backbone == "none":
+    if not config.looks_at_pixels:
         return build_model(config, num_features, num_classes, statistics=statistics, for_inference=for_inference)
     blueprint = Blueprint(config, num_features, num_classes, statistics)
     policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)

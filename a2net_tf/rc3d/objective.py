@@ -18,7 +18,7 @@ _LEAST_DISTANCE = 0.5  # grid units, a frame: of nothing there is no logarithm
 
 def objective_of(config: Config) -> Objective:
     """What training minimises with these settings."""
-    return Objective(config) if config.backbone == "none" else ProposalObjective(config)
+    return ProposalObjective(config) if config.looks_at_pixels else Objective(config)
 
 
 class ProposalObjective(Objective):

@@ -180,7 +180,7 @@ def _check_pyramid(config: Config) -> None:
                 f"--{name}={getattr(config, name)} does not halve {config.num_levels} times (--num_levels): "
                 f"it must be a multiple of {2**config.num_levels}"
             )
-    all_levels = config.anchor_free and config.backbone == "none"
+    all_levels = config.anchor_free and not config.looks_at_pixels
     if config.first_level > (1 if all_levels else config.num_levels):
         raise UserError(
             f"--first_level={config.first_level}: at most --num_levels={config.num_levels}, and 1 unless "
@@ -211,7 +211,7 @@ def _check_network(config: Config) -> None:
         raise UserError(f"--proposal_bins={config.proposal_bins}: must be a multiple of 4")
     if config.stages == 2:
         _check_second_stage(config)
-    if config.backbone == "c3d":
+    if config.looks_at_pixels:
         _check_backbone(config)
     if config.drop_path and not config.residual:
         raise UserError("--drop_path needs --residual: without it, a convolution that is left out leaves nothing")

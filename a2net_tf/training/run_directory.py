@@ -299,7 +299,7 @@ def _check_sizes(run: Run, arrays: dict[str, np.ndarray], path: pathlib.Path) ->
     config = run.config
     first, end = config.feature_columns or (0, run.num_features)
     sizes = {"classes": len(run.class_names), "--base_channels": config.base_channels}
-    if config.backbone == "none":
+    if not config.looks_at_pixels:
         sizes["features"] = end - first
         sizes["--level_channels"] = max(config.level_channels[: config.num_levels])
     else:
