@@ -26,6 +26,7 @@ ROOMS = (
     "detection",
     "data",
     "video",
+    "rc3d",
     "datasets",
     "evaluation",
     "report",
@@ -45,6 +46,8 @@ PURE = {
         for name in ("geometry", "pyramid", "draws", "windows", "targets", "losses")
     },
     "a2net_tf/detection/objective.py": {"tensorflow", "a2net_tf.settings"},
+    "a2net_tf/rc3d/pooling.py": {"numpy", "tensorflow"},
+    "a2net_tf/rc3d/objective.py": {"numpy", "tensorflow", "a2net_tf.settings"},
     "a2net_tf/data/augment.py": {"numpy", "tensorflow"},
     "a2net_tf/video/tvl1.py": {"numpy", "tensorflow"},
     "a2net_tf/data/statistics.py": {"numpy"},

@@ -181,16 +181,32 @@ class GroupNorm(keras.layers.Layer):
         return input_shape
 
 
-# The draw of each dropout, by its layer's name, within ``drawing``. Each device that shares a
+# The draw of each layer that draws, by its name, within ``drawing``. Each device that shares a
 # batch runs in a thread, which has its own.
 _DRAWS: contextvars.ContextVar[dict | None] = contextvars.ContextVar("draws", default=None)
 
 
-class Drop(keras.layers.Layer):
-    """Sets values to 0 at random in training, and scales the others so that the mean stays (dropout).
+class Drawing(keras.layers.Layer):
+    """A layer that draws random numbers in training.
 
     The draw depends on what ``drawing`` is given alone: a resumed run repeats it, and devices that share a batch draw
     as one.
+    """
+
+    def draw(self, shape: Sequence[int | tf.Tensor]) -> tf.Tensor:
+        """Uniform numbers in [0, 1), f32[*shape], for the windows at hand, which are as many as ``shape`` begins with.
+
+        Raises:
+            RuntimeError: not within ``drawing``.
+        """
+        draws_by_name = _DRAWS.get()
+        if draws_by_name is None or self.name not in draws_by_name:
+            raise RuntimeError(f"{self.name}: in training, call the network within `with layers.drawing(network, ...)`")
+        return draws.uniform(shape, *draws_by_name[self.name])
+
+
+class Drop(Drawing):
+    """Sets values to 0 at random in training, and scales the others so that the mean stays (dropout).
 
     Args:
         rate: share of the values.
@@ -208,11 +224,7 @@ class Drop(keras.layers.Layer):
         """
         if not training:
             return inputs
-        draws_by_name = _DRAWS.get()
-        if draws_by_name is None or self.name not in draws_by_name:
-            raise RuntimeError(f"{self.name}: in training, call the network within `with layers.drawing(network, ...)`")
-        seed, part = draws_by_name[self.name]
-        drawn = draws.uniform(tf.unstack(tf.shape(inputs)), seed, part)
+        drawn = self.draw(tf.unstack(tf.shape(inputs)))
         kept = tf.cast(drawn >= self.rate, inputs.dtype)
         return inputs * kept / (1.0 - self.rate)
 
@@ -223,14 +235,14 @@ class Drop(keras.layers.Layer):
 
 @contextlib.contextmanager
 def drawing(network: keras.Model, seed: tf.Tensor, part: tuple[tf.Tensor | int, int] = (0, 1)) -> Iterator[None]:
-    """Within it, the network may be called in training: its dropouts draw from ``seed``, each something else.
+    """Within it, the network may be called in training: its layers draw from ``seed``, each something else.
 
     Args:
         network: of ``build_model``.
         seed: i32[2], another one for each training step.
         part: which of how many equal parts of a batch the call is given.
     """
-    names = [layer.name for layer in network.layers if isinstance(layer, Drop)]
+    names = [layer.name for layer in network.layers if isinstance(layer, Drawing)]
     fold_in = tf.random.experimental.stateless_fold_in
     token = _DRAWS.set({name: (fold_in(seed, number), part) for number, name in enumerate(names)})
     try:

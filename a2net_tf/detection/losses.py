@@ -40,10 +40,10 @@ def means(sums: dict[str, Sum], add_up: Callable[[tf.Tensor], tf.Tensor] = tf.id
     return {name: part.total / count for (name, part), count in zip(sums.items(), tf.unstack(counts), strict=True)}
 
 
-def smooth_l1(difference: tf.Tensor) -> tf.Tensor:
-    """0.5 x**2 below |x| = 1 and |x| - 0.5 above, element by element."""
-    size = tf.abs(difference)
-    return tf.where(size < 1.0, 0.5 * tf.square(difference), size - 0.5)
+def smooth_l1(difference: tf.Tensor, sigma: float = 1.0) -> tf.Tensor:
+    """0.5 (sigma x)**2 below |x| = 1 / sigma**2 and |x| - 0.5 / sigma**2 above, element by element."""
+    size, bound = tf.abs(difference), 1.0 / sigma**2
+    return tf.where(size < bound, 0.5 / bound * tf.square(difference), size - 0.5 * bound)
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

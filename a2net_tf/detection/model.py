@@ -150,7 +150,7 @@ def build_model(
     policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)
     builder = _Builder(config, num_classes, policy, _form(config, for_inference))
     inputs = keras.Input((config.window_steps, num_features), name="features", dtype="float32")
-    first = _prepare(inputs, blueprint)
+    first = prepare(inputs, blueprint)
     base_features, base = builder.base(first)
     levels = builder.levels(base)
     outputs, predictions, joined = {}, {}, None
@@ -177,7 +177,7 @@ def build_model(
     return Network(inputs, outputs, blueprint=blueprint, cuts=cuts, second_stage=second_stage)
 
 
-def _prepare(x: keras.KerasTensor, blueprint: Blueprint) -> keras.KerasTensor:
+def prepare(x: keras.KerasTensor, blueprint: Blueprint) -> keras.KerasTensor:
     """The features as the first convolution sees them."""
     config, statistics = blueprint.config, blueprint.statistics
     if statistics is not None:

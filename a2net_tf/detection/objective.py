@@ -23,7 +23,7 @@ class Objective:
         self._anchors = pyramid.default_anchors(
             config.window_steps, config.num_levels, config.anchor_ratios, config.first_level
         )
-        self._centers = pyramid.cell_centers(config.window_steps, config.num_levels)
+        self._centers = pyramid.cell_centers(config.window_steps, config.num_levels, config.first_level)
         self._levels = pyramid.cell_levels(config.window_steps, config.num_levels)
         self.names = _names(config)
 
@@ -59,7 +59,7 @@ class Objective:
             positives["second_stage_positives"] = _per_window(positive)
             batch = {**batch, "labels": tf.minimum(batch["labels"], 1)}  # the first one knows no classes
         if self.config.anchor_free:
-            branch_sums, foreground = self._anchor_free(outputs, batch)
+            branch_sums, foreground = self._anchor_free(outputs, batch, seed, part)
             sums.update(branch_sums)
             positives.update(self._per_level("anchor_free", foreground))
         if self.config.anchor_based:
@@ -83,7 +83,9 @@ class Objective:
         )
         return parts, {name: shares[name] for name in positives}
 
-    def _anchor_free(self, outputs: dict, batch: dict) -> tuple[dict[str, losses.Sum], tf.Tensor]:
+    def _anchor_free(
+        self, outputs: dict, batch: dict, seed: tf.Tensor, part: tuple
+    ) -> tuple[dict[str, losses.Sum], tf.Tensor]:
         cells = targets.assign_cells(
             batch["segments"],
             batch["labels"],

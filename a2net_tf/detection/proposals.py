@@ -53,7 +53,7 @@ def branch_candidates(outputs: dict[str, tf.Tensor], config: Config, window_step
             anchor_free_candidates(
                 outputs["anchor_free_logits"],
                 outputs["anchor_free_distances"],
-                centers=pyramid.cell_centers(window_steps, config.num_levels),
+                centers=pyramid.cell_centers(window_steps, config.num_levels, config.first_level),
                 grid_units=window_steps // pyramid.STEPS_PER_GRID_UNIT,
                 overlap=outputs.get("anchor_free_overlap"),
                 **classes,
@@ -61,10 +61,12 @@ def branch_candidates(outputs: dict[str, tf.Tensor], config: Config, window_step
         )
     if config.anchor_based:
         anchors = pyramid.default_anchors(window_steps, config.num_levels, config.anchor_ratios, config.first_level)
+        # R-C3D predicts no overlap: all anchors count alike.
+        overlap = outputs.get("anchor_overlap", tf.ones_like(outputs["anchor_logits"][..., 0]))
         parts.append(
             anchor_based_candidates(
                 outputs["anchor_logits"],
-                outputs["anchor_overlap"],
+                overlap,
                 pyramid.decode_anchors(outputs["anchor_offsets"], anchors, config.center_scale, config.width_scale),
                 overlap_score=config.overlap_score,
                 max_background=config.max_background,

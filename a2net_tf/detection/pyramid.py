@@ -29,10 +29,13 @@ def cell_levels(window_steps: int, num_levels: int) -> np.ndarray:
     return np.repeat(np.arange(num_levels, dtype=np.int32), level_lengths(window_steps, num_levels))
 
 
-def cell_centers(window_steps: int, num_levels: int) -> np.ndarray:
-    """f32[L]: where each cell lies, in grid units: floor(s / 2) + j * s with stride s (Eq. 2)."""
+def cell_centers(window_steps: int, num_levels: int, first_level: int = 1) -> np.ndarray:
+    """f32[L]: where each cell lies, in grid units: floor(s / 2) + j * s with stride s (Eq. 2).
+
+    Those of levels before ``first_level`` (1-based) are left out.
+    """
     centers = [2**i // 2 + 2**i * np.arange(n) for i, n in enumerate(level_lengths(window_steps, num_levels))]
-    return np.concatenate(centers).astype(np.float32)
+    return np.concatenate(centers[first_level - 1 :]).astype(np.float32)
 
 
 def default_anchors(window_steps: int, num_levels: int, ratios: Sequence[float], first_level: int = 1) -> np.ndarray:

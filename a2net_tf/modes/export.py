@@ -106,7 +106,12 @@ def _load_float32(config: Config, given: frozenset[str], target: str) -> tuple[R
     """The trained network in float32, whatever it was trained in: other formats quantise for themselves."""
     if "precision" in given and config.precision not in (precision.AUTO, "float32"):
         raise UserError(f"--precision={config.precision} is for --saved_model; {target} is written from float32")
-    return load_trained(dataclasses.replace(config, precision="float32"), given | {"precision"})
+    current, localizer = load_trained(dataclasses.replace(config, precision="float32"), given | {"precision"})
+    if current.config.looks_at_pixels:
+        raise UserError(
+            f"{config.workdir} looks at raw video (--backbone=c3d), which is exported as --saved_model alone"
+        )
+    return current, localizer
 
 
 def _metrics_of(workdir: str) -> dict:

@@ -5,8 +5,8 @@ import dataclasses
 from a2net_tf import safe_files
 from a2net_tf.data import prepared
 from a2net_tf.detection import precision
-from a2net_tf.detection.model import build_model
 from a2net_tf.errors import UserError
+from a2net_tf.rc3d.network import build_network
 from a2net_tf.report import profiler
 from a2net_tf.settings import Config
 
@@ -27,7 +27,7 @@ def profile(config: Config) -> dict:
         num_features, num_classes = prepared.num_features(builder), len(prepared.class_names(builder))
     computed = dataclasses.replace(config, precision=precision.resolve(config.precision))
     precision.announce(config.precision, computed.precision)
-    network = build_model(computed, num_features, num_classes)
+    network = build_network(computed, num_features, num_classes)
     costs = {**profiler.profile(network), "window_milliseconds": profiler.window_milliseconds(network)}
     print(profiler.format_profile(costs))
     safe_files.write_metrics(config.metrics, costs)

@@ -1,5 +1,6 @@
 """Counts parameters and multiply-adds on the built network, by part."""
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ def profile(network: Network) -> dict:
     # What joins levels is not counted: nothing reads the output there.
     all_levels = sum(level.shape[1] for level in network.cuts.levels)
     for name, layers in _layers_of_parts(network).items():
-        steps = {layer: all_levels if layer in shared else layer.output.shape[1] for layer in _convolutions(layers)}
+        steps = {
+            layer: all_levels if layer in shared else math.prod(layer.output.shape[1:-1])
+            for layer in _convolutions(layers)
+        }
         parts[name] = {
             "parameters": sum(w.shape.num_elements() for layer in layers for w in layer.trainable_variables),
             "multiply_adds": sum(layer.kernel.shape.num_elements() * n for layer, n in steps.items()),
@@ -74,8 +78,8 @@ def _layers_before(network: Network, end: keras.KerasTensor | Sequence[keras.Ker
     return keras.Model(network.inputs, end).layers
 
 
-def _convolutions(layers: Sequence[keras.layers.Layer]) -> list[Convolution]:
-    return [layer for layer in layers if isinstance(layer, Convolution)]
+def _convolutions(layers: Sequence[keras.layers.Layer]) -> list[Convolution | keras.layers.Conv3D]:
+    return [layer for layer in layers if isinstance(layer, Convolution | keras.layers.Conv3D)]
 
 
 def format_profile(counts: dict) -> str:

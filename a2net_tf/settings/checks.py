@@ -78,6 +78,8 @@ _RANGES = {
     "stages": (1, 2, True),
     "proposal_bins": (4, None, True),
     "proposal_channels": (1, None, True),
+    "backbone_channels": (1, None, True),
+    "crop_size": (16, None, True),
     "train_proposals": (1, None, True),
     "train_proposal_tiou": (0, 1, True),
     "proposal_match_tiou": (0, 1, False),
@@ -176,7 +178,8 @@ def _check_pyramid(config: Config) -> None:
                 f"--{name}={getattr(config, name)} does not halve {config.num_levels} times (--num_levels): "
                 f"it must be a multiple of {2**config.num_levels}"
             )
-    if config.first_level > (1 if config.anchor_free else config.num_levels):
+    all_levels = config.anchor_free and not config.looks_at_pixels
+    if config.first_level > (1 if all_levels else config.num_levels):
         raise UserError(
             f"--first_level={config.first_level}: at most --num_levels={config.num_levels}, and 1 unless "
             "--noanchor_free"
@@ -206,6 +209,8 @@ def _check_network(config: Config) -> None:
         raise UserError(f"--proposal_bins={config.proposal_bins}: must be a multiple of 4")
     if config.stages == 2:
         _check_second_stage(config)
+    if config.looks_at_pixels:
+        _check_backbone(config)
 
 
 def _check_second_stage(config: Config) -> None:
@@ -213,6 +218,24 @@ def _check_second_stage(config: Config) -> None:
         raise UserError(f"--class_scores={config.class_scores}: --stages=2 knows softmax only")
     if config.fusion == "outputs":
         raise UserError("--fusion=outputs: networks of --stages=2 look at different proposals; use candidates")
+
+
+# What --backbone=c3d must have, and what it has no use for: what nobody looks at was meant otherwise.
+_WITH_C3D = {
+    **{"stages": 2, "num_levels": 3, "first_level": 3},
+    **{"step_classifier": False, "feature_columns": (), "convolution_norm": "none"},
+    **{"time_scaling": 0.0, "input_dropout": 0.0},
+}
+
+
+def _check_backbone(config: Config) -> None:
+    if config.mode in ("check", "import_release"):
+        raise UserError(f"--mode={config.mode} knows A2Net's levels alone: not with --backbone=c3d")
+    for name, value in _WITH_C3D.items():
+        if getattr(config, name) != value:
+            raise UserError(f"--{name}={getattr(config, name)}: with --backbone=c3d it must be {value or 'left out'}")
+    if len(config.backbone_channels) != 5:
+        raise UserError(f"--backbone_channels has {len(config.backbone_channels)} values; C3D has five, conv1 to conv5")
 
 
 def _check_inference_windows(config: Config) -> None:

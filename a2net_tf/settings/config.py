@@ -36,7 +36,13 @@ class Config(VideoFields, UseFields, TrainingFields, DataFields):  # dataclasses
     def drops_in_step(self) -> bool:
         """Whether the network of a training step leaves values out at random."""
         of_proposals = self.stages == 2 and self.proposal_dropout
-        return bool(self.input_dropout or self.step_dropout or of_proposals)
+        moves_frames = self.looks_at_pixels
+        return bool(self.input_dropout or self.step_dropout or of_proposals or moves_frames)
+
+    @property
+    def looks_at_pixels(self) -> bool:
+        """Whether a backbone makes the features, of raw video."""
+        return self.backbone != "none"
 
     def most_detections(self, num_steps: int) -> int:
         """How many detections are kept of a sequence of ``num_steps``: as set, or by its length."""

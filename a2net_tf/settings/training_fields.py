@@ -120,6 +120,21 @@ class TrainingFields:
     proposal_channels: int = _network(
         512, "The number of channels of the hidden layers of the second of --stages, one for classes, one for ends."
     )
+    backbone: str = _network(
+        "none",
+        "With c3d features are the pixels of frames (--extractor=frames), and the network is that of R-C3D (Xu et al. "
+        "2017): C3D up to conv5b, trained with the rest, anchors of one level, and a second stage on what it makes of "
+        "each proposal. It needs --stages=2, --num_levels=3 and --first_level=3, which is a cell every 8 frames.",
+        choices=("none", "c3d"),
+    )
+    backbone_channels: tuple[int, ...] = _network(
+        (64, 128, 256, 512, 512), "The number of channels of conv1 to conv5 of --backbone=c3d."
+    )
+    crop_size: int = _network(
+        112,
+        "The height and width of what --backbone=c3d sees of each frame: its middle, in training any part of it, half "
+        "of the windows mirrored.",
+    )
     num_features: int = _network(
         0,
         "D, the number of values of a feature vector; 0: as in --dataset. profile needs it without a dataset.",
@@ -221,7 +236,17 @@ class TrainingFields:
         binds="progress",
         common=True,
     )
-    learning_rate: float = _optimisation(1e-4, "The learning rate of the Adam optimizer.", common=True)
+    backbone_weights: str = _optimisation(
+        "",
+        "The PyTorch file with the weights that --backbone=c3d begins with, such as C3D of Sports-1M; its first two "
+        "convolutions stay as they are then. Empty: random ones.",
+    )
+    optimizer: str = _optimisation(
+        "adam",
+        "The optimizer: Adam, or stochastic gradient descent with a momentum of 0.9, as R-C3D was trained.",
+        choices=("adam", "sgd"),
+    )
+    learning_rate: float = _optimisation(1e-4, "The learning rate of --optimizer.", common=True)
     schedule: str = _optimisation(
         "step",
         "How the learning rate falls: in steps as --decay_epochs says, or as a cosine to 0 at the end of --epochs.",

@@ -38,7 +38,8 @@ class VideoFields:
         "efficientnet_lite0",
         "The network that makes a vector of frames: efficientnet_lite0 (weights come with the extra [video]), i3d "
         "(RGB with --extractor_weights, optical flow with --flow_weights, or both), keras:NAME (of "
-        "keras.applications, which downloads its weights) or saved_model:PATH (your own).",
+        "keras.applications, which downloads its weights) or saved_model:PATH (your own); or none: frames, whose "
+        "vectors are the pixels themselves, for --backbone=c3d.",
         common=True,
     )
     extractor_weights: str = _video(
@@ -89,7 +90,9 @@ class VideoFields:
         choices=("squash", "crop", "center"),
     )
     frame_size: int = _video(
-        224, "The height and width of frames in pixels, for keras:NAME and saved_model:PATH; the others have their own."
+        224,
+        "The height and width of frames in pixels, for frames, keras:NAME and saved_model:PATH; the others have their "
+        "own.",
     )
     clip_frames: int = _video(1, "The number of frames that saved_model:PATH looks at for one vector.")
     input_range: str = _video(

@@ -1,10 +1,14 @@
-"""Adam with one operator per weight, and a schedule that warms up."""
+"""Adam with one operator per weight, plain gradient descent, and a schedule that warms up."""
+
+import functools
 
 import keras
 import tensorflow as tf
 
 from a2net_tf.compat import adam_moments
 from a2net_tf.settings import Config
+
+_MOMENTUM = 0.9  # of gradient descent
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -55,8 +59,9 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Adam with the schedule, weight decay, clipping, averaging and loss scaling that are set."""
-    optimizer = FusedAdam(
+    """What is set, with the schedule, weight decay, clipping, averaging and loss scaling that are set."""
+    kind = FusedAdam if config.optimizer == "adam" else functools.partial(keras.optimizers.SGD, momentum=_MOMENTUM)
+    optimizer = kind(
         _learning_rate(config, steps_per_epoch),
         weight_decay=config.weight_decay or None,
         global_clipnorm=config.clip_norm or None,

@@ -27,9 +27,9 @@ import numpy as np
 from a2net_tf import __version__, locks, safe_files, settings
 from a2net_tf.data.files.array_files import read_arrays
 from a2net_tf.data.labels import check_also_reported, check_class_names
-from a2net_tf.detection.model import build_model
 from a2net_tf.detection.precision import AUTO
 from a2net_tf.errors import UserError
+from a2net_tf.rc3d.network import build_network as build_described
 from a2net_tf.safe_files import check_kind, read_json_object, read_table, replace_file, write_json, write_text
 from a2net_tf.settings import Config
 
@@ -265,14 +265,14 @@ def training_seconds(workdir: str) -> float | None:
 
 def build_network(run: Run) -> keras.Model:
     """The run's network for training windows, with fresh weights."""
-    return build_model(run.computed, run.num_features, len(run.class_names), statistics=run.statistics)
+    return build_described(run.computed, run.num_features, len(run.class_names), statistics=run.statistics)
 
 
 def build_inference_network(run: Run) -> keras.Model:
     """The same for inference: its windows' length changes no weight, nor the name of one; weights in the precision."""
     config = dataclasses.replace(run.computed, window_steps=run.config.inference_steps)
     names = run.class_names
-    return build_model(config, run.num_features, len(names), statistics=run.statistics, for_inference=True)
+    return build_described(config, run.num_features, len(names), statistics=run.statistics, for_inference=True)
 
 
 def load_network(run: Run) -> keras.Model:
@@ -308,8 +308,12 @@ def _check_sizes(run: Run, arrays: dict[str, np.ndarray], path: pathlib.Path) ->
     """Raises UserError before a network is built that has nothing to do with the weights, and may fit no memory."""
     config = run.config
     first, end = config.feature_columns or (0, run.num_features)
-    sizes = {"features": end - first, "classes": len(run.class_names), "--base_channels": config.base_channels}
-    sizes["--level_channels"] = max(config.level_channels[: config.num_levels])
+    sizes = {"classes": len(run.class_names), "--base_channels": config.base_channels}
+    if not config.looks_at_pixels:
+        sizes["features"] = end - first
+        sizes["--level_channels"] = max(config.level_channels[: config.num_levels])
+    else:
+        sizes["--backbone_channels"] = max(config.backbone_channels)
     if config.anchor_free:
         sizes["--head_channels"] = config.head_channels
     if config.stages == 2:

@@ -19,9 +19,10 @@ from a2net_tf.compat import AlreadyBuilt, take_gradients_as_summed
 from a2net_tf.data import input_pipeline
 from a2net_tf.data.augment import SignalLayout
 from a2net_tf.detection.layers import drawing
-from a2net_tf.detection.objective import Objective
 from a2net_tf.detection.proposals import with_actions
 from a2net_tf.errors import UserError
+from a2net_tf.rc3d.objective import objective_of
+from a2net_tf.rc3d.weights import load_backbone
 from a2net_tf.settings import Config
 from a2net_tf.training import by_device, run_directory, workers
 from a2net_tf.training.callbacks import EpochEnd, History, Progress, SaveState, StopOnNonFiniteLoss
@@ -74,7 +75,7 @@ class Trainer(AlreadyBuilt, keras.Model):
         super().__init__(name="trainer")
         self.network = network
         self.config = config
-        self.objective = Objective(config)
+        self.objective = objective_of(config)
         self._first_stage = network.first_stage() if config.stages == 2 else None
         self._forward = self.forward
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", "gradient_norm", *self.objective.names)}
@@ -248,6 +249,8 @@ def _fit(
         print(f"{config.workdir}: {first_epoch} epochs are done, --epochs={config.epochs}")
     if first_epoch >= config.epochs:
         return
+    if config.backbone_weights and not first_epoch:
+        load_backbone(trainer.network, config.backbone_weights)
     if epoch_end.writes:
         _check_disk(trainer, epoch_end)
     batches = input_pipeline.training_batches(

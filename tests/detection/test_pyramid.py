@@ -90,3 +90,8 @@ def test_levels_without_anchors():
     """The first ones; the others keep theirs."""
     without = pyramid.default_anchors(32, 4, RATIOS, first_level=3)
     np.testing.assert_array_equal(without, ANCHORS[-len(RATIOS) * (4 + 2) :])
+
+
+def test_cells_of_later_levels_alone():
+    np.testing.assert_array_equal(pyramid.cell_centers(64, 3, 3), 2 + 4 * np.arange(8))
+    np.testing.assert_array_equal(pyramid.cell_centers(64, 3, 2), pyramid.cell_centers(64, 3)[32:])

@@ -73,6 +73,11 @@ OTHERS = {
     "beam_runner": ("DirectRunner", "DirectRunner"),
     "beam_options": ("direct_num_workers=2", "direct_num_workers=2"),
     "convolution": ("direct", "direct"),
+    "backbone": ("c3d", "c3d"),
+    "backbone_channels": ("4,8,16,32,32", (4, 8, 16, 32, 32)),
+    "backbone_weights": ("c3d.pth", "c3d.pth"),
+    "crop_size": ("32", 32),
+    "optimizer": ("sgd", "sgd"),
     "jit_compile": ("true", True),
     "distribute": ("mirrored", "mirrored"),
     "deterministic": ("false", False),
@@ -168,10 +173,11 @@ OTHERS = {
     "refined_score": ("root", "root"),
 }
 # What a setting cannot do without.
-NEEDED = {"first_level": {"anchor_free": False}} | dict.fromkeys(
-    ("checkpoint", "release_checkpoint", "jit_compile"), {"mode": "predict"}
-)
-TOGETHER = {name: value for name, (_, value) in OTHERS.items() if name not in ("anchor_based", "stages")}
+NEEDED = {
+    "first_level": {"anchor_free": False},
+    "backbone": {"stages": 2, "num_levels": 3, "first_level": 3},
+} | dict.fromkeys(("checkpoint", "release_checkpoint", "jit_compile"), {"mode": "predict"})
+TOGETHER = {name: value for name, (_, value) in OTHERS.items() if name not in ("anchor_based", "stages", "backbone")}
 
 
 # --- flags and fields

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from a2net_tf.training.optimizers import FusedAdam, WarmUp
+from a2net_tf.settings import Config
+from a2net_tf.training.optimizers import FusedAdam, WarmUp, make_optimizer
 
 RANDOM = np.random.default_rng(0)
 SHAPES = [(3, 4, 5), (7,), ()]
@@ -80,3 +81,17 @@ def test_warm_up_by_hand(schedule, expected):
     rate = WarmUp(schedule, 4)
     np.testing.assert_allclose([rate(tf.constant(step, tf.int64)) for step in range(5)], expected, rtol=1e-6)
     np.testing.assert_allclose(WarmUp(**rate.get_config())(tf.constant(2)), expected[2], rtol=1e-6)
+
+
+def test_gradient_descent_by_hand():
+    """Momentum 0.9, the decay beside the gradient, and none of biases."""
+    optimizer = make_optimizer(Config(optimizer="sgd", learning_rate=0.1, decay_epochs=(1,), weight_decay=0.5), 2)
+    kernel, bias = (keras.Variable(np.ones(1, np.float32), name=name) for name in ("kernel", "bias"))
+    optimizer.build([kernel, bias])
+    values, velocity = np.ones(2), 0.0
+    for step in range(3):
+        optimizer.apply([tf.constant([2.0])] * 2, [kernel, bias])
+        rate = 0.1 if step < 2 else 0.01
+        velocity = 0.9 * velocity - rate * 2.0
+        values = values * (1 - rate * np.array([0.5, 0.0])) + velocity
+        np.testing.assert_allclose([kernel.numpy()[0], bias.numpy()[0]], values, rtol=1e-5)

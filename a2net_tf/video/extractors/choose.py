@@ -2,7 +2,7 @@
 
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
-from a2net_tf.video.extractors import efficientnet_lite0, i3d_weights, keras_applications, saved_model
+from a2net_tf.video.extractors import efficientnet_lite0, frames, i3d_weights, keras_applications, saved_model
 from a2net_tf.video.extractors.extractor import Extractor
 
 
@@ -27,6 +27,8 @@ def open_extractor(config: Config, precision: str) -> Extractor:
         return i3d_weights.open_extractor(config.extractor_weights, config.flow_weights, precision)
     if config.flow_weights:
         raise UserError(f"--flow_weights: of i3d's stream of optical flow; --extractor={config.extractor} has none")
+    if config.extractor == "frames":
+        return frames.open_extractor(config.frame_size)
     if kind == "keras" and name:
         return keras_applications.open_extractor(name, precision, size=config.frame_size)
     if kind == "saved_model" and name:
@@ -38,4 +40,6 @@ def open_extractor(config: Config, precision: str) -> Extractor:
             size=config.frame_size,
             input_range=config.input_range,
         )
-    raise UserError(f"--extractor={config.extractor}: expected efficientnet_lite0, i3d, keras:NAME or saved_model:PATH")
+    raise UserError(
+        f"--extractor={config.extractor}: expected efficientnet_lite0, i3d, frames, keras:NAME or saved_model:PATH"
+    )

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from a2net_tf.errors import UserError
-from a2net_tf.video.extractors import efficientnet_lite0, keras_applications, saved_model, torch_files
+from a2net_tf.video.extractors import efficientnet_lite0, frames, keras_applications, saved_model, torch_files
 from a2net_tf.video.extractors.extractor import Extractor
 
 needs_weights = pytest.mark.skipif(
@@ -250,3 +250,15 @@ def test_what_is_no_saved_model(tmp_path):
         open_saved(str(tmp_path))
     with pytest.raises(UserError, match=r"whose path has \[ and \]"):
         open_saved(str(tmp_path / "a[1]"))
+
+
+# --- frames
+
+
+def test_frames_are_their_pixels():
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 1, 20, 20, 3)).astype(np.uint8)
+    extractor = frames.open_extractor(20)
+    vectors = extractor(pictures)
+    assert vectors.shape == (3, extractor.num_features) == (3, 1200)
+    np.testing.assert_array_equal(vectors.reshape(3, 20, 20, 3), pictures[:, 0])
+    np.testing.assert_array_equal(vectors.astype(np.float16).astype(np.uint8), pictures.reshape(3, -1))
