@@ -24,6 +24,11 @@ def _pympi() -> types.ModuleType:
     return pympi
 
 
+def check_installed() -> None:
+    """Raises UserError if pympi-ling is not installed."""
+    _pympi()
+
+
 def read(path: Path, reading: Reading, *, own_name: str) -> list[Recording]:
     """The recording of a file.
 

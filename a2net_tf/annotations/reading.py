@@ -52,7 +52,7 @@ class Reading:
     def needed_rate(self, where: str) -> float:
         """``rate``; raises UserError if there is none."""
         if not self.rate:
-            raise UserError(f'{where}: counts frames; say how many a second has: {example("rate", 25)}')
+            raise UserError(f"{where}: counts frames; say how many a second has: {example('rate', 25)}")
         return self.rate
 
 

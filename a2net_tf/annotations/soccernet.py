@@ -1,6 +1,6 @@
 """SoccerNet's JSON: events of both halves of a game, "gameTime" and "label", without a length.
 
-    {"UrlLocal": "LEAGUE/SEASON/GAME/", "annotations": [{"gameTime": "1 - 00:07", "label": "Corner", "position": "7346"}]}
+    {"UrlLocal": "SEASON/GAME/", "annotations": [{"gameTime": "1 - 00:07", "label": "Corner", "position": "7346"}]}
 
 Each half is a recording, as the benchmark's videos are: GAME_1 and GAME_2.
 """

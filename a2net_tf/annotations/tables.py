@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from a2net_tf.annotations.marks import Mark, Recording, recording_name
-from a2net_tf.annotations.reading import Reading, example
+from a2net_tf.annotations.reading import Reading
 from a2net_tf.annotations.texts import cell, parse_number, parse_seconds, plain
 from a2net_tf.errors import UserError, list_some
 
@@ -90,7 +90,7 @@ def find_columns(header: Sequence[str], reading: Reading, path: str) -> dict[str
         if role not in columns:
             raise UserError(
                 f"{path}: no column '{role}' (nor {list_some(_NAMES[role][1:])}); found {list_some(header)}; name it: "
-                + example("columns", f"{{...}}").replace('"{...}"', f'{{"{role}": "NAME"}}')
+                f'{{"reading": {{"columns": {{"{role}": "NAME"}}}}}} in settings.json'
             )
     return columns
 
@@ -99,11 +99,15 @@ def _find(header: Sequence[str], role: str, reading: Reading, path: str) -> int 
     if role in reading.columns:
         name = reading.columns[role]
         if list(header).count(name) != 1:
-            raise UserError(f"{path}: no single column '{name}' ('columns' in settings.json); found {list_some(header)}")
+            raise UserError(
+                f"{path}: no single column '{name}' ('columns' in settings.json); found {list_some(header)}"
+            )
         return list(header).index(name)
     taken = [plain(name) for name in reading.columns.values()]
     named = [plain(name) for name in header]
     present = [name for name in _NAMES[role] if name in named and name not in taken]
     if len(present) > 1 and present[0] != role:
-        raise UserError(f"{path}: '{role}' could be the columns {list_some(present)}; name it with 'columns' in settings.json")
+        raise UserError(
+            f"{path}: '{role}' could be the columns {list_some(present)}; name it with 'columns' in settings.json"
+        )
     return named.index(present[0]) if present else None

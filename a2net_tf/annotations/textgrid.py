@@ -60,7 +60,9 @@ def _read(tokens: Iterator[str | float], reading: Reading, recording: Recording)
         names.append(name)
         _number(tokens), _number(tokens)
         for number in range(int(_number(tokens))):
-            where = f"{recording.where}: tier '{name}', {'interval' if kind == 'IntervalTier' else 'point'} {number + 1}"
+            where = (
+                f"{recording.where}: tier '{name}', {'interval' if kind == 'IntervalTier' else 'point'} {number + 1}"
+            )
             first = _number(tokens)
             last = _number(tokens) if kind == "IntervalTier" else None
             label = _text(tokens)

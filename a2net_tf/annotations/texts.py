@@ -51,7 +51,7 @@ def read_text(path: Path, encoding: str = "") -> str:
 
 
 def read_rows(text: str, path: Path) -> list[tuple[str, list[str]]]:
-    """"FILE, line N" and the cells of each row that is not blank; the separator is what the first line has most of."""
+    """ "FILE, line N" and the cells of each row that is not blank; the separator is what the first line has most of."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     separator = max("\t;,", key=first.count)
     reader = csv.reader(io.StringIO(text), delimiter=separator)
