@@ -211,7 +211,8 @@ class UseFields:
         "",
         "What to write: the detections of predict, by their ending in ActivityNet's format (.json), as a table (.csv), "
         "as subtitles (.vtt), or to be corrected in ELAN (.eaf) or in Label Studio (.labelstudio.json); the folder for "
-        "the features of extract; or the folder for the results of evaluate and report (needed with several --workdir; empty: --workdir itself).",
+        "the features of extract; or the folder for the results of evaluate and report (needed with several --workdir; "
+        "empty: --workdir itself).",
         modes=("evaluate", "report", "predict", "extract"),
     )
     saved_model: str = _files(
@@ -254,8 +255,8 @@ class UseFields:
     )
     subtitle_score: float = _files(
         0.3,
-        "Detections with a lower score are left out of subtitles, of files for ELAN and Label Studio, and of drawn time "
-        "lines; a report has a slider for it.",
+        "Detections with a lower score are left out of subtitles, of files for ELAN and Label Studio, and of drawn "
+        "time lines; a report has a slider for it.",
         modes=("predict", "evaluate", "report", "train_and_evaluate"),
         common=False,
     )

@@ -53,7 +53,7 @@ def entries_of(content: dict, path: Path) -> list[Entry]:
 
 
 def database_of(entries: Iterable[Entry]) -> dict:
-    """The content of a JSON file in this form that says the same as ``entries``; durations are left out where none is known."""
+    """The content of a JSON file in this form that says the same as ``entries``; a duration only where it is known."""
     return {
         "database": {
             entry.name: {
