@@ -112,7 +112,8 @@ def score_file(
         detections = results_files.read_thumos14_detections(detections_path, class_ids)
     elif protocol == "activitynet" or class_agnostic:
         entries = read_annotations(ground_truth_path, find_reading(ground_truth_path))
-        subset = subset or ("validation" if any(entry.subset for entry in entries) else "")
+        names_none = bool(entries) and not any(entry.subset for entry in entries)
+        subset = subset or ("" if names_none else "validation")
         ground_truth, class_names = ground_truth_files.select_subset(entries, subset, ground_truth_path)
         _tell_of_odd_actions(entries, subset, ground_truth_path)
         durations = {entry.name: entry.duration_seconds for entry in entries if entry.duration_seconds > 0}
