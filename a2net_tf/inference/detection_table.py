@@ -189,8 +189,7 @@ def format_of(path: Path) -> str:
     return max(fitting, key=len)
 
 
-def check_target(path: Path) -> None:
-    """Raises UserError, before anything is computed, if detections could not be written to ``path``."""
+def check_format(path: Path) -> None:
+    """Raises UserError, before anything is computed, if ``path`` ends in no format, or its package is missing."""
     if format_of(path) == ".eaf":
         elan.check_installed()
-    safe_files.check_writable(path)

@@ -33,10 +33,7 @@ def predict(config: Config, given: frozenset[str]) -> None:
         settings.require(config, "workdir")
     model = detector.load(config, given)
     found = _detect(model, config)
-    rate, url = config.label_studio_rate, config.label_studio_url
-    written = found.save(
-        config.output, subtitle_score=config.subtitle_score, label_studio_rate=rate, label_studio_url=url
-    )
+    written = _save(found, config)
     subtitles = found.write_subtitles(config.output, min_score=config.subtitle_score)
     _print_detections(found)
     print(f"written: {_listed(written)} and {_listed(subtitles)}")
@@ -75,6 +72,14 @@ def _draw(config: Config, video: pathlib.Path, found: DetectionTable) -> None:
     print(f"written: {config.annotated_video} with the detections from {config.subtitle_score:g} on (--subtitle_score)")
 
 
+def _save(found: DetectionTable, config: Config) -> list[pathlib.Path]:
+    """By the ending of --output; a name without one is that of a JSON file."""
+    if not pathlib.Path(config.output).suffix:
+        return found.write_json(config.output)
+    rate, url = config.label_studio_rate, config.label_studio_url
+    return found.save(config.output, subtitle_score=config.subtitle_score, label_studio_rate=rate, label_studio_url=url)
+
+
 def _listed(files: Sequence[pathlib.Path]) -> str:
     return f"{', '.join(map(str, files[:3]))}{' ...' if len(files) > 3 else ''}"
 
@@ -92,7 +97,8 @@ def _check_output(config: Config) -> None:
         for name in ("features", "saved_model"):
             if _is_same(getattr(config, target), getattr(config, name)):
                 raise UserError(f"--{target}={getattr(config, target)}: is --{name} itself")
-    detection_table.check_target(config.output)
+    if output.suffix:
+        detection_table.check_format(output)
 
 
 def _is_same(path: str, other: str) -> bool:
