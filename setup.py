@@ -30,7 +30,7 @@ def mapped_packages() -> list[str]:
 
 PLOTS = ["matplotlib>=3.8", "plotly>=5.18"]  # pictures; plotly's JavaScript, for the report in the browser
 TENSORBOARD = ["tensorboard>=2.17"]
-ANNOTATIONS = ["pympi-ling>=1.70"]  # ELAN's .eaf files; the other kinds need nothing more
+ANNOTATIONS = ["pympi-ling>=1.71"]  # ELAN's .eaf files; the other kinds need nothing more
 TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line does not start without them
 RELEASE = ["torch>=2.2"]  # reads the authors' checkpoints; half a gigabyte and more, so not among the tests' needs
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.17"]

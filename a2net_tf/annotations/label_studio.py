@@ -21,6 +21,8 @@ NAME_KEY = "recording"  # of a task's data: the name as it is, which a URL need 
 _MEDIA_KEYS = ("video", "audio", "timeseries", "ts", "csv", "url")
 _KINDS = ("timelinelabels", "timeserieslabels", "labels")  # keys of a value, in which the labels are
 
+_HIGHEST_RATE, _LONGEST = 1e6, 1e9  # frames per second and seconds that are possible
+
 
 def is_label_studio(content: object) -> bool:
     """Whether a JSON value is a task, or a list of tasks."""
@@ -133,12 +135,13 @@ def _stretches(value: dict, kind: str, meta: object, reading: Reading, where: st
 def _of_frames(span: object, exact: object, rate: object, reading: Reading, where: str) -> tuple[float, float]:
     """The seconds of a range of frames: those of "meta" if a person has not moved the range since."""
     frames = tuple(int(get_value(span, key, f"{where}: ranges", kind=float)) for key in ("start", "end"))
-    if isinstance(exact, list) and len(exact) == 2 and isinstance(rate, int | float) and rate > 0:
+    known = type(rate) in (int, float) and 0 < rate <= _HIGHEST_RATE
+    if known and isinstance(exact, list) and len(exact) == 2:
         start, end = (float(check_kind(value, float, f"{where}: meta: seconds")) for value in exact)
-        if _frames(start, end, rate) == frames:
+        if max(abs(start), abs(end)) < _LONGEST and _frames(start, end, rate) == frames:
             return start, end
-    rate = reading.rate or (rate if isinstance(rate, int | float) and rate > 0 else reading.needed_rate(where))
-    return (frames[0] - 1) / rate, frames[1] / rate
+    used = reading.rate or (rate if known else reading.needed_rate(where))
+    return (frames[0] - 1) / used, frames[1] / used
 
 
 def _frames(start: float, end: float, rate: float) -> tuple[int, int]:

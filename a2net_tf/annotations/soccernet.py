@@ -12,7 +12,7 @@ from a2net_tf.annotations.marks import Mark, Recording, group
 from a2net_tf.errors import UserError
 from a2net_tf.safe_files import check_kind, get_value
 
-_GAME_TIME = re.compile(r"\s*(\d+)\s*-\s*(\d+):(\d\d(?:\.\d+)?)\s*")
+_GAME_TIME = re.compile(r"\s*(\d{1,5})\s*-\s*(\d{1,5}):(\d\d(?:\.\d+)?)\s*")
 _LISTS = {False: "annotations", True: "predictions"}
 
 

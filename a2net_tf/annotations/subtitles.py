@@ -8,7 +8,9 @@ from a2net_tf.annotations.marks import Found, Mark, Recording, in_milliseconds, 
 from a2net_tf.errors import UserError
 from a2net_tf.safe_files import Path, write_text
 
-_TIMES = re.compile(r"\s*(?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})\s+-->\s+(?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})(\s.*)?")
+_TIMES = re.compile(
+    r"\s*(?:(\d{1,5}):)?(\d\d):(\d\d)[.,](\d{3})\s+-->\s+(?:(\d{1,5}):)?(\d\d):(\d\d)[.,](\d{3})(\s.*)?"
+)
 _SCORED = re.compile(r"(.*\S)\s{2}(\d+(?:\.\d+)?)", re.DOTALL)
 _NAME = "NOTE recording: "
 

@@ -28,7 +28,7 @@ def read(text: str, reading: Reading, path: str, *, own_name: str) -> list[Recor
     tokens = _tokens(text)
     try:
         recording, names = _read(tokens, reading, Recording(own_name, path))
-    except (StopIteration, ValueError) as error:
+    except (StopIteration, ValueError, OverflowError) as error:
         raise UserError(f"{path}: cannot be read as a TextGrid of Praat ({str(error) or 'it is cut off'})") from None
     if missing := [tier for tier in reading.tiers if tier not in names]:
         raise UserError(f"{path}: no tier {list_some(missing)}; there are {list_some(names)}")

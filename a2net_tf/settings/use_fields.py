@@ -153,7 +153,9 @@ class UseFields:
         "Whether report.html is written, a page for the browser with curves, errors and time lines; it needs plotly.",
         modes=("evaluate", "train_and_evaluate"),
     )
-    detections: str = _evaluation("", "The file of detections to judge.", modes=("score",), common=True)
+    detections: str = _evaluation(
+        "", "The detections to judge: a file, or a folder of files of another tool.", modes=("score",), common=True
+    )
     ground_truth: str = _evaluation(
         "",
         "The ground truth to judge against: a folder of annotations (thumos14), or a database in JSON or a file or "

@@ -1,5 +1,6 @@
 """The kinds of annotations: what is read of them, what odd content becomes, and what is refused with which words."""
 
+import re
 import sys
 
 import pytest
@@ -384,6 +385,44 @@ def test_no_kind_fits(tmp_path, name, text, message):
 def test_files_that_are_not_there(tmp_path):
     refused(tmp_path / "a.csv", "a.csv: cannot be read: No such file")
     refused(tmp_path / "a.eaf", "a.eaf: cannot be read: No such file")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.vtt", "WEBVTT\n\n{}:00:00.000 --> {}:00:01.000\njump\n"),
+        ("a.csv", "video,start,end,label\nv,{}:00:00,{},jump\n"),
+        ("a.csv", "video,start,end,label\nv,0,{},jump\n"),
+        ("a.txt", "0\t{}\tjump\n"),
+        ("a.json", '{{"annotations": [{{"gameTime": "1 - {}:00", "label": "Goal"}}]}}'),
+        ("a.json", '{{"annotations": [{{"gameTime": "1 - 1:00", "label": "Goal", "position": "{}"}}]}}'),
+        ("a.TextGrid", 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0 1 <exists> {}\n'),
+    ],
+)
+def test_numbers_of_thousands_of_digits(tmp_path, name, text):
+    refused(made.write(tmp_path / name, text.format(*["9" * 5000] * 2)), name)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ({"seconds": [1e300, 1e300], "rate": 1e300}, "counts frames"),
+        ({"seconds": [0, "x"], "rate": 25}, "meta: seconds: expected a number"),
+        ({"seconds": None, "rate": True}, "counts frames"),
+    ],
+)
+def test_what_stands_beside_ranges_of_label_studio(tmp_path, meta, message):
+    file = made.write_json(tmp_path / "a.json", made.task(1, "v", [{**made.timeline(1, 2, "jump"), "meta": meta}]))
+    refused(file, message)
+
+
+def test_elan_references_that_go_round(tmp_path):
+    """Of a damaged file: what refers to itself has no times."""
+    file = made.write_eaf(tmp_path / "v.eaf", {"acts": [(0, 9, "x")]}, [("notes", "acts", [(0, "n")])])
+    text = file.read_text()
+    own = re.search(r'REF_ANNOTATION ANNOTATION_ID="(\w+)" ANNOTATION_REF="(\w+)"', text)
+    file.write_text(text.replace(f'ANNOTATION_REF="{own[2]}"', f'ANNOTATION_REF="{own[1]}"'))
+    refused(file, "tier 'notes': 'n' has no times of its own", tiers=("notes",))
 
 
 def test_a_kind_that_is_given(tmp_path):
