@@ -30,6 +30,7 @@ def mapped_packages() -> list[str]:
 
 PLOTS = ["matplotlib>=3.8", "plotly>=5.18"]  # pictures; plotly's JavaScript, for the report in the browser
 TENSORBOARD = ["tensorboard>=2.17"]
+ANNOTATIONS = ["pympi-ling>=1.71"]  # ELAN's .eaf files; the other kinds need nothing more
 TFDS_COMMAND = ["apache-beam>=2.60", "mlcroissant"]  # the `tfds` command line does not start without them
 RELEASE = ["torch>=2.2"]  # reads the authors' checkpoints; half a gigabyte and more, so not among the tests' needs
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "tf2onnx>=1.17"]
@@ -42,8 +43,8 @@ JAX = ["jax>=0.6"]  # makes and runs StableHLO; runs, without TensorFlow, what X
 BEAM = ["apache-beam>=2.60"]  # --beam_runner
 # export/spark.py; 480 MB, and it needs Java, so not among the tests' needs: .ci/run installs both.
 SPARK = ["pyspark>=3.5", "pyarrow>=15", *PANDAS]
-# selenium drives a browser, if there is one: .ci/run installs it.
-TEST = ["dill", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "selenium>=4.20"]
+# selenium drives a browser, if there is one: .ci/run installs it. praatio writes TextGrids for the tests.
+TEST = ["dill", "praatio>=6", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "selenium>=4.20"]
 
 setup(
     name="a2net-tf",
@@ -74,6 +75,7 @@ setup(
     ],
     entry_points={"console_scripts": ["a2net = a2net_tf.main:main"]},
     extras_require={
+        "annotations": ANNOTATIONS,
         "plots": PLOTS,
         "pandas": PANDAS,
         "notebook": NOTEBOOK,
@@ -86,6 +88,6 @@ setup(
         "video": VIDEO,
         "beam": BEAM,
         "spark": SPARK,
-        "test": TEST + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT + JAX,
+        "test": TEST + ANNOTATIONS + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT + JAX,
     },
 )

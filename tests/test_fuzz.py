@@ -53,10 +53,10 @@ def test_wrong_numbers_are_seen(monkeypatch):
 
 
 def test_a_traceback_is_seen(monkeypatch):
-    def fails(path):
+    def fails(path, reading):
         raise KeyError("database")
 
-    monkeypatch.setattr("a2net_tf.data.files.annotation_files.read_database", fails)
+    monkeypatch.setattr("a2net_tf.modes.score.read_annotations", fails)
     found, details = outcomes("annotations", 10)
     assert found == {fuzz.FAILED}
     assert "not expected" in details

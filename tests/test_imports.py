@@ -25,6 +25,7 @@ ROOMS = (
     "settings",
     "detection",
     "data",
+    "annotations",
     "video",
     "rc3d",
     "datasets",

@@ -14,6 +14,8 @@ import time
 import numpy as np
 import pytest
 
+from a2net_tf.annotations.read import read_detections
+from a2net_tf.annotations.reading import Reading
 from a2net_tf.datasets.hapt.hapt_dataset_builder import CLASS_NAMES
 from a2net_tf.main import _no_interrupt_lost, main
 from tests import tiny
@@ -578,11 +580,36 @@ def test_a_folder_is_read_as_training_reads_it(run, tmp_path, capsys):
     assert results["rec0"] == results["rec1"]
 
 
-@pytest.mark.parametrize("name", ["video.npy", "other.npz", "table.CSV"])
+@pytest.mark.parametrize("name", ["video.npy", "other.npz"])
 def test_an_output_that_would_replace_features(refused, run, tmp_path, name):
     file = matrix(tmp_path / "video.npy")
     message = refused(*predict_flags(run, file)[:-1], f"--output={tmp_path / name}")
     assert "names the JSON file to write, but ends as a file of features does" in message
+
+
+@pytest.mark.parametrize("ending", ["csv", "vtt", "eaf", "labelstudio.json"])
+def test_an_output_by_its_ending(run, tmp_path, capsys, ending):
+    """Subtitles lie beside whatever is written; what is written is read back."""
+    flags = predict_flags(run, matrix(tmp_path / "video.npy"))[:-1]
+    output = tmp_path / f"found.{ending}"
+    with tiny.silence():
+        assert main([*flags, f"--output={output}", "--subtitle_score=0"]) == 0
+        assert main([*flags, f"--output={tmp_path / 'found.json'}", "--subtitle_score=0"]) == 0
+    assert output.with_suffix(".srt").exists()
+    [(name, found)] = read_detections(output, Reading()).items()
+    expected = json.loads((tmp_path / "found.json").read_text())["results"]["video"]
+    expected = [e for e in expected if round(e["segment"][0] * 1000) < round(e["segment"][1] * 1000)]
+    assert name == "video"
+    assert sorted(round(start * 1000) for _, (start, _, _), _ in found) == sorted(
+        round(e["segment"][0] * 1000) for e in expected
+    )
+
+
+def test_an_output_of_no_known_ending(refused, run, tmp_path):
+    flags = predict_flags(run, matrix(tmp_path / "video.npy"))[:-1]
+    assert "cannot tell the format from its ending; expected .json, .csv" in refused(
+        *flags, f"--output={tmp_path / 'a.docx'}"
+    )
 
 
 def test_an_output_that_is_the_folder_of_features(refused, run, tmp_path):

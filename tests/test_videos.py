@@ -70,6 +70,23 @@ def test_training_on_videos_leaves_a_run_on_their_features(made):
         assert main(["--mode=evaluate", f"--workdir={made / 'run'}", "--eval_split=test", "--noplots"]) == 0
 
 
+def test_training_on_videos_that_another_tool_has_annotated(made, tmp_path):
+    """The annotations are kept beside the features in ActivityNet's form."""
+    rows = "".join(
+        f"{name}.mp4,2,4,x,{subset}\n" for name, subset in {"a": "train", "b": "train", "c [1]": "test"}.items()
+    )
+    (tmp_path / "actions.csv").write_text("video,start,end,label,subset\n" + rows)
+    again = f"--data_dir={tmp_path / 'data'}"
+    flags = train(
+        made / "films", made / "looks", tmp_path / "second", f"--annotations={tmp_path / 'actions.csv'}", again
+    )
+    shutil.copytree(made / "run" / "features", tmp_path / "second" / "features")
+    with tiny.silence():
+        assert main(flags) == 0
+    content = json.loads((tmp_path / "second" / "features" / "annotations.json").read_text())["database"]
+    assert content["c [1]"] == {"subset": "test", "annotations": [{"segment": [2.0, 4.0], "label": "x"}]}
+
+
 def test_going_on_extracts_nothing_again(made, tmp_path, capsys):
     run = shutil.copytree(made / "run", tmp_path / "run")
     before = {file: file.stat().st_mtime_ns for file in (run / "features").rglob("*.npy")}

@@ -9,11 +9,14 @@ All times are seconds.
 import collections
 import csv
 import io
+import pathlib
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from absl import logging
 
+from a2net_tf.annotations import label_studio, read, soccernet
+from a2net_tf.annotations.reading import find_reading
 from a2net_tf.data.files.annotation_files import get_segment
 from a2net_tf.data.files.thumos14_files import finite_number, read_fields, whole_number
 from a2net_tf.data.labels import check_label
@@ -101,7 +104,7 @@ def _check_finite(path: Path, detections: Detections) -> None:
 def read_activitynet_detections(
     path: Path, class_names: Sequence[str] | None, *, dropped_labels: Collection[str] = ()
 ) -> Detections:
-    """Reads ActivityNet JSON. Names of videos stay as they are, see ``video_names.match_names``.
+    """Reads ActivityNet JSON, or what ``annotations`` reads. Names stay as they are, see ``video_names.match_names``.
 
     Args:
         path: the file.
@@ -111,25 +114,46 @@ def read_activitynet_detections(
     Raises:
         UserError: damaged file, missing key, unknown label.
     """
-    results = get_value(read_json(path), "results", str(path), kind=dict)
+    rows = _activitynet_rows(path) if _is_activitynet(path) else _annotated_rows(path)
     ids = {name: i for i, name in enumerate(class_names or ())}
     videos, segments, labels, scores, num_dropped = [], [], [], [], 0
-    for video, entries in results.items():
-        for i, entry in enumerate(check_kind(entries, list, f"{path}: video '{video}': results")):
-            where = f"{path}: video '{video}': results[{i}]"
-            label = None if class_names is None else check_label(get_value(entry, "label", where, kind=object), where)
-            if label in dropped_labels:
-                num_dropped += 1
-                continue
-            if class_names is not None and label not in ids:
-                raise UserError(f"{where}: unknown label '{label}'; the annotations have {list_some(class_names)}")
-            videos.append(video)
-            segments.append(get_segment(entry, where))
-            labels.append(ids.get(label, 0))
-            scores.append(get_value(entry, "score", where, kind=float))
+    for where, video, entry in rows:
+        label = None if class_names is None else check_label(get_value(entry, "label", where, kind=object), where)
+        if label in dropped_labels:
+            num_dropped += 1
+            continue
+        if class_names is not None and label not in ids:
+            raise UserError(f"{where}: unknown label '{label}'; the annotations have {list_some(class_names)}")
+        videos.append(video)
+        segments.append(get_segment(entry, where))
+        labels.append(ids.get(label, 0))
+        scores.append(get_value(entry, "score", where, kind=float))
     if num_dropped:
         logging.warning("%s: %d detections of classes that only other subsets have are not scored", path, num_dropped)
     return Detections(videos, segments, labels, scores)
+
+
+def _is_activitynet(path: Path) -> bool:
+    """Whether a file is no other kind of JSON than ActivityNet's results, which then says what is wrong with it."""
+    path = pathlib.Path(path)
+    if path.suffix.lower() in read.ENDINGS and path.suffix.lower() != ".json":
+        return False
+    content = None if path.is_dir() else read_json(path)
+    return not (path.is_dir() or label_studio.is_label_studio(content) or soccernet.is_soccernet(content))
+
+
+def _activitynet_rows(path: Path) -> Iterator[tuple[str, str, object]]:
+    """Where each detection stands, its video, and its JSON object."""
+    for video, entries in get_value(read_json(path), "results", str(path), kind=dict).items():
+        for i, entry in enumerate(check_kind(entries, list, f"{path}: video '{video}': results")):
+            yield f"{path}: video '{video}': results[{i}]", video, entry
+
+
+def _annotated_rows(path: Path) -> Iterator[tuple[str, str, object]]:
+    """The same of another tool's file or folder."""
+    for video, found in read.read_detections(path, find_reading(path)).items():
+        for where, (start, end, label), score in found:
+            yield where, video, {"label": label, "segment": [start, end], "score": score}
 
 
 def read_thumos14_detections(path: Path, class_ids: dict[int, int]) -> Detections:

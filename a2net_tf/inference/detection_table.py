@@ -1,17 +1,22 @@
 """What a detector has found in one or more sequences, as rows, as a pandas table and as files."""
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from a2net_tf import safe_files, settings
+from a2net_tf.annotations import elan, label_studio, subtitles
+from a2net_tf.annotations.marks import Found
 from a2net_tf.errors import UserError
 from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.safe_files import Path, file_names
 
 _SHOWN_ROWS = 10
+# What a file of detections may end in; the two that hold every detection come first.
+ENDINGS = (".json", ".csv", ".srt", ".vtt", ".eaf", label_studio.ENDING)
 
 
 class Detection(NamedTuple):
@@ -84,31 +89,62 @@ class DetectionTable:
             ) from None
         return pandas.DataFrame(list(self), columns=Detection._fields)
 
-    def save(self, path: Path, *, subtitle_score: float | None = None) -> list[pathlib.Path]:
+    def save(
+        self,
+        path: Path,
+        *,
+        subtitle_score: float | None = None,
+        label_studio_rate: float = 0.0,
+        label_studio_url: str | None = None,
+    ) -> list[pathlib.Path]:
         """Writes a file whose ending says the format; an earlier one is kept under a numbered name.
 
         Args:
             path: ``.json``: ActivityNet results, as ``--mode=predict`` writes them. ``.csv``: one line per detection
-                below a header. ``.srt``: subtitles; of several sequences ``found.srt`` becomes ``found.NAME.srt``.
-            subtitle_score: detections below it are left out of subtitles; None: the default of ``--subtitle_score``.
+                below a header. These hold all detections; the others, for people, those from ``subtitle_score`` on.
+                ``.srt``, ``.vtt``: subtitles. ``.eaf``: a file of ELAN. Of several sequences ``found.srt`` becomes
+                ``found.NAME.srt``, and so with these. ``.labelstudio.json``: predictions for Label Studio.
+            subtitle_score: None: the default of ``--subtitle_score``.
+            label_studio_rate: the frameRate of Label Studio's <Video>; 0: its time series, along seconds.
+            label_studio_url: of a recording in Label Studio, with {name} for its name; None: a local file.
 
         Returns:
             The files written.
 
         Raises:
-            UserError: another ending, or the file cannot be written.
+            UserError: another ending, the file cannot be written, or ``.eaf`` without pympi-ling.
         """
+        ending = format_of(path)
         if subtitle_score is None:
             subtitle_score = settings.FIELDS["subtitle_score"].default
-        writers: dict[str, Callable[[Path], list[pathlib.Path]]] = {
-            ".json": self.write_json,
-            ".csv": self.write_csv,
-            ".srt": lambda path: self.write_subtitles(path, min_score=subtitle_score),
-        }
-        suffix = pathlib.Path(path).suffix.lower()
-        if suffix not in writers:
-            raise UserError(f"{path}: cannot tell the format from its ending; expected {', '.join(writers)}")
-        return writers[suffix](path)
+        match ending:
+            case ".json":
+                return self.write_json(path)
+            case ".csv":
+                return self.write_csv(path)
+            case ".srt":
+                return self.write_subtitles(path, min_score=subtitle_score)
+            case label_studio.ENDING:
+                _check_all(path)
+                url = label_studio_url or f"/data/local-files/?d={{name}}{'.mp4' if label_studio_rate else '.csv'}"
+                rows = self._rows(subtitle_score)
+                label_studio.write(path, rows, rate=label_studio_rate, url=url)
+                return [pathlib.Path(path)]
+            case _:
+                write = subtitles.write_vtt if ending == ".vtt" else elan.write
+                paths = _paths(pathlib.Path(path), list(self.by_video), ending)
+                _check_all(*paths)
+                for written, (name, rows) in zip(paths, self._rows(subtitle_score).items(), strict=True):
+                    write(written, name, rows)
+                return paths
+
+    def _rows(self, min_score: float) -> dict[str, list[Found]]:
+        """The detections from ``min_score`` on by sequence; sequences without any are there too."""
+        rows = {video: [] for video in self.by_video}
+        for row in self.above(min_score):
+            if math.isfinite(row.start_seconds) and math.isfinite(row.end_seconds):
+                rows[row.video].append(Found(*row[1:]))
+        return rows
 
     def write_json(self, path: Path) -> list[pathlib.Path]:
         """Writes ActivityNet results, whatever the ending; see ``save``."""
@@ -124,7 +160,7 @@ class DetectionTable:
 
     def write_subtitles(self, path: Path, *, min_score: float) -> list[pathlib.Path]:
         """Writes subtitles, a file per sequence, with the ending .srt; see ``save``."""
-        paths = _subtitle_paths(pathlib.Path(path), list(self.by_video))
+        paths = _paths(pathlib.Path(path), list(self.by_video), ".srt")
         _check_all(*paths)
         for written, found in zip(paths, self.by_video.values(), strict=True):
             results_files.write_srt(written, found, self.class_names, min_score=min_score)
@@ -137,8 +173,23 @@ def _check_all(*paths: Path) -> None:
         safe_files.check_writable(path)
 
 
-def _subtitle_paths(path: pathlib.Path, videos: list[str]) -> list[pathlib.Path]:
+def _paths(path: pathlib.Path, videos: list[str], ending: str) -> list[pathlib.Path]:
     """One sequence: found.srt. Several: found.NAME.srt, numbered where file names would clash."""
     if len(videos) == 1:
-        return [path.with_suffix(".srt")]
-    return [path.with_suffix(f".{name}.srt") for name in file_names(videos)]
+        return [path.with_suffix(ending)]
+    return [path.with_suffix(f".{name}{ending}") for name in file_names(videos)]
+
+
+def format_of(path: Path) -> str:
+    """The format of a file of detections, one of ``ENDINGS``; raises UserError if it ends in none of them."""
+    name = pathlib.Path(path).name.lower()
+    fitting = [ending for ending in ENDINGS if name.endswith(ending) and name != ending]
+    if not fitting:
+        raise UserError(f"{path}: cannot tell the format from its ending; expected {', '.join(ENDINGS)}")
+    return max(fitting, key=len)
+
+
+def check_format(path: Path) -> None:
+    """Raises UserError, before anything is computed, if ``path`` ends in no format, or its package is missing."""
+    if format_of(path) == ".eaf":
+        elan.check_installed()

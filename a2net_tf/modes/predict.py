@@ -2,13 +2,12 @@
 
 import itertools
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from a2net_tf import safe_files, settings
 from a2net_tf.data import prepared
-from a2net_tf.data.files import feature_files
 from a2net_tf.errors import UserError
-from a2net_tf.inference import detector
+from a2net_tf.inference import detection_table, detector
 from a2net_tf.inference.detection_table import DetectionTable
 from a2net_tf.inference.detector import Detector
 from a2net_tf.report import annotated_video
@@ -26,9 +25,7 @@ def predict(config: Config, given: frozenset[str]) -> None:
         given: names of those that win over the trained run's.
     """
     settings.require(config, "output")
-    if config.output.endswith(".srt"):
-        raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
-    _refuse_inputs(config)
+    _check_output(config)
     film = _check_films(config)
     for path in (config.output, pathlib.Path(config.output).with_suffix(".srt")):  # of one sequence
         safe_files.check_writable(path)
@@ -36,10 +33,10 @@ def predict(config: Config, given: frozenset[str]) -> None:
         settings.require(config, "workdir")
     model = detector.load(config, given)
     found = _detect(model, config)
-    written = found.write_json(config.output)
+    written = _save(found, config)
     subtitles = found.write_subtitles(config.output, min_score=config.subtitle_score)
     _print_detections(found)
-    print(f"written: {written[0]} and {', '.join(map(str, subtitles[:3]))}{' ...' if len(subtitles) > 3 else ''}")
+    print(f"written: {_listed(written)} and {_listed(subtitles)}")
     if film:
         _draw(config, film, found)
 
@@ -75,17 +72,33 @@ def _draw(config: Config, video: pathlib.Path, found: DetectionTable) -> None:
     print(f"written: {config.annotated_video} with the detections from {config.subtitle_score:g} on (--subtitle_score)")
 
 
-def _refuse_inputs(config: Config) -> None:
-    """An --output that is an input, or looks like one, is a slip: a JSON would take its place."""
+def _save(found: DetectionTable, config: Config) -> list[pathlib.Path]:
+    """By the ending of --output; a name without one is that of a JSON file."""
+    if not pathlib.Path(config.output).suffix:
+        return found.write_json(config.output)
+    rate, url = config.label_studio_rate, config.label_studio_url
+    return found.save(config.output, subtitle_score=config.subtitle_score, label_studio_rate=rate, label_studio_url=url)
+
+
+def _listed(files: Sequence[pathlib.Path]) -> str:
+    return f"{', '.join(map(str, files[:3]))}{' ...' if len(files) > 3 else ''}"
+
+
+def _check_output(config: Config) -> None:
+    """An --output that is an input, or looks like one, is a slip: detections would take its place."""
     output = pathlib.Path(config.output)
-    if output.suffix.lower() in feature_files.FEATURE_SUFFIXES:
+    if output.suffix.lower() in (".npy", ".npz"):
         raise UserError(f"--output={config.output}: names the JSON file to write, but ends as a file of features does")
     if video_files.is_video(output):
         raise UserError(f"--output={config.output}: names the JSON file to write; a film is --annotated_video")
+    if output.suffix.lower() == ".srt":
+        raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
     for target in ("output", "annotated_video"):
         for name in ("features", "saved_model"):
             if _is_same(getattr(config, target), getattr(config, name)):
                 raise UserError(f"--{target}={getattr(config, target)}: is --{name} itself")
+    if output.suffix:
+        detection_table.check_format(output)
 
 
 def _is_same(path: str, other: str) -> bool:

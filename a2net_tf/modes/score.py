@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from a2net_tf import safe_files, settings
-from a2net_tf.data.files import annotation_files
+from a2net_tf.annotations.read import read_annotations
+from a2net_tf.annotations.reading import find_reading
 from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.evaluation import error_analysis, ground_truth_files, proposals, protocols, results_files, segmentation
@@ -87,12 +88,12 @@ def score_file(
     """Scores a file of detections against annotations, both in the formats of one challenge.
 
     Args:
-        detections_path: THUMOS14 text or ActivityNet JSON.
-        ground_truth_path: THUMOS14 folder or ActivityNet JSON.
+        detections_path: THUMOS14 text, or ActivityNet JSON or another kind that ``annotations`` reads.
+        ground_truth_path: THUMOS14 folder, or ActivityNet JSON or another source that ``annotations`` reads.
         protocol: "thumos14" or "activitynet", which say the formats too; or "proposals": THUMOS14's formats if the
             ground truth is a folder, else ActivityNet's, where proposals need no label.
         tiou_thresholds: see ``protocols.evaluate`` and ``proposals.average_recall``.
-        subset: "test" by default for THUMOS14's formats, "validation" for ActivityNet's.
+        subset: "test" by default for THUMOS14's formats, "validation" for others; all where the source names none.
         duration_edges: see ``protocols.evaluate``.
 
     Returns:
@@ -110,9 +111,11 @@ def score_file(
         )
         detections = results_files.read_thumos14_detections(detections_path, class_ids)
     elif protocol == "activitynet" or class_agnostic:
-        entries = annotation_files.read_database(ground_truth_path)
-        ground_truth, class_names = ground_truth_files.select_subset(entries, subset or "validation", ground_truth_path)
-        _tell_of_odd_actions(entries, subset or "validation", ground_truth_path)
+        entries = read_annotations(ground_truth_path, find_reading(ground_truth_path))
+        names_none = bool(entries) and not any(entry.subset for entry in entries)
+        subset = subset or ("" if names_none else "validation")
+        ground_truth, class_names = ground_truth_files.select_subset(entries, subset, ground_truth_path)
+        _tell_of_odd_actions(entries, subset, ground_truth_path)
         durations = {entry.name: entry.duration_seconds for entry in entries if entry.duration_seconds > 0}
         elsewhere = ground_truth_files.labels_of(entries) - set(class_names)
         known = None if class_agnostic else class_names

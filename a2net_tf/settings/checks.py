@@ -131,6 +131,7 @@ _RANGES = {
     "duration_edges": (0, None, False),
     "seconds_per_step": (0, None, True),
     "subtitle_score": (0, 1, True),
+    "label_studio_rate": (0, None, True),
     "segmentation_score": (0, 1, True),
     "label_rate": (0, None, True),
     "frame_rate": (0, None, True),

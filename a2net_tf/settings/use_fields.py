@@ -153,11 +153,13 @@ class UseFields:
         "Whether report.html is written, a page for the browser with curves, errors and time lines; it needs plotly.",
         modes=("evaluate", "train_and_evaluate"),
     )
-    detections: str = _evaluation("", "The file of detections to judge.", modes=("score",), common=True)
+    detections: str = _evaluation(
+        "", "The detections to judge: a file, or a folder of files of another tool.", modes=("score",), common=True
+    )
     ground_truth: str = _evaluation(
         "",
-        "The ground truth to judge against: a folder of annotations (thumos14) or a database in JSON (activitynet); "
-        "proposals take either.",
+        "The ground truth to judge against: a folder of annotations (thumos14), or a database in JSON or a file or "
+        "folder of another tool's annotations (activitynet); proposals take either.",
         modes=("score",),
         common=True,
     )
@@ -209,8 +211,10 @@ class UseFields:
     )
     output: str = _files(
         "",
-        "What to write: the JSON file of predict, in ActivityNet's format, the folder for the features of extract, or "
-        "the folder for the results of evaluate and report (needed with several --workdir; empty: --workdir itself).",
+        "What to write: the detections of predict, by their ending in ActivityNet's format (.json), as a table (.csv), "
+        "as subtitles (.vtt), or to be corrected in ELAN (.eaf) or in Label Studio (.labelstudio.json); the folder for "
+        "the features of extract; or the folder for the results of evaluate and report (needed with several --workdir; "
+        "empty: --workdir itself).",
         modes=("evaluate", "report", "predict", "extract"),
     )
     saved_model: str = _files(
@@ -253,7 +257,22 @@ class UseFields:
     )
     subtitle_score: float = _files(
         0.3,
-        "Detections with a lower score are left out of subtitles and drawn time lines; a report has a slider for it.",
+        "Detections with a lower score are left out of subtitles, of files for ELAN and Label Studio, and of drawn "
+        "time lines; a report has a slider for it.",
         modes=("predict", "evaluate", "report", "train_and_evaluate"),
+        common=False,
+    )
+    label_studio_rate: float = _files(
+        0.0,
+        "The frameRate of Label Studio's <Video>, for --output=NAME.labelstudio.json: detections become timeline "
+        "labels; 0: labels of a time series, along seconds.",
+        modes=("predict",),
+        common=False,
+    )
+    label_studio_url: str = _files(
+        "",
+        "Where Label Studio finds a recording, with {name} for its name; empty: /data/local-files/?d={name}.mp4, or "
+        ".csv for time series.",
+        modes=("predict",),
         common=False,
     )

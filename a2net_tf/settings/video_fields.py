@@ -22,8 +22,8 @@ class VideoFields:
     )
     annotations: str = _video(
         "",
-        "The JSON file with the actions in --videos, in ActivityNet's form; empty: the only .json file in their "
-        "folder.",
+        "The actions in --videos: a JSON file in ActivityNet's form, or a file or folder as ELAN, BORIS, Label Studio "
+        "and others write them; empty: the only .json file in their folder.",
         modes=("train", "train_and_evaluate"),
         common=True,
     )

@@ -1,13 +1,15 @@
 """A training on videos: their features are extracted once, into the run's folder, and then it is one on features."""
 
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
 from a2net_tf import safe_files
-from a2net_tf.data.files import annotation_files
-from a2net_tf.data.files.annotation_files import Entry
+from a2net_tf.annotations.read import find_kind, read_annotations
+from a2net_tf.annotations.reading import DEFAULT_SUBSET, find_reading
+from a2net_tf.data.files.annotation_files import Entry, database_of
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.settings import Config
 from a2net_tf.video.extract_videos import extract_videos
@@ -30,11 +32,11 @@ def extract_dataset(config: Config) -> Config:
         if getattr(config, name):
             raise UserError(f"--{name}={getattr(config, name)}: not with --videos, of which a dataset is made")
     file = _find_annotations(config)
-    entries = annotation_files.read_database(file)
+    entries = read_entries(file)
     _check_splits(config, entries, file)
     videos = _annotated(find_videos(config.videos), entries, file)
     folder = pathlib.Path(config.workdir, "features")
-    _copy(file, folder / ANNOTATIONS_FILE)
+    _copy(file, entries, folder / ANNOTATIONS_FILE)
     extract_videos(config, videos, folder)
     data_dir = config.data_dir or str(pathlib.Path(config.workdir, "data"))
     return dataclasses.replace(config, dataset=_DATASET, manual_dir=str(folder), data_dir=data_dir)
@@ -85,8 +87,18 @@ def _annotated(
     return annotated
 
 
-def _copy(file: pathlib.Path, target: pathlib.Path) -> None:
-    text = safe_files.read_text(file)
+def read_entries(source: pathlib.Path) -> list[Entry]:
+    """What a file or folder of annotations says; recordings without a subset are for training."""
+    entries = read_annotations(source, find_reading(source))
+    return [dataclasses.replace(entry, subset=entry.subset or DEFAULT_SUBSET) for entry in entries]
+
+
+def _copy(source: pathlib.Path, entries: Sequence[Entry], target: pathlib.Path) -> None:
+    """The annotations, in ActivityNet's form, beside the features; of that form they stay as they are."""
+    if not source.is_dir() and find_kind(source, find_reading(source)) == "activitynet":
+        text = safe_files.read_text(source)
+    else:
+        text = json.dumps(database_of(entries), indent=1) + "\n"
     safe_files.check_writable(target)
     if not target.exists() or safe_files.read_text(target) != text:
         safe_files.write_text(target, text)

@@ -96,7 +96,7 @@ class OutputFolder:
     def write_skeleton(self, names: list[str]) -> None:
         """annotations.json with every video of ``names`` and no actions, unless there are annotations."""
         present = [file for file in self.path.glob("*.json") if file.name != SETTINGS_FILE]
-        if present or not names:
+        if present or self.path.joinpath(pathlib.Path(ANNOTATIONS_FILE).stem).is_dir() or not names:
             return
         entries = {
             pathlib.PurePosixPath(name).name: {

@@ -1,8 +1,9 @@
-"""Own data: a folder of feature files and one JSON in the format of ActivityNet; a record per video.
+"""Own data: a folder of feature files and their annotations, of ActivityNet's form or a tool's; a record per video.
 
 manual_dir/
     annotations.json    any name: {"database": {"NAME": {"subset": "training", "duration": 61.7, "annotations":
-                        [{"segment": [1.5, 4.0], "label": "jump"}]}}}; see ``FolderSettings`` for what else it may say
+                        [{"segment": [1.5, 4.0], "label": "jump"}]}}}; see ``Settings`` for what else it may say.
+                        Or a folder ``annotations``, or any other file, that ``a2net_tf.annotations`` reads
     NAME.npy            [T, D]; or NAME.npz with an array "features" (or one only); in folders, too
     settings.json       optional, see ``Settings``
 """
@@ -16,11 +17,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files
+from a2net_tf.annotations.read import ENDINGS, find_kind, read_annotations
+from a2net_tf.annotations.reading import DEFAULT_SUBSET, make_reading
 from a2net_tf.data import augment, prepared, schema
 from a2net_tf.data.files import annotation_files, feature_files
 from a2net_tf.data.files.annotation_files import Entry
 from a2net_tf.errors import UserError, list_some
 
+ANNOTATIONS_FOLDER = "annotations"
 TIME_KEYS = ("fps", "feature_stride_frames", "feature_stride_seconds", "first_step_seconds")
 
 
@@ -39,7 +43,8 @@ class Settings:
         signal: how a vector is made of samples, as ``a2net_tf.augment.SignalLayout``; empty: it is not.
         receptive_field_seconds: that a vector saw; so much may be left over at the end of a video.
         num_features: D; 0: as many as the first feature file has.
-        annotations: name of the annotations' JSON, if there are others beside it.
+        annotations: name of the file or folder of annotations, if there are others beside it.
+        reading: what annotations of other tools do not say themselves, see ``a2net_tf.annotations.reading.Reading``.
         max_clip_seconds: by how much an action may exceed its video; it is then clipped.
         allow_missing: leave out annotated videos without features instead of refusing.
         extraction: how --mode=extract made the features; kept with the dataset.
@@ -54,6 +59,7 @@ class Settings:
     receptive_field_seconds: float = 1.0
     num_features: int = 0
     annotations: str = ""
+    reading: dict = dataclasses.field(default_factory=dict)
     max_clip_seconds: float = annotation_files.MAX_CLIP_SECONDS
     allow_missing: bool = False
     extraction: dict = dataclasses.field(default_factory=dict)
@@ -70,7 +76,8 @@ class Builder(prepared.FolderBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "manual_dir is your folder: one .npy or .npz file per video, and one JSON with "
-        '{"database": {NAME: {"subset", "duration", "annotations": [{"segment", "label"}]}}}.'
+        '{"database": {NAME: {"subset", "duration", "annotations": [{"segment", "label"}]}}}, or annotations as ELAN, '
+        "BORIS, Label Studio and others write them."
     )
 
     def read_folder(self, folder: pathlib.Path) -> prepared.FolderContents:
@@ -80,8 +87,8 @@ class Builder(prepared.FolderBuilder):
 
 def read_folder(folder: pathlib.Path) -> prepared.FolderContents:
     """Reads settings and annotations of ``folder``, and finds the feature files; raises UserError."""
-    file, content, settings = read_inputs(folder)
-    entries = sorted(annotation_files.entries_of(content, file), key=lambda entry: entry.name)
+    file, entries, settings = read_inputs(folder)
+    entries = sorted(entries, key=lambda entry: entry.name)
     check_subsets(entries, file)
     class_names = settings.classes or tuple(sorted({action.label for e in entries for action in e.actions}))
     check_classes(entries, class_names, file)
@@ -113,31 +120,51 @@ def read_folder(folder: pathlib.Path) -> prepared.FolderContents:
 # Settings and annotations
 
 
-def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, dict, Settings]:
-    """The annotations' JSON, its content, and the settings that it and settings.json give together."""
+def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, list[Entry], Settings]:
+    """The source of annotations, what it says, and the settings that it and settings.json give together."""
     settings = feature_files.read_settings(folder, Settings())
     file = find_annotations(folder, settings.annotations)
-    content = safe_files.read_json_object(file)
-    given = {key: content[key] for key in (*TIME_KEYS, "classes", "signal") if key in content}
-    settings = feature_files.read_settings(folder, feature_files.with_values(Settings(), given, str(file)))
+    reading = make_reading(settings.reading, str(folder / feature_files.SETTINGS_FILE))
+    entries = read_annotations(file, reading)
+    if not file.is_dir() and find_kind(file, reading) == "activitynet":
+        content = safe_files.read_json_object(file)
+        given = {key: content[key] for key in (*TIME_KEYS, "classes", "signal") if key in content}
+        settings = feature_files.read_settings(folder, feature_files.with_values(Settings(), given, str(file)))
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if isinstance(value, float | int) and not (math.isfinite(value) and (value >= 0 or "first" in field.name)):
             raise UserError(f"{folder / feature_files.SETTINGS_FILE} or {file.name}: '{field.name}' is {value:g}")
-    return file, content, settings
+    entries = [dataclasses.replace(entry, subset=entry.subset or DEFAULT_SUBSET) for entry in entries]
+    return file, entries, settings
 
 
 def find_annotations(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The JSON file ``name`` of ``folder``, or the only one; raises UserError if there is none or a choice."""
+    """The file or folder ``name`` of ``folder``, or the only one; raises UserError if there is none or a choice."""
     if name:
         return folder / safe_files.check_file_name(name, f"{folder / feature_files.SETTINGS_FILE}: 'annotations'")
-    candidates = sorted(path for path in folder.glob("*.json") if path.name != feature_files.SETTINGS_FILE)
+    candidates = sorted(
+        path
+        for path in folder.glob("*")
+        if path.suffix.lower() in ENDINGS and path.name != feature_files.SETTINGS_FILE and path.is_file()
+    )
+    if not any(path.suffix == ".json" for path in candidates) and len(candidates) > 1:
+        raise UserError(
+            f"{folder}: several files of annotations ({list_some(path.name for path in candidates)}); put those that "
+            f'belong together into {ANNOTATIONS_FOLDER}/, or name one with "annotations" in settings.json'
+        )
+    candidates = [path for path in candidates if path.suffix == ".json"] or candidates
+    if (folder / ANNOTATIONS_FOLDER).is_dir():
+        candidates.append(folder / ANNOTATIONS_FOLDER)
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        names = list_some(path.name for path in candidates)
-        raise UserError(f'{folder}: several JSON files ({names}); name one with "annotations" in settings.json')
-    raise UserError(f'{folder}: no annotations; looked for a .json file with {{"database": {{...}}}}')
+        names = list_some(path.name + "/" * path.is_dir() for path in candidates)
+        kind = "several JSON files" if all(path.is_file() for path in candidates) else "several annotations"
+        raise UserError(f'{folder}: {kind} ({names}); name one with "annotations" in settings.json')
+    raise UserError(
+        f'{folder}: no annotations; looked for a .json file with {{"database": {{...}}}}, a folder '
+        f"{ANNOTATIONS_FOLDER}/ and a file that ends in {', '.join(ENDINGS[1:])}"
+    )
 
 
 def check_subsets(entries: list[Entry], file: pathlib.Path) -> None:

@@ -458,3 +458,79 @@ def test_files_of_two_sizes(raw, open_own):
     np.save(raw / "goal_1.npy", np.ones((40, SIZE + 1)))
     with pytest.raises(UserError, match=r"(goal_1|match)\.np.: \d values per step, but (match|goal_1)\.np. has \d"):
         open_own(raw)
+
+
+# Annotations of other tools
+
+
+def write_table(folder: pathlib.Path, rows: str) -> None:
+    (folder / "labels.json").unlink(missing_ok=True)
+    (folder / "labels.csv").write_text("video,start,end,label,subset\n" + rows)
+
+
+def test_a_table(raw, open_own):
+    """Durations are those of the features, and what lies a little beyond is clipped."""
+    write_table(raw, "goal_1.mp4,1,2.5,shot,train\ngoal_2,,,,train\nmatch,29,30.5,save,held_out\n")
+    write_settings(raw, feature_stride_seconds=0.5)
+    builder = open_own(raw)
+    found = read(builder)
+    assert {name: record["segments"].tolist() for name, record in found.items()} == {
+        "goal_1": [[1.0, 2.5]],
+        "goal_2": [],
+        "match": [[29.0, 30.0]],
+    }
+    assert found["match"]["duration_seconds"] == 30.0
+
+
+def test_times_beyond_the_end(raw, open_own):
+    write_table(raw, "goal_1,1,2.5,shot,train\nmatch,29,31.5,save,train\n")
+    write_settings(raw, feature_stride_seconds=0.5)
+    with pytest.raises(UserError, match=r"video 'match': 'save' from 29 to 31.5 s lies outside the recording of 30 s"):
+        open_own(raw)
+
+
+def test_a_folder_of_annotations(raw, open_own, capsys):
+    """A file for each recording; what settings.json says of them; an edit is noticed."""
+    (raw / "labels.json").unlink()
+    (raw / "annotations" / "held_out").mkdir(parents=True)
+    (raw / "annotations" / "goal_1.txt").write_text("1.0\t2.5\tshot\n5.0\t5.0\tsave\n")
+    (raw / "annotations" / "held_out" / "match.txt").write_text("29\t30\tsave\n")
+    write_settings(raw, feature_stride_seconds=0.5)
+    with pytest.raises(UserError, match=r"goal_1.txt, line 2: 'save' at 5 s has no length"):
+        open_own(raw)
+    write_settings(raw, feature_stride_seconds=0.5, reading={"point_seconds": 2})
+    builder = open_own(raw)
+    assert "2 recordings of 2 label tracks of Audacity" in capsys.readouterr().out
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"training": 1, "held_out": 1}
+    assert read(builder, "training")["goal_1"]["segments"].tolist() == [[1.0, 2.5], [4.0, 6.0]]
+    (raw / "annotations" / "goal_1.txt").write_text("1.0\t2.6\tshot\n5.0\t5.0\tsave\n")
+    with pytest.raises(UserError, match=r"annotations/goal_1.txt"):
+        open_own(raw)
+
+
+def test_subsets_in_settings(raw, open_own):
+    write_table(raw, "goal_1,1,2.5,shot,\ngoal_2,1,2,shot,\nmatch,29,30,save,\n")
+    write_settings(raw, feature_stride_seconds=0.5, reading={"subsets": {"test": ["ma*"]}})
+    builder = open_own(raw)
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"training": 2, "test": 1}
+
+
+def test_which_annotations(raw, open_own):
+    (raw / "annotations").mkdir()
+    with pytest.raises(UserError, match=r"several annotations \(labels.json, annotations/\); name one with"):
+        open_own(raw)
+    (raw / "labels.json").unlink()
+    with pytest.raises(UserError, match=r"annotations: no annotations; looked for .json, .csv"):
+        open_own(raw)
+    (raw / "a.eaf").write_text("")
+    (raw / "b.eaf").write_text("")
+    with pytest.raises(
+        UserError, match=r"several files of annotations \(a.eaf, b.eaf\); put those that belong together"
+    ):
+        open_own(raw)
+
+
+def test_settings_of_reading_that_make_no_sense(raw, open_own):
+    write_settings(raw, reading={"tier": ["a"]})
+    with pytest.raises(UserError, match=r"settings.json: reading: unknown key 'tier'; known are kind, columns, tiers"):
+        open_own(raw)

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pathlib
@@ -462,3 +463,57 @@ def test_write_srt(tmp_path):
     )
     results_files.write_srt(tmp_path / "v.srt", Detections.empty(), NAMES, min_score=0)
     assert (tmp_path / "v.srt").read_text() == ""
+
+
+# Files of other tools
+
+
+def test_scores_against_annotations_of_other_tools(tmp_path):
+    """The same actions and detections give the same numbers in whatever form they are."""
+    truth = [("v", 0, 10, "run"), ("v", 20, 30, "jump"), ("w", 5, 9, "run")]
+    found = [("v", 0, 8, "run", 0.9), ("v", 21, 30, "jump", 0.8), ("w", 0, 9, "run", 0.7)]
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for video in ("v", "w"):
+        lines = [f"{start}\t{end}\t{label}\n" for name, start, end, label in truth if name == video]
+        (folder / f"{video}.txt").write_text("".join(lines))
+    table = "".join(",".join(map(str, row)) + "\n" for row in found)
+    (tmp_path / "found.csv").write_text("video,start,end,label,score\n" + table)
+    database = {
+        video: {
+            "subset": "validation",
+            "annotations": [
+                {"label": label, "segment": [start, end]} for name, start, end, label in truth if name == video
+            ],
+        }
+        for video in ("v", "w")
+    }
+    results = {
+        video: [
+            {"label": label, "segment": [s, e], "score": score} for name, s, e, label, score in found if name == video
+        ]
+        for video in ("v", "w")
+    }
+    (tmp_path / "truth.json").write_text(json.dumps({"database": database}))
+    (tmp_path / "found.json").write_text(json.dumps({"results": results}))
+
+    def scored(detections, ground_truth):
+        return score.score_file(
+            tmp_path / detections, tmp_path / ground_truth, protocol="activitynet", tiou_thresholds=[0.5, 0.85]
+        )
+
+    expected = scored("found.json", "truth.json")
+    assert expected["mAP"] == [0.75, 0.5]
+    assert scored("found.csv", "labels") == expected
+
+
+def test_subsets_of_other_tools(tmp_path):
+    """All is judged where no subset is told; what was not asked for is not."""
+    (tmp_path / "v.txt").write_text("0\t10\trun\n")
+    (tmp_path / "found.csv").write_text("video,start,end,label,score\nv,0,10,run,1\n")
+    judge = functools.partial(
+        score.score_file, tmp_path / "found.csv", tmp_path / "v.txt", protocol="activitynet", tiou_thresholds=[0.5]
+    )
+    assert judge()["mAP"] == [1.0]  # of all recordings
+    with pytest.raises(UserError, match="no video of subset 'test'"):
+        judge(subset="test")

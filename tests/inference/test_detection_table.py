@@ -1,11 +1,13 @@
 """What was found: rows, pandas, files. No model is needed for it."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
 
 from a2net_tf.errors import UserError
+from a2net_tf.evaluation import results_files
 from a2net_tf.evaluation.instances import Detections
 from a2net_tf.inference.detection_table import Detection, DetectionTable
 
@@ -108,18 +110,55 @@ def test_save_subtitles_of_one(found, tmp_path):
     assert one.save(tmp_path / "found.srt") == [tmp_path / "found.srt"]
 
 
-@pytest.mark.parametrize("suffix", ["json", "csv", "srt"])
+@pytest.mark.parametrize("suffix", ["json", "csv", "srt", "vtt", "eaf", "labelstudio.json"])
 def test_an_earlier_file_is_kept(found, tmp_path, suffix):
     first = {path: path.read_text() for path in found.save(tmp_path / f"found.{suffix}")}
     found.above(0.6).save(tmp_path / f"found.{suffix}")
     for path, text in first.items():
-        assert path.with_name(f"{path.stem}.1.{suffix}").read_text() == text
+        assert path.with_name(f"{path.stem}.1{path.suffix}").read_text() == text
 
 
-@pytest.mark.parametrize("name", ["found.txt", "found", "found.npy"])
+@pytest.mark.parametrize("name", ["found.txt", "found", "found.npy", ".json", ".eaf"])
 def test_unknown_ending(found, tmp_path, name):
-    with pytest.raises(UserError, match=rf"{name}: cannot tell the format from its ending; expected .json, .csv, .srt"):
+    with pytest.raises(
+        UserError, match=rf"{name}: cannot tell the format from its ending; expected .json, .csv, .srt, .vtt, .eaf, "
+    ):
         found.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "vtt", "eaf", "labelstudio.json"])
+def test_what_is_saved_is_read_back(found, tmp_path, ending):
+    """To the millisecond, with the names of recordings and labels as they were. Tables hold no empty recordings."""
+    found = dataclasses.replace(found, by_video={**found.by_video, "d": rows_of("d", (1 / 3, 1.0004, 1, 0.5))})
+    paths = found.save(tmp_path / f"found.{ending}", subtitle_score=0.0)
+    assert len(paths) == (4 if ending in ("vtt", "eaf") else 1)
+    source = paths[0] if len(paths) == 1 else tmp_path
+    back = results_files.read_activitynet_detections(source, found.class_names)
+    rows = zip(back.videos.tolist(), back.segments.tolist(), back.labels.tolist(), back.scores.tolist(), strict=True)
+    expected = [(r.video, r.start_seconds, r.end_seconds, r.label, r.score) for r in found]
+    for (video, (start, end), label, score), row in zip(sorted(rows), sorted(expected), strict=True):
+        assert (video, found.class_names[label], score) == (row[0], row[3], row[4])
+        assert abs(start - row[1]) <= 0.0005 + 1e-9
+        assert abs(end - row[2]) <= 0.0005 + 1e-9
+
+
+def test_files_for_people_hold_what_is_sure(found, tmp_path):
+    """From the same score on as subtitles."""
+    [path] = found.save(tmp_path / "found.labelstudio.json")
+    results = {t["data"]["recording"]: t["predictions"][0]["result"] for t in json.loads(path.read_text())}
+    assert {name: len(rows) for name, rows in results.items()} == {"a": 1, "none": 0, "b/c": 1}
+    assert results["a"][0]["value"] == {"start": 1.5, "end": 2.25, "instant": False, "timeserieslabels": ["jump, high"]}
+    found.save(path, label_studio_rate=10, label_studio_url="http://films/{name}.mp4")
+    task = json.loads(path.read_text())[0]
+    assert task["data"]["video"] == "http://films/a.mp4"
+    assert task["predictions"][0]["result"][0]["value"]["ranges"] == [{"start": 16, "end": 22}]
+
+
+def test_elan_is_missing(found, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pympi", None)
+    with pytest.raises(UserError, match=r"pip install .\.\[annotations\]. in the checkout"):
+        found.save(tmp_path / "found.eaf")
     assert list(tmp_path.iterdir()) == []
 
 

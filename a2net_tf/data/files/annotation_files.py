@@ -52,6 +52,23 @@ def entries_of(content: dict, path: Path) -> list[Entry]:
     return read_entries(get_value(content, "database", str(path), kind=dict), str(path))
 
 
+def database_of(entries: Iterable[Entry]) -> dict:
+    """The content of a JSON file in this form that says the same as ``entries``; a duration only where it is known."""
+    return {
+        "database": {
+            entry.name: {
+                "subset": entry.subset,
+                **({"duration": entry.duration_seconds} if entry.duration_seconds else {}),
+                "annotations": [
+                    {"segment": [action.start_seconds, action.end_seconds], "label": action.label}
+                    for action in entry.actions
+                ],
+            }
+            for entry in entries
+        }
+    }
+
+
 def read_entries(database: object, where: str, *, duration_key: str = "duration") -> list[Entry]:
     """The videos of ``{VIDEO: {"subset", "duration", "annotations": [{"label", "segment"}]}}``, in its order.
 
