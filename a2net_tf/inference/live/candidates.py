@@ -75,7 +75,7 @@ class Pool:
         if not closed:
             self._decide_late(num_steps)
         told = self._tell(num_steps, horizon)
-        self._forget(horizon)
+        self._forget(num_steps, horizon)
         return told, 0 if closed else self._quiet_steps(num_steps, horizon, known_until)
 
     def _quiet_steps(self, num_steps: int, horizon: float, known_until: int) -> int:
@@ -130,30 +130,31 @@ class Pool:
         starts, ends = self._rows["start"][places], self._rows["end"][places]
         return starts, np.maximum(np.minimum(ends, np.float32(num_steps)), starts)
 
-    def _decide(self, class_id: int, may_keep: np.ndarray, num_steps: int, adopt: np.ndarray | None = None) -> None:
+    def _decide(self, class_id: int, may_keep: np.ndarray, num_steps: int, late: np.ndarray | None = None) -> None:
         """Keeps and suppresses candidates of a class, the best first, where nothing better is open.
 
         Args:
             class_id: the class.
             may_keep: bool[N], those that may be kept.
             num_steps: so far.
-            adopt: bool[N], those that this decides about; None: all.
+            late: bool[N], those that must be decided, as if only those that may be kept were there; None: none must.
         """
         rows = self._rows
-        here = np.flatnonzero((rows["state"] == _OPEN) & (rows["class_id"] == class_id))
+        here = (rows["state"] == _OPEN) & (rows["class_id"] == class_id)
+        here = np.flatnonzero(here if late is None else here & may_keep)
         here = here[np.argsort(-rows["score"][here], kind="stable")]
         starts, ends = self._clipped(here, num_steps)
         known = rows["end"][here] <= num_steps
-        states = np.full(len(here), _OPEN)
+        states, suppressor = np.full(len(here), _OPEN), np.arange(len(here))
         for place in np.flatnonzero(may_keep[here]):
             if states[place] != _OPEN:
                 continue
             near = (states == _OPEN) & (_tiou(starts[place], ends[place], starts, ends) > self._tiou)
             if near[:place].any():
                 continue  # a better one may be kept, or not
-            states[near & known] = _SUPPRESSED
+            states[near & known], suppressor[near & known] = _SUPPRESSED, place
             states[place] = _KEPT
-        chosen = slice(None) if adopt is None else adopt[here]
+        chosen = np.arange(len(here)) if late is None else suppressor[late[here]]
         rows["state"][here[chosen]] = states[chosen]
 
     def _decide_late(self, num_steps: int) -> None:
@@ -164,8 +165,8 @@ class Pool:
             return
         self.unsure += int(late.sum())
         for class_id in np.unique(rows["class_id"][late]):
-            self._decide(class_id, np.ones(len(rows), bool), num_steps, late)
-        rows["met"][rows["state"] == _OPEN] = False
+            self._decide(class_id, rows["final"], num_steps, late)
+        rows["met"][rows["state"] == _OPEN] = False  # what is kept now suppresses the others
         self._meet_kept(num_steps)
 
     def _tell(self, num_steps: int, horizon: float) -> np.ndarray:
@@ -201,13 +202,19 @@ class Pool:
         moves = [(weights * (others[name] - row[name])).sum() / weights.sum() for name in ("start", "end")]
         row["start"], row["end"] = row["start"] + moves[0], row["end"] + moves[1]
 
-    def _forget(self, horizon: float) -> None:
-        """Drops what can neither suppress nor vote any more."""
+    def _forget(self, num_steps: int, horizon: float) -> None:
+        """Drops what can neither suppress nor vote any more.
+
+        What waits and began more than twice the latency ago is longer than the latency, so that only what is long too
+        can overlap it enough.
+        """
         rows = self._rows
         waits = (rows["state"] == _OPEN) | ((rows["state"] == _KEPT) & ~rows["told"])
         needed_from = min(horizon, rows["start"][waits].min(initial=np.inf))
         needed_from -= self._remembered_steps - self._reach_steps
-        needed = rows["end"] > needed_from
+        tiou = min(self._tiou, self._voting) if self._voting > 0 else self._tiou
+        is_long = rows["end"] - rows["start"] >= tiou * self._latency_steps
+        needed = (rows["end"] > needed_from) & (is_long | (rows["end"] > num_steps - 2 * self._latency_steps))
         if not self._voting > 0:
             needed &= rows["state"] != _SUPPRESSED
         self._rows = rows[waits | needed]
