@@ -16,6 +16,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
 
 import a2net_tf
+from a2net_tf.inference.detector import Detector
 
 PIECES = (1, 10, 100)
 
@@ -48,7 +49,7 @@ def make_features(num_steps: int, num_features: int) -> np.ndarray:
     return ((sums[16:] - sums[:-16]) / 4).astype(np.float32)
 
 
-def row(detector: a2net_tf.Detector, features: np.ndarray, size: int, reach_steps: int | None) -> str:
+def row(detector: Detector, features: np.ndarray, size: int, reach_steps: int | None) -> str:
     """Streams the recording in pieces of ``size`` steps; the numbers of a line."""
     stream = detector.stream(reach_steps=reach_steps)
     stream.push(features[:1])
