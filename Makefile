@@ -3,12 +3,13 @@
 #   make test-fast    virtual environment, install with test tools, lint and the fast tests (three and a half minutes): those that neither
 #                     train nor convert a model nor start a process
 #   make test         the same with all tests
+#   make docs         the pages as a site in site/, built strictly: a broken link is an error
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m a2net_tf.main
 QUICK = runs/quickstart
 
-.PHONY: quickstart test test-fast lint clean
+.PHONY: quickstart test test-fast lint docs clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +20,10 @@ $(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --editable ".[docs]"
 	touch $@
 
 quickstart: $(VENV)/.installed
@@ -41,5 +46,8 @@ test: lint
 test-fast: lint
 	$(PYTEST) -m "not slow"
 
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

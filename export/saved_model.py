@@ -66,6 +66,7 @@ class Exported(tf.Module):
             "first_step_seconds": tf.constant(run.first_step_seconds),
             "max_steps": tf.constant(MAX_STEPS),
             "extraction": tf.constant(json.dumps(dict(run.extraction))),
+            "also_reported": tf.constant(json.dumps(dict(run.also_reported))),
         }
         window = tf.TensorSpec((None, run.config.inference_steps, run.num_features), tf.float32, name="features")
 

@@ -50,6 +50,9 @@ PURE = {
     "a2net_tf/rc3d/pooling.py": {"numpy", "tensorflow"},
     "a2net_tf/rc3d/objective.py": {"numpy", "tensorflow", "a2net_tf.settings"},
     "a2net_tf/data/augment.py": {"numpy", "tensorflow"},
+    # A folder that is copied to where it runs.
+    **{f"a2net_tf/inference/live/{name}.py": {"numpy"} for name in ("__main__", "candidates", "steps", "stream")},
+    "a2net_tf/inference/live/saved_model.py": {"tensorflow"},
     "a2net_tf/video/tvl1.py": {"numpy", "tensorflow"},
     "a2net_tf/data/statistics.py": {"numpy"},
     **{

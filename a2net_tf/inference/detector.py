@@ -13,9 +13,10 @@ import numpy as np
 from a2net_tf import settings
 from a2net_tf.detection import precision
 from a2net_tf.errors import UserError
-from a2net_tf.inference import localization, videos
+from a2net_tf.inference import localization, streams, videos
 from a2net_tf.inference.detection_table import DetectionTable
 from a2net_tf.inference.exported import open_exported
+from a2net_tf.inference.live import saved_model, stream
 from a2net_tf.inference.localization import SequenceDetections
 from a2net_tf.inference.trained import load_trained
 from a2net_tf.settings import Config
@@ -46,6 +47,7 @@ class Detector:
     extraction: Mapping[str, Any]
     _given: frozenset[str]  # names of the settings that win over what the model says
     _localize: Callable[[Iterable[dict]], Iterator[SequenceDetections]]
+    _streamed: stream.Model
 
     def __repr__(self) -> str:
         """The source and what goes in and out."""
@@ -101,6 +103,32 @@ class Detector:
         files = video_files.find_videos(source)
         extraction = self._makes_features
         return self.detect_records(videos.records(path, name, extraction, self._base) for name, path in files.items())
+
+    def stream(
+        self,
+        seconds_per_step: float | None = None,
+        *,
+        reach_steps: int | None = None,
+        latency_steps: int | None = None,
+    ) -> streams.LiveStream:
+        """For a recording that is still going on: vectors go in as they come, detections come out early.
+
+        Args:
+            seconds_per_step: from one feature vector to the next; None: as in training.
+            reach_steps: how far before its window a candidate may begin, see ``live.stream.Stream``; None: as long as
+                the window. Less makes detections come sooner.
+            latency_steps: how many steps after its end a detection comes at the latest; None: four times the window
+                and ``reach_steps`` together.
+
+        Returns:
+            An open stream, with ``push(features)`` and ``close()``.
+
+        Raises:
+            UserError: a setting that cannot be used in a stream (Soft-NMS).
+        """
+        seconds = self.seconds_per_step if seconds_per_step is None else seconds_per_step
+        arguments = {"reach_steps": reach_steps, "latency_steps": latency_steps}
+        return streams.LiveStream(self._streamed, seconds_per_step=seconds, **arguments)
 
     @property
     def _base(self) -> dict[str, Any]:
@@ -220,6 +248,7 @@ def _load_run(config: Config, given: frozenset[str]) -> Detector:
         extraction=current.extraction,
         _given=given,
         _localize=lambda records: localization.localize(localizer, records),
+        _streamed=streams.of_localizer(localizer, current.seconds_per_step, current.also_reported),
     )
 
 
@@ -236,4 +265,5 @@ def _load_exported(config: Config, given: frozenset[str]) -> Detector:
         extraction=description.extraction,
         _given=given,
         _localize=lambda records: localization.localize_exported(model, records),
+        _streamed=saved_model.of_saved_model(model),
     )
