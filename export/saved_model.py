@@ -225,7 +225,8 @@ def _expected(module: Exported, localizer: Localizer, samples: Sequence[dict]) -
         arrays.update({f"{name}{i}": value.numpy() for name, value in expected.items() if name != "labels"})
     windows = _windows(samples, localizer.config.inference_steps)
     raw = window_candidates(localizer, tf.constant(windows))
-    return {**arrays, "windows": windows, **{f"raw_{name}": raw[name].numpy() for name in ("segments", "scores")}}
+    arrays.update({f"raw_{name}": raw[name].numpy() for name in ("segments", "scores")})
+    return {**arrays, "windows": windows, "raw_in_order": np.bool_(localizer.config.stages == 1)}
 
 
 def _windows(samples: Sequence[dict], window_steps: int) -> np.ndarray:

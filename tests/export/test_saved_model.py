@@ -323,7 +323,7 @@ def test_check_sees_a_difference(model):
     arrays = {f"{name}0": value for name, value in wanted.items() if name != "labels"}
     arrays.update(features0=features(70), seconds_per_step0=np.float32(0.25), windows=features(64)[None])
     raw = model.signatures["raw"](features=tf.constant(arrays["windows"]))
-    arrays.update({f"raw_{name}": raw[name].numpy() for name in ("segments", "scores")})
+    arrays.update({f"raw_{name}": raw[name].numpy() for name in ("segments", "scores")}, raw_in_order=np.True_)
     for change in (0.0, 0.5):
         changed = {**arrays, "segments0": arrays["segments0"] + change, "raw_scores": arrays["raw_scores"] + change}
         assert reload.largest_difference(model, changed) == pytest.approx(change, abs=1e-4)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from a2net_tf.detection.localizer import Localizer
-from a2net_tf.export import freezing, tflite, tflite_run
+from a2net_tf.export import freezing, reload, tflite, tflite_run
 from a2net_tf.training.run_directory import Run
 from tests.export.recordings import FEATURES, assert_same, found_by, random_features
 
@@ -44,6 +44,22 @@ def test_saved_model_and_constants(trained, tmp_path):
     expected = found_by(localizer, features)
     assert_same(found_by(loaded.signatures["serving_default"], features), expected)
     assert_same(found_by(freezing.freeze(localizer), features), expected)
+
+
+def test_candidates_in_another_order_are_the_same(trained, tmp_path):
+    """Rounding reverses proposals that score alike: each candidate is compared with the nearest one."""
+    localizer, _ = trained
+    windows = random_features(2 * WINDOW).reshape(2, WINDOW, FEATURES)
+    raw = {name: value.numpy() for name, value in localizer.predict(tf.constant(windows))[0]._asdict().items()}
+
+    class Model:
+        signatures = {"raw": lambda features: {name: tf.constant(value[:, ::-1]) for name, value in raw.items()}}
+
+    arrays = {"windows": windows, "raw_segments": raw["segments"], "raw_scores": raw["scores"]}
+    assert reload.raw_difference(Model, {**arrays, "raw_in_order": True}) > 0.01
+    assert reload.raw_difference(Model, {**arrays, "raw_in_order": False}) == 0
+    moved = {**arrays, "raw_scores": raw["scores"] + np.float32(0.25), "raw_in_order": False}
+    assert 0.1 < reload.raw_difference(Model, moved) <= 0.2501
 
 
 def test_tflite(trained, tmp_path):
