@@ -1076,5 +1076,9 @@ def _interrupt_in_a_destructor():
 
 def test_an_interrupt_in_a_destructor_is_not_lost():
     """Python ignores what is raised there; it is raised again a moment later."""
-    with pytest.raises(KeyboardInterrupt), _no_interrupt_lost():
-        _interrupt_in_a_destructor()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt), _no_interrupt_lost():
+            _interrupt_in_a_destructor()
+    finally:
+        signal.signal(signal.SIGINT, before)

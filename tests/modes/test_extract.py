@@ -416,7 +416,7 @@ def test_no_videos(model, tmp_path, capsys, videos, message):
         (["--stored_features=bfloat16"], "--stored_features=bfloat16: numpy's files have no such type"),
         (
             ["--extractor=resnet"],
-            "--extractor=resnet: expected efficientnet_lite0, i3d, keras:NAME or saved_model:PATH",
+            "--extractor=resnet: expected efficientnet_lite0, i3d, frames, keras:NAME or saved_model:PATH",
         ),
         (["--extractor=i3d"], "--extractor=i3d needs --extractor_weights"),
         (
