@@ -10,6 +10,8 @@ import a2net_tf
 from a2net_tf.main import main
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):

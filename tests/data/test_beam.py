@@ -11,6 +11,8 @@ from a2net_tf.data.beam_options import Beam
 from a2net_tf.errors import UserError
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("apache_beam", reason='needs Apache Beam (pip install ".[beam]")')
 HERE = Beam("DirectRunner")
 TWO_PROCESSES = Beam("DirectRunner", "direct_num_workers=2,direct_running_mode=multi_processing")

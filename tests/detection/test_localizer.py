@@ -236,6 +236,7 @@ def test_the_classes_of_steps_equal_a_slow_loop(num_steps, changes, make_localiz
     np.testing.assert_allclose(as_rows(detections_of(localizer, features[None])), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_steps", "max_steps"), [(700, 256), (700, 160), (300, 193)])
 def test_chunks_score_the_classes_of_steps_as_the_whole_does(num_steps, max_steps, make_localizer):
     localizer = make_localizer(**STEPS, voting_tiou=0.5)

@@ -20,7 +20,7 @@ BRANCHES = [{}, {"anchor_based": False}, {"anchor_free": False, "step_exponent":
 
 
 @pytest.fixture(scope="module", params=BRANCHES, ids=["both", "anchor-free", "anchor-based"])
-def trained(request, make_config, make_network):
+def trained(request, slow, make_config, make_network):
     """A localizer with random weights, and its run."""
     config = make_config(**STEPS, **request.param)
     network = make_network(config, FEATURES, len(CLASSES))

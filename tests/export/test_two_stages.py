@@ -24,7 +24,7 @@ KINDS = {
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def trained(request, make_config, make_network):
+def trained(request, slow, make_config, make_network):
     """A localizer with random weights, and its run."""
     config = make_config(**TWO, **KINDS[request.param])
     network = make_network(config, FEATURES, len(CLASSES))

@@ -71,6 +71,7 @@ def assert_same(found, expected):
     np.testing.assert_allclose([row[:3] for row in found], [row[:3] for row in expected], rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
 def test_a_stream_finds_what_is_found_in_the_whole(number, make_config, make_network):
     """21 recordings, among them some that are shorter than a window, as long, and a step longer."""
