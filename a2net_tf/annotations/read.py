@@ -15,7 +15,13 @@ from a2net_tf.annotations.reading import Reading, choose_subsets
 from a2net_tf.annotations.texts import read_rows, read_text
 from a2net_tf.data.files import annotation_files
 from a2net_tf.data.files.annotation_files import Entry, LabelledSegment
-from a2net_tf.data.files.feature_files import SETTINGS_FILE, check_choice, describe_files, list_files
+from a2net_tf.data.files.feature_files import (
+    ANNOTATION_SUFFIXES,
+    SETTINGS_FILE,
+    check_choice,
+    describe_files,
+    list_files,
+)
 from a2net_tf.errors import UserError, list_some
 from a2net_tf.safe_files import Path, get_value, parse_json
 
@@ -31,7 +37,7 @@ KINDS = {
     "soccernet": "SoccerNet's JSON",
     "subtitles": "subtitles",
 }
-ENDINGS = (".json", ".csv", ".tsv", ".eaf", ".textgrid", ".txt", ".vtt", ".srt")
+ENDINGS = ANNOTATION_SUFFIXES
 # What a file may be, by its ending, for the message where none fits.
 _LOOKED_FOR = {
     ".json": 'ActivityNet\'s {"database": ...}, Label Studio\'s tasks with "data" and "annotations" (its JSON, not '
@@ -79,7 +85,7 @@ def read_detections(path: Path, reading: Reading) -> dict[str, list[tuple[str, L
 
 def find_kind(path: Path, reading: Reading) -> str:
     """The kind of a file, a key of ``KINDS``; raises UserError if it is none of them."""
-    return _open(pathlib.Path(path), reading)[0]
+    return open_file(pathlib.Path(path), reading)[0]
 
 
 def _read_source(path: Path, reading: Reading, *, predicted: bool) -> list[Recording | Entry]:
@@ -124,7 +130,7 @@ def _unique(
 
 
 def _read_file(file: pathlib.Path, reading: Reading, *, predicted: bool) -> tuple[str, list[Recording | Entry]]:
-    kind, content = _open(file, reading)
+    kind, content = open_file(file, reading)
     path, own = str(file), {"own_name": file.stem}
     match kind:
         case "activitynet":
@@ -149,8 +155,12 @@ def _read_file(file: pathlib.Path, reading: Reading, *, predicted: bool) -> tupl
             return kind, tables.read(content, reading, path, **own)
 
 
-def _open(file: pathlib.Path, reading: Reading) -> tuple[str, object]:
-    """The kind of a file, and its content: a JSON value, the rows of a table, a text; nothing of ELAN's."""
+def open_file(file: pathlib.Path, reading: Reading) -> tuple[str, object]:
+    """The kind of a file, and its content: a JSON value, the rows of a table, a text; nothing of ELAN's.
+
+    Raises:
+        UserError: it cannot be read, or is of no kind.
+    """
     if reading.kind:
         check_choice(reading.kind, tuple(KINDS), "reading: 'kind'")
     ending = file.suffix.lower()

@@ -64,12 +64,13 @@ def write_vtt(path: Path, name: str, rows: Sequence[Found]) -> None:
     blocks = ["WEBVTT\n", f"{_NAME}{html.escape(name, quote=False)}\n"]
     for row in in_milliseconds(rows):
         label = html.escape(row.label, quote=False)
-        blocks.append(f"{_time(row.start)} --> {_time(row.end)}\n{label}  {row.score:.3f}\n")
+        blocks.append(f"{clock(row.start)} --> {clock(row.end)}\n{label}  {row.score:.3f}\n")
     write_text(path, "\n".join(blocks), keep_earlier=True)
 
 
-def _time(milliseconds: int) -> str:
+def clock(milliseconds: int, point: str = ".") -> str:
+    """HH:MM:SS.mmm, with another sign before the milliseconds if one is given."""
     seconds, milliseconds = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{seconds:02d}.{milliseconds:03d}"
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{milliseconds:03d}"

@@ -55,10 +55,16 @@ def find_difference(folder: pathlib.Path, then: dict[str, Any]) -> str | None:
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """By their paths below ``folder``."""
-    found = feature_files.list_files(folder, feature_files.READ_SUFFIXES)
+    found = [file for file in feature_files.list_files(folder) if _may_be_read(file)]
     return {
         file.relative_to(folder).as_posix(): file for file in found if not (file.parent / "dataset_info.json").exists()
     }
+
+
+def _may_be_read(file: pathlib.Path) -> bool:
+    """Whether a builder may read a file: features or annotations."""
+    features, annotations = feature_files.FEATURE_SUFFIXES, feature_files.ANNOTATION_SUFFIXES
+    return file.suffix in features or file.suffix.lower() in annotations
 
 
 def _read_digests(files: Iterable[pathlib.Path]) -> list[str]:

@@ -147,8 +147,7 @@ def build_model(
         [B, K, C+1] and ``refined_offsets`` [B, K, 2 C] of its proposals.
     """
     blueprint = Blueprint(config, num_features, num_classes, statistics)
-    policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)
-    builder = _Builder(config, num_classes, policy, _form(config, for_inference))
+    builder = _Builder(config, num_classes, dtype_policy(config, for_inference), _form(config, for_inference))
     inputs = keras.Input((config.window_steps, num_features), name="features", dtype="float32")
     first = prepare(inputs, blueprint)
     base_features, base = builder.base(first)
@@ -192,13 +191,17 @@ def prepare(x: keras.KerasTensor, blueprint: Blueprint) -> keras.KerasTensor:
     return x
 
 
-def dtype_policy(config: Config) -> str:
-    """Keras's name for computing in ``config.precision`` with weights in float32; raises ValueError for auto."""
+def dtype_policy(config: Config, for_inference: bool) -> str:
+    """Keras's name for computing in ``config.precision`` with weights in float32, or for inference in the same.
+
+    Raises:
+        ValueError: it is auto.
+    """
     if config.precision == AUTO:  # decided once, where a run is made or loaded: all parts of a network must agree
         raise ValueError(
             "precision is auto: expected float32, bfloat16 or float16, as detection.precision.resolve says"
         )
-    return "float32" if config.precision == "float32" else f"mixed_{config.precision}"
+    return config.precision if for_inference or config.precision == "float32" else f"mixed_{config.precision}"
 
 
 def plain_copy(network: Network) -> Network:

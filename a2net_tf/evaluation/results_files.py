@@ -16,7 +16,9 @@ import numpy as np
 from absl import logging
 
 from a2net_tf.annotations import label_studio, read, soccernet
+from a2net_tf.annotations.marks import Found, in_milliseconds
 from a2net_tf.annotations.reading import find_reading
+from a2net_tf.annotations.subtitles import clock
 from a2net_tf.data.files.annotation_files import get_segment
 from a2net_tf.data.files.thumos14_files import finite_number, read_fields, whole_number
 from a2net_tf.data.labels import check_label
@@ -114,7 +116,8 @@ def read_activitynet_detections(
     Raises:
         UserError: damaged file, missing key, unknown label.
     """
-    rows = _activitynet_rows(path) if _is_activitynet(path) else _annotated_rows(path)
+    content = _activitynet_content(path)
+    rows = _annotated_rows(path) if content is None else _activitynet_rows(content, path)
     ids = {name: i for i, name in enumerate(class_names or ())}
     videos, segments, labels, scores, num_dropped = [], [], [], [], 0
     for where, video, entry in rows:
@@ -133,18 +136,18 @@ def read_activitynet_detections(
     return Detections(videos, segments, labels, scores)
 
 
-def _is_activitynet(path: Path) -> bool:
-    """Whether a file is no other kind of JSON than ActivityNet's results, which then says what is wrong with it."""
+def _activitynet_content(path: Path) -> object | None:
+    """The JSON of ActivityNet's results, or of none of the kinds that others write; None of theirs."""
     path = pathlib.Path(path)
-    if path.suffix.lower() in read.ENDINGS and path.suffix.lower() != ".json":
-        return False
-    content = None if path.is_dir() else read_json(path)
-    return not (path.is_dir() or label_studio.is_label_studio(content) or soccernet.is_soccernet(content))
+    if path.is_dir() or (path.suffix.lower() in read.ENDINGS and path.suffix.lower() != ".json"):
+        return None
+    content = read_json(path)
+    return None if label_studio.is_label_studio(content) or soccernet.is_soccernet(content) else content
 
 
-def _activitynet_rows(path: Path) -> Iterator[tuple[str, str, object]]:
+def _activitynet_rows(content: object, path: Path) -> Iterator[tuple[str, str, object]]:
     """Where each detection stands, its video, and its JSON object."""
-    for video, entries in get_value(read_json(path), "results", str(path), kind=dict).items():
+    for video, entries in get_value(content, "results", str(path), kind=dict).items():
         for i, entry in enumerate(check_kind(entries, list, f"{path}: video '{video}': results")):
             yield f"{path}: video '{video}': results[{i}]", video, entry
 
@@ -194,18 +197,12 @@ def write_srt(path: Path, detections: Detections, class_names: Sequence[str], *,
     """
     shown = detections.select(detections.scores >= min_score)
     shown = shown.select(np.isfinite(shown.segments).all(axis=1))
-    milliseconds = np.rint(np.maximum(shown.segments, 0.0) * 1000).astype(np.int64)
-    blocks = []
-    for row in np.lexsort((milliseconds[:, 1], milliseconds[:, 0])):
-        start, end = milliseconds[row].tolist()
-        if start < end:
-            times = f"{_srt_time(start)} --> {_srt_time(end)}"
-            blocks.append(f"{len(blocks) + 1}\n{times}\n{class_names[shown.labels[row]]}  {shown.scores[row]:.2f}\n")
+    rows = [
+        Found(start, end, class_names[label], score)
+        for (start, end), label, score in zip(shown.segments.tolist(), shown.labels, shown.scores.tolist(), strict=True)
+    ]
+    blocks = [
+        f"{number}\n{clock(row.start, ',')} --> {clock(row.end, ',')}\n{row.label}  {row.score:.2f}\n"
+        for number, row in enumerate(in_milliseconds(rows), start=1)
+    ]
     write_text(path, "\n".join(blocks), keep_earlier=True)
-
-
-def _srt_time(milliseconds: int) -> str:
-    seconds, milliseconds = divmod(milliseconds, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{seconds:02d},{milliseconds:03d}"

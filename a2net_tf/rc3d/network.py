@@ -41,8 +41,7 @@ def build_network(
     if not config.looks_at_pixels:
         return build_model(config, num_features, num_classes, statistics=statistics, for_inference=for_inference)
     blueprint = Blueprint(config, num_features, num_classes, statistics)
-    policy = dtype_policy(config).removeprefix("mixed_") if for_inference else dtype_policy(config)
-    return _build(blueprint, policy)
+    return _build(blueprint, dtype_policy(config, for_inference))
 
 
 def _build(blueprint: Blueprint, policy: str) -> Network:

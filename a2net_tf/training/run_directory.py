@@ -111,7 +111,7 @@ def load(workdir: str) -> Run:
         raise UserError(f"--workdir={workdir}: no trained model here (run.json is missing)")
     description = read_json_object(path)
     try:
-        config = settings.from_dict(_without_removed(description["config"]))
+        config = settings.from_dict(_without_removed(description["config"], path))
         for name in _DECIDED:
             description.setdefault(name, getattr(config, name))  # runs of older versions: there was no auto
         description.setdefault("folder", "")
@@ -126,11 +126,13 @@ def load(workdir: str) -> Run:
     return Run(config=config, statistics=statistics, **values)
 
 
-def _without_removed(config: dict[str, Any]) -> dict[str, Any]:
+def _without_removed(config: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     """Raises UserError for a run that was trained with what is gone."""
     for name, unused in _REMOVED.items():
         if config.get(name, unused) != unused:
-            raise UserError(f"trained with --{name}={config[name]}, which this version no longer has: use an older one")
+            raise UserError(
+                f"{path}: trained with --{name}={config[name]}, which this version no longer has: use an older one"
+            )
     return {name: value for name, value in config.items() if name not in _REMOVED}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from a2net_tf import safe_files
-from a2net_tf.annotations.read import ENDINGS, find_kind, read_annotations
+from a2net_tf.annotations.read import ENDINGS, open_file, read_annotations
 from a2net_tf.annotations.reading import DEFAULT_SUBSET, make_reading
 from a2net_tf.data import augment, prepared, schema
 from a2net_tf.data.files import annotation_files, feature_files
@@ -126,8 +126,8 @@ def read_inputs(folder: pathlib.Path) -> tuple[pathlib.Path, list[Entry], Settin
     file = find_annotations(folder, settings.annotations)
     reading = make_reading(settings.reading, str(folder / feature_files.SETTINGS_FILE))
     entries = read_annotations(file, reading)
-    if not file.is_dir() and find_kind(file, reading) == "activitynet":
-        content = safe_files.read_json_object(file)
+    kind, content = ("folder", None) if file.is_dir() else open_file(file, reading)
+    if kind == "activitynet":
         given = {key: content[key] for key in (*TIME_KEYS, "classes", "signal") if key in content}
         settings = feature_files.read_settings(folder, feature_files.with_values(Settings(), given, str(file)))
     for field in dataclasses.fields(settings):

@@ -19,8 +19,7 @@ from a2net_tf.errors import UserError, list_some
 
 SETTINGS_FILE = "settings.json"
 FEATURE_SUFFIXES = (".npy", ".npz", ".csv")
-ANNOTATION_SUFFIXES = (".json", ".txt", ".tsv", ".eaf", ".TextGrid", ".textgrid", ".vtt", ".srt")
-READ_SUFFIXES = (*FEATURE_SUFFIXES, *ANNOTATION_SUFFIXES)  # of everything that a builder may read
+ANNOTATION_SUFFIXES = (".json", ".csv", ".tsv", ".eaf", ".textgrid", ".txt", ".vtt", ".srt")  # in any case of letters
 
 Settings = TypeVar("Settings")
 
