@@ -584,7 +584,7 @@ def test_a_folder_is_read_as_training_reads_it(run, tmp_path, capsys):
 def test_an_output_that_would_replace_features(refused, run, tmp_path, name):
     file = matrix(tmp_path / "video.npy")
     message = refused(*predict_flags(run, file)[:-1], f"--output={tmp_path / name}")
-    assert "names the JSON file to write, but ends as a file of features does" in message
+    assert "names the detections to write, but ends as a file of features does" in message
 
 
 @pytest.mark.parametrize("ending", ["csv", "vtt", "eaf", "labelstudio.json"])

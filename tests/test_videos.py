@@ -120,6 +120,8 @@ def test_python(made):
     both = detector.detect([film, np.load(features)])
     assert list(both.by_video) == ["c [1]", "sequence_1"]
     assert [row[1:] for row in detector.detect(film, names="mine")] == [row[1:] for row in found]
+    with pytest.raises(UserError, match=r"seconds_per_step=9 is for features; a video's are made .* every 0.\d+ s"):
+        detector.detect(film, seconds_per_step=9)
 
 
 @pytest.mark.parametrize(

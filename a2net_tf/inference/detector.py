@@ -69,7 +69,8 @@ class Detector:
             features: numbers [T, D] (numpy or what numpy takes), a path of a file or of a folder of files as
                 ``--features`` takes them, a path of a video, or a list of such matrices and paths. T may differ and be
                 of any length. Features of videos are made as those were that the model was trained on.
-            seconds_per_step: from one feature vector to the next; None: as in training. Of a video it is known.
+            seconds_per_step: from one feature vector to the next; None: as in training, the only one that
+                videos have.
             names: what to call the sequences; by default files have their names without ending, and matrices
                 ``sequence`` or, in a list, ``sequence_0`` and so on.
 
@@ -77,7 +78,8 @@ class Detector:
             All detections, in seconds.
 
         Raises:
-            UserError: which of ``features`` is no matrix [T, D] of finite numbers, what it is, and what was expected.
+            UserError: which of ``features`` is no matrix [T, D] of finite numbers, what it is, and what was expected;
+                or ``seconds_per_step`` of a video is not the model's.
         """
         seconds = self.seconds_per_step if seconds_per_step is None else seconds_per_step
         if not 0 < seconds < math.inf:
@@ -160,8 +162,13 @@ class Detector:
             position: of ``item`` in a list, if it is in one.
         """
         if isinstance(item, str | os.PathLike) and video_files.is_video(pathlib.Path(item)):
+            if base != self._base:
+                raise UserError(
+                    f"{item}: seconds_per_step={base['seconds_per_step']:g} is for features; a video's are made as "
+                    f"those that the model was trained on, every {self.seconds_per_step:g} s"
+                )
             path = pathlib.Path(item)
-            return [videos.records(path, path.stem, self._makes_features, self._base)]
+            return [videos.records(path, path.stem, self._makes_features, base)]
         return _records_of_features(item, base, position)
 
     def detect_records(self, sources: Iterable[Iterable[dict]]) -> DetectionTable:

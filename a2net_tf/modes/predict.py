@@ -88,11 +88,11 @@ def _check_output(config: Config) -> None:
     """An --output that is an input, or looks like one, is a slip: detections would take its place."""
     output = pathlib.Path(config.output)
     if output.suffix.lower() in (".npy", ".npz"):
-        raise UserError(f"--output={config.output}: names the JSON file to write, but ends as a file of features does")
+        raise UserError(f"--output={config.output}: names the detections to write, but ends as a file of features does")
     if video_files.is_video(output):
-        raise UserError(f"--output={config.output}: names the JSON file to write; a film is --annotated_video")
+        raise UserError(f"--output={config.output}: names the detections to write; a film is --annotated_video")
     if output.suffix.lower() == ".srt":
-        raise UserError(f"--output={config.output}: names the JSON file; subtitles are written beside it as .srt")
+        raise UserError(f"--output={config.output}: names the detections; subtitles are written beside it as .srt")
     for target in ("output", "annotated_video"):
         for name in ("features", "saved_model"):
             if _is_same(getattr(config, target), getattr(config, name)):

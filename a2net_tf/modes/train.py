@@ -18,6 +18,7 @@ from a2net_tf.detection.model import copy_weights
 from a2net_tf.errors import UserError
 from a2net_tf.inference import localization, scoring
 from a2net_tf.modes import evaluate
+from a2net_tf.rc3d.weights import check_backbone
 from a2net_tf.settings import Config
 from a2net_tf.training import by_device, run_directory, trainer, video_dataset, workers
 from a2net_tf.training.run_directory import Run
@@ -35,6 +36,8 @@ def train(config: Config) -> None:
     settings.require(config, "workdir", "videos" if config.videos else "dataset")
     if not run_directory.exists(config.workdir):
         by_device.resolve(config, by_device.kind())  # what contradicts itself on this device is refused at once
+        if config.backbone_weights:
+            check_backbone(config)
     strategy = trainer.choose_strategy(config)
     if not workers.is_chief(strategy):  # that one writes, and has the lock
         _train(config, strategy)

@@ -6,7 +6,22 @@ import numpy as np
 from a2net_tf.errors import UserError
 from a2net_tf.rc3d.network import CONVOLUTIONS
 from a2net_tf.rc3d.pooling import BINS
+from a2net_tf.settings import Config
 from a2net_tf.video.extractors import torch_files
+
+
+def check_backbone(config: Config) -> None:
+    """Refuses ``config.backbone_weights`` before hours are spent on frames.
+
+    Raises:
+        UserError: as ``load_backbone``.
+    """
+    path, sizes = config.backbone_weights, [3]
+    for group, channels in zip(CONVOLUTIONS, config.backbone_channels, strict=True):
+        sizes += [channels] * len(group)
+    tensors = torch_files.read_tensors(path)
+    for kernel, inputs, outputs in zip(_kernels(tensors, path), sizes, sizes[1:], strict=False):
+        _check(tensors[kernel], (outputs, inputs, 3, 3, 3), kernel, path)
 
 
 def load_backbone(network: keras.Model, path: str) -> None:
@@ -20,15 +35,21 @@ def load_backbone(network: keras.Model, path: str) -> None:
         UserError: the file cannot be read, or holds convolutions of other sizes.
     """
     tensors = torch_files.read_tensors(path)
-    kernels = sorted((name for name, value in tensors.items() if value.ndim == 5), key=_by_number)
     names = [name for group in CONVOLUTIONS for name in group]
-    if len(kernels) < len(names):
-        raise UserError(f"--backbone_weights={path}: {len(kernels)} convolutions over time; C3D has {len(names)}")
-    for name, kernel in zip(names, kernels, strict=False):
+    for name, kernel in zip(names, _kernels(tensors, path), strict=False):
         layer = network.get_layer(name)
         _assign(layer.kernel, tensors[kernel].transpose(2, 3, 4, 1, 0), kernel, path)
         _assign(layer.bias, _bias_of(tensors, kernel, path), kernel, path)
     _load_fc6(network, tensors, path)
+
+
+def _kernels(tensors: dict[str, np.ndarray], path: str) -> list[str]:
+    """Names of convolutions over time, in the order of their numbers."""
+    kernels = sorted((name for name, value in tensors.items() if value.ndim == 5), key=_by_number)
+    number = sum(len(group) for group in CONVOLUTIONS)
+    if len(kernels) < number:
+        raise UserError(f"--backbone_weights={path}: {len(kernels)} convolutions over time; C3D has {number}")
+    return kernels
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
@@ -59,9 +80,13 @@ def _bias_of(tensors: dict[str, np.ndarray], name: str, path: str) -> np.ndarray
 
 
 def _assign(weight: keras.Variable, values: np.ndarray, name: str, path: str) -> None:
-    if weight.shape != values.shape or not np.isfinite(values).all():
-        raise UserError(
-            f"--backbone_weights={path}: '{name}': expected finite numbers of shape {list(weight.shape)}, found "
-            f"{list(values.shape)} (as this package orders them; another --backbone_channels?)"
-        )
+    _check(values, tuple(weight.shape), name, path)
     weight.assign(values)
+
+
+def _check(values: np.ndarray, shape: tuple[int, ...], name: str, path: str) -> None:
+    if values.shape != shape or not np.isfinite(values).all():
+        raise UserError(
+            f"--backbone_weights={path}: '{name}': expected finite numbers of shape {list(shape)}, found "
+            f"{list(values.shape)} (another --backbone_channels?)"
+        )

@@ -227,6 +227,11 @@ _WITH_C3D = {
     **{"step_classifier": False, "feature_columns": (), "convolution_norm": "none"},
     **{"time_scaling": 0.0, "input_dropout": 0.0},
 }
+# R-C3D's proposal network has losses of its own, without these choices.
+_WITHOUT_USE_WITH_C3D = (
+    *("anchor_free_regression", "distance_activation", "focal_gamma", "focal_alpha", "overlap_weight", "overlap_loss"),
+    *("anchor_regression", "anchor_matching", "force_matches", "negative_ratio"),
+)
 
 
 def _check_backbone(config: Config) -> None:
@@ -235,6 +240,9 @@ def _check_backbone(config: Config) -> None:
     for name, value in _WITH_C3D.items():
         if getattr(config, name) != value:
             raise UserError(f"--{name}={getattr(config, name)}: with --backbone=c3d it must be {value or 'left out'}")
+    for name in _WITHOUT_USE_WITH_C3D:
+        if getattr(config, name) != getattr(Config, name):
+            raise UserError(f"--{name}={getattr(config, name)}: --backbone=c3d has no use for it; leave it out")
     if len(config.backbone_channels) != 5:
         raise UserError(f"--backbone_channels has {len(config.backbone_channels)} values; C3D has five, conv1 to conv5")
 

@@ -8,9 +8,10 @@ from a2net_tf import settings
 from a2net_tf.detection.layers import drawing
 from a2net_tf.detection.localizer import Localizer
 from a2net_tf.errors import UserError
+from a2net_tf.modes.train import train
 from a2net_tf.rc3d.layers import Frames
 from a2net_tf.rc3d.network import CONVOLUTIONS, build_network
-from a2net_tf.rc3d.weights import load_backbone
+from a2net_tf.rc3d.weights import check_backbone, load_backbone
 from a2net_tf.report import profiler
 from a2net_tf.settings import Config
 from a2net_tf.training.trainer import Trainer
@@ -257,6 +258,7 @@ def test_frames_in_training_are_any_part_of_a_window_mirrored_or_not():
             "--step_classifier=True: with --backbone=c3d it must be left out",
         ),
         ({"backbone_channels": (8, 8)}, "--backbone_channels has 2 values"),
+        ({"overlap_loss": "mse"}, "--overlap_loss=mse: --backbone=c3d has no use for it; leave it out"),
     ],
 )
 def test_settings_that_do_not_go_with_it(changes, message):
@@ -313,3 +315,14 @@ def test_weights_of_another_size_are_refused(tmp_path):
     few = {name: value for name, value in tensors.items() if "21" not in name}
     with pytest.raises(UserError, match="7 convolutions over time; C3D has 8"):
         load_backbone(network(), save(tmp_path / "few.pth", few))
+
+
+def test_weights_are_looked_at_before_frames_are(tmp_path):
+    path = save(tmp_path / "c3d.pth", tensors_of(network()))
+    check_backbone(config(backbone_weights=path))
+    with pytest.raises(UserError, match=r"'features.0.weight': expected finite numbers of shape \[4, 3, 3, 3, 3\]"):
+        check_backbone(config(backbone_weights=path, backbone_channels=(4, 4, 4, 4, 4)))
+    missing = str(tmp_path / "none.pth")
+    arguments = {"dataset": "feature_folder", "train_split": "train", "workdir": str(tmp_path / "run")}
+    with pytest.raises(UserError, match="none.pth"):
+        train(config(mode="train", backbone_weights=missing, manual_dir=str(tmp_path), **arguments))
