@@ -190,6 +190,7 @@ def give_own_data(folder):
 
 
 def give_readme(folder):
+    pytest.importorskip("pandas", reason="the extra [pandas] is not installed")
     np.save("recording.npy", np.zeros((100, tiny.FEATURES), np.float32))
     give_a_run(folder / "runs/hapt")
     give_a_run(folder / "runs/quickstart")
@@ -235,6 +236,7 @@ def give_vibration(folder):
 
 
 def give_evaluated_runs(folder):
+    pytest.importorskip("plotly", reason="the extra [plots] is not installed")
     give_a_run(folder / "runs/quickstart")
     assert main(["--mode=evaluate", "--workdir=runs/quickstart", "--noplots"]) == 0
     for name in "ab":
