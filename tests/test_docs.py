@@ -4,16 +4,10 @@ import ast
 import importlib.util
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-
-from a2net_tf import settings
-from a2net_tf.main import main
-from tests import tiny
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 PAGES = sorted(p for p in REPO.rglob("*.md") if not {".venv", "runs", "site"} & set(p.relative_to(REPO).parts))
@@ -48,44 +42,6 @@ def test_functions_of_the_architecture():
     for file, name in named:
         path = REPO / file if file.startswith("export/") else REPO / "a2net_tf" / file
         assert name in defined(path), f"{file}:{name}"
-
-
-# --- commands
-
-# What stands in commands for something of the reader's.
-STANDS_FOR = {
-    " HAPT": " --manual_dir=FOLDER",
-    "NUMBER_OF_CORES": "2",
-    "--flagfile=own.flags": "--dataset=feature_folder",
-}
-
-
-def commands(page):
-    """The commands of this package on a page that begin a line, as lists of arguments."""
-    text = page.read_text().replace("\\\n", " ")
-    for word, value in STANDS_FOR.items():
-        text = text.replace(word, value)
-    found = re.findall(r"^\s*(?:[A-Z_0-9]+=\S+ )*(?:python -m a2net_tf\.main|a2net) (-.*)$", text, re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in found]
-
-
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda page: str(page.relative_to(REPO)))
-def test_commands_have_the_flags_that_there_are(page, monkeypatch):
-    monkeypatch.chdir(REPO)
-    for arguments in commands(page):
-        settings.parse(arguments)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", ["sensors", "serve"])
-def test_commands_with_a_trained_run(page, tmp_path, monkeypatch):
-    """Those of the tasks that need nothing but a run and features."""
-    monkeypatch.chdir(tmp_path)
-    np.save("new.npy", np.zeros((100, tiny.FEATURES), np.float32))
-    run = [c for c in commands(REPO / f"docs/tasks/{page}.md") if {"--mode=predict", "--mode=export"} & set(c)]
-    assert run
-    for arguments in run:
-        assert main([a.replace("runs/mine", str(tiny.trained())) for a in arguments]) == 0
 
 
 # --- the site
