@@ -5,15 +5,18 @@
 Every setting of the network may be given; weights and features are random. Each line is measured in a process of its
 own, which works through all recordings twice: the first time holds what is done once (on executors the start of
 TensorFlow and the loading of the model), the second none of it. The start of Java is in neither. "lost" compares the
-second time with predict's on as many cores.
+second time with predict's on as many cores. "peak MB" is the most memory that one process has ever had: predict's own,
+or the largest Python process of an executor (its Java machine has what Spark gives it).
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a checkout runs without being installed
 
@@ -36,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", type=int, default=400)
     parser.add_argument("--steps", type=int, default=600, help="of each recording (default %(default)s)")
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="(default 1 2)")
     options, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -44,18 +48,18 @@ def main() -> None:
         write(folder / "features", options.recordings, (options.steps, made.num_features))
         print(f"{options.recordings} recordings of {options.steps} steps, {windows} windows each", flush=True)
         paths = {"model": str(folder / "variables"), "features": str(folder / "features")}
-        rows, base = [["", "first s", "again s", "windows/s", "lost"]], {}
-        for cores in (1, 2):
+        rows, base = [["", "first s", "again s", "windows/s", "lost", "peak MB"]], {}
+        for cores in options.cores:
             for way in ("predict", "on_spark"):
                 output = str(folder / f"{way}{cores}")
-                (first, again), _ = measure.in_fresh_process(
+                (first, again, peak), _ = measure.in_fresh_process(
                     "benchmarks.spark", way, cores=cores, output=output, **paths
                 )
                 base.setdefault(cores, again)
                 name = {"predict": f"predict, {cores} cores", "on_spark": f"Spark, {cores} executors of 1 core"}[way]
                 lost = f"{1 - base[cores] / again:.0%}" if way == "on_spark" else "-"
                 speed = options.recordings * windows / again
-                rows.append([name, f"{first:.1f}", f"{again:.1f}", f"{speed:.0f}", lost])
+                rows.append([name, f"{first:.1f}", f"{again:.1f}", f"{speed:.0f}", lost, f"{peak:.0f}"])
                 print(" ".join(rows[-1]), flush=True)
         print(align(rows))
 
@@ -69,12 +73,13 @@ def write(folder: pathlib.Path, count: int, shape: tuple[int, int]) -> None:
 
 
 def predict(cores: int, model: str, features: str, output: str) -> list[float]:
-    """Seconds of each of two rounds through all recordings, without Spark."""
+    """Seconds of each of two rounds through all recordings, without Spark, and the peak in megabytes."""
     measure.use_cores(cores)
     import a2net_tf
 
     detector = a2net_tf.load(model)
-    return [measure.timed(lambda: detector.detect(features).write_json(f"{output}.json")) for _ in range(2)]
+    seconds = [measure.timed(lambda: detector.detect(features).write_json(f"{output}.json")) for _ in range(2)]
+    return [*seconds, peak_megabytes(os.getpid())]
 
 
 def on_spark(cores: int, model: str, features: str, output: str) -> list[float]:
@@ -92,8 +97,35 @@ def on_spark(cores: int, model: str, features: str, output: str) -> list[float]:
         started = time.perf_counter()
         spark.detect_all(session, spark.parse(arguments))
         seconds.append(time.perf_counter() - started)
+    peak = max(peak_megabytes(process) for process in python_workers())  # they wait a minute for more to do
     session.stop()
-    return seconds
+    return [*seconds, peak]
+
+
+def python_workers() -> Iterator[int]:
+    """The processes of PySpark that have been started by this one, by way of an executor's Java."""
+    parents = {}
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            parents[int(process.name)] = int(fields[1])
+    for process in parents:
+        ancestor = process
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        with contextlib.suppress(OSError):
+            command = pathlib.Path(f"/proc/{process}/cmdline").read_bytes()
+            if ancestor == os.getpid() and b"pyspark.daemon" in command:
+                yield process
+
+
+def peak_megabytes(process: int) -> float:
+    """The most resident memory that a process has ever had; 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1e3
+    return 0.0
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,11 @@ def _program(localizer: Localizer, shape: tuple[int, ...]) -> tuple[str, list[st
         jit_compile=True,
         autograph=False,
     )
-    text = traced.experimental_get_compiler_ir(tf.zeros(shape))(stage="stablehlo")
+    zeros = tf.zeros(shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "device_name is being deprecated")
+        # Without it TensorFlow draws a random number to see where that lies, and fails if it is to be deterministic.
+        text = traced.experimental_get_compiler_ir(zeros)(stage="stablehlo", device_name=zeros.device)
     # What TensorFlow says to its own XLA and no other reader knows: attributes of the module, and copies.
     text = re.sub(r"^(module @\S+) attributes \{.*\} \{", r"\1 {", text, count=1, flags=re.MULTILINE)
     text = re.sub(r"= mhlo\.copy (%\S+) : (tensor<\S+>)", r"= stablehlo.reshape \1 : (\2) -> \2", text)

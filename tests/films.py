@@ -1,13 +1,18 @@
 """Small video files for tests, rendered by PyAV. Every picture says its own number, whatever a codec does to it."""
 
 import fractions
+import json
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from tests import tiny
+
 WIDTH, HEIGHT = 64, 48
 EXTRACTOR_SIZE = 16  # height and width of the frames of ``save_extractor``
+FRAME = f"--frame_size={EXTRACTOR_SIZE}"
+PICTURES = {"a": 200, "b": 210, "c [1]": 190}  # of each film of ``films_and_run``
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -85,3 +90,34 @@ def save_extractor(path: pathlib.Path) -> pathlib.Path:
     looks = Looks()
     tf.saved_model.save(looks, str(path), {"serving_default": looks.__call__})
     return path
+
+
+def annotate(folder: pathlib.Path, subsets: dict[str, str]) -> None:
+    """An action in each video, from 2 to 4 s."""
+    database = {
+        name: {"subset": subset, "duration": PICTURES[name] / 25, "annotations": [{"segment": [2, 4], "label": "x"}]}
+        for name, subset in subsets.items()
+    }
+    (folder / "actions.json").write_text(json.dumps({"database": database}))
+
+
+def train(folder: pathlib.Path, extractor: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
+    """Flags of one epoch of training on a folder of films."""
+    return [
+        *("--mode=train", f"--workdir={workdir}", f"--videos={folder}", f"--extractor=saved_model:{extractor}", FRAME),
+        *("--input_range=0..255", "--frame_rate=10", *tiny.NETWORK, "--train_stride_steps=8", "--epochs=1", *more),
+    ]
+
+
+@tiny.once
+def films_and_run(path: pathlib.Path) -> None:
+    """Films, an extractor ("looks"), a run that was trained on the films, and the model that is exported of it."""
+    (path / "films").mkdir(parents=True)
+    for name, count in PICTURES.items():
+        write(path / "films" / f"{name}.mp4", count)
+    annotate(path / "films", {"a": "train", "b": "train", "c [1]": "test"})
+    save_extractor(path / "looks")
+    with tiny.silence():
+        assert tiny.main(train(path / "films", path / "looks", path / "run")) == 0
+        exported = ["--mode=export", f"--workdir={path / 'run'}", f"--saved_model={path / 'model'}"]
+        assert tiny.main([*exported, "--eval_split=test"]) == 0

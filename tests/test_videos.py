@@ -1,7 +1,6 @@
 """From videos to a run, and from a run to the actions in a video: features are made in one way, or refused."""
 
 import json
-import pathlib
 import re
 import shutil
 
@@ -13,44 +12,15 @@ from a2net_tf.errors import UserError
 from a2net_tf.main import main
 from a2net_tf.video.decoding import Video
 from tests import films, tiny
+from tests.films import FRAME, PICTURES, annotate, train
 
 pytest.importorskip("av", reason="PyAV (the extra [video]) is not installed")
 pytest.importorskip("cv2", reason="OpenCV (the extra [video]) is not installed")
 
-PICTURES = {"a": 200, "b": 210, "c [1]": 190}
-FRAME = f"--frame_size={films.EXTRACTOR_SIZE}"
-
-
-def annotate(folder: pathlib.Path, subsets: dict[str, str]) -> None:
-    """An action in each video, from 2 to 4 s."""
-    database = {
-        name: {"subset": subset, "duration": PICTURES[name] / 25, "annotations": [{"segment": [2, 4], "label": "x"}]}
-        for name, subset in subsets.items()
-    }
-    (folder / "actions.json").write_text(json.dumps({"database": database}))
-
-
-def train(folder, extractor, workdir, *more):
-    return [
-        *("--mode=train", f"--workdir={workdir}", f"--videos={folder}", f"--extractor=saved_model:{extractor}", FRAME),
-        *("--input_range=0..255", "--frame_rate=10", *tiny.NETWORK, "--train_stride_steps=8", "--epochs=1", *more),
-    ]
-
 
 @pytest.fixture(scope="module")
-def made(slow, tmp_path_factory):
-    """Films, an extractor, and a run that was trained on the films."""
-    folder = tmp_path_factory.mktemp("videos")
-    (folder / "films").mkdir()
-    for name, count in PICTURES.items():
-        films.write(folder / "films" / f"{name}.mp4", count)
-    annotate(folder / "films", {"a": "train", "b": "train", "c [1]": "test"})
-    films.save_extractor(folder / "looks")
-    with tiny.silence():
-        assert main(train(folder / "films", folder / "looks", folder / "run")) == 0
-        exported = ["--mode=export", f"--workdir={folder / 'run'}", f"--saved_model={folder / 'model'}"]
-        assert main([*exported, "--eval_split=test"]) == 0
-    return folder
+def made(slow):
+    return films.films_and_run()
 
 
 def predict(made, output, *more):

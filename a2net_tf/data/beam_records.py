@@ -1,5 +1,6 @@
 """Records made by Apache Beam, in several processes or on several machines. Only imported where Beam is asked for."""
 
+import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -31,7 +32,8 @@ class MakeRecords(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         """The pipeline from nothing to records."""
         size = len(self._videos) // _GROUPS + 1
-        groups = [self._videos[i : i + size] for i in range(0, len(self._videos), size)]
+        # Beam would pickle each function alone, with all that they share.
+        groups = [pickle.dumps(self._videos[i : i + size]) for i in range(0, len(self._videos), size)]
         make = beam.ParDo(_Make(self._stored_features, self._folder))
         return pipeline | beam.Create(groups) | beam.Reshuffle() | make
 
@@ -46,8 +48,9 @@ class _Make(beam.DoFn):
         """Begins with no errors."""
         self._errors: list[str] = []
 
-    def process(self, videos: Videos) -> Iterator[tuple[str, dict]]:
+    def process(self, group: bytes) -> Iterator[tuple[str, dict]]:
         """Goes on behind a video that cannot be used."""
+        videos: Videos = pickle.loads(group)
         for read_video in videos:
             try:
                 for record in read_video():

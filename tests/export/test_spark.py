@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import a2net_tf
-from tests import tiny
+from tests import films, tiny
 
 pyspark = pytest.importorskip("pyspark", reason='needs pyspark (pip install ".[spark]")')
 pytestmark = [
@@ -180,6 +180,40 @@ def test_tables(spark, session, model, detector, recordings, expected, tmp_path,
     if binary:
         expected = rows_of(detector.detect(recordings, seconds_per_step=0.25))
     assert_same(found_rows(session, tmp_path / "out"), expected)
+
+
+@pytest.fixture(scope="module")
+def of_films(slow):
+    """A folder with a model that makes its features of films."""
+    for module in ("av", "cv2"):
+        pytest.importorskip(module, reason="the extra [video] is not installed")
+    return films.films_and_run()
+
+
+def test_films(spark, session, of_films, tmp_path, capsys):
+    """As predict does it. Damaged ones fail alone, and the next start tries nothing else."""
+    model, folder = of_films / "model", tmp_path / "sub {a} %20 [x]"
+    folder.mkdir()
+    for i, pictures in enumerate((200, 90, 300, 120)):
+        films.write(folder / f"käse {i}.{'MP4' if i % 2 else 'mp4'}", pictures)
+    expected = rows_of(a2net_tf.load(model).detect_videos(folder))
+    damaged = folder / "käse 2.mp4"
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[: len(good) // 2])
+    (folder / "empty.mkv").touch()
+    assert command(spark, model, tmp_path / "out", f"--videos={tmp_path}") == 0
+    failed = table(session, tmp_path / "out", "failures")
+    assert sorted(failed.video) == ["empty", "käse 2"]
+    assert all("damaged at its beginning" in reason for reason in failed.reason)
+    assert_same(found_rows(session, tmp_path / "out"), {v: rows for v, rows in expected.items() if v != damaged.stem})
+    damaged.write_bytes(good)
+    (folder / "empty.mkv").unlink()
+    assert command(spark, model, tmp_path / "out", f"--videos={tmp_path}") == 0
+    assert "1 recordings to do, 3 are done" in capsys.readouterr().out
+    assert_same(found_rows(session, tmp_path / "out"), expected)
+    done = table(session, tmp_path / "out", "recordings").set_index("video")
+    assert dict(done.steps) == {"käse 0": 80, "käse 1": 36, "käse 2": 120, "käse 3": 48}
+    assert done["round"].to_dict() == {"käse 0": 1, "käse 1": 1, "käse 2": 2, "käse 3": 1}
 
 
 # --- what goes wrong

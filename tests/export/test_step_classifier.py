@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 
 import numpy as np
 import pytest
@@ -70,6 +71,17 @@ def test_tflite_window_is_that_of_the_saved_model(trained, tmp_path):
     expected = saved_model.window_detections(localizer, tf.constant(window[None]))
     for name in ("scores", "segments", "class_ids"):
         np.testing.assert_allclose(found[name], expected[name][0], atol=1e-4, err_msg=name)
+
+
+def test_stablehlo(trained, tmp_path):
+    """The export compares with what jaxlib finds."""
+    pytest.importorskip("jaxlib", reason="JAX is not installed")
+    stablehlo = importlib.import_module("a2net_tf.export.stablehlo")
+    localizer, run = trained
+    assert stablehlo.export_stablehlo(localizer, run, str(tmp_path / "m")) < 1e-5
+    outputs = json.loads((tmp_path / "m.json").read_text())["outputs"]
+    (steps,) = [output["shape"] for output in outputs if output["name"] == "step_scores"]
+    assert steps == [run.config.inference_batch, WINDOW, len(CLASSES)]
 
 
 @pytest.mark.slow
