@@ -8,35 +8,83 @@ import atexit
 import contextlib
 import multiprocessing
 import os
-import pathlib
 import runpy
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from multiprocessing import connection
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tensorflow", "keras"])
 
 
-def run(
-    command: Sequence[str], *, cwd: str | os.PathLike = ".", env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess:
-    """What ``subprocess.run(command, capture_output=True, text=True)`` gives.
+class Fork:
+    """A running process, with what tests need of ``subprocess.Popen``.
 
     Args:
         command: this Python, with a script or ``-m`` a module or ``-c`` a program, and its arguments.
         cwd: the folder in which it runs.
         env: all of its environment; the default is that of this process.
     """
-    assert command[0] == sys.executable
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = [pathlib.Path(folder, name) for name in ("stdout", "stderr")]
+
+    def __init__(self, command: Sequence[str], *, cwd: str | os.PathLike = ".", env: Mapping[str, str] | None = None):
+        assert command[0] == sys.executable
         environment = dict(os.environ if env is None else env)
-        process = _CONTEXT.Process(target=_run, args=(list(command[1:]), str(cwd), environment, *map(str, outputs)))
-        process.start()
-        process.join()
-        return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in outputs))
+        (stdout, ours), (stderr, theirs) = (_CONTEXT.Pipe(duplex=False) for _ in range(2))
+        self._process = _CONTEXT.Process(target=_run, args=(list(command), str(cwd), environment, ours, theirs))
+        self._process.start()
+        self._outputs = [_Reader(written_to) for written_to in (stdout, stderr)]
+        ours.close()
+        theirs.close()
+        self.pid = self._process.pid
+        self.kill, self.poll = self._process.kill, lambda: self._process.exitcode
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, or minus the signal; None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Unless it has ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status."""
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("a fork", timeout)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it has written to stdout and stderr, once it has ended."""
+        self.wait(timeout)
+        return tuple(output.text() for output in self._outputs)
+
+
+class _Reader(threading.Thread):
+    """Reads a pipe until nobody writes to it any more."""
+
+    def __init__(self, pipe: connection.Connection):
+        super().__init__(daemon=True)
+        self._pipe, self._read = pipe, b""
+        self.start()
+
+    def run(self) -> None:
+        while read := os.read(self._pipe.fileno(), 1 << 16):
+            self._read += read
+
+    def text(self) -> str:
+        self.join()
+        return self._read.decode()
+
+
+def run(command: Sequence[str], **where) -> subprocess.CompletedProcess:
+    """What ``subprocess.run(command, capture_output=True, text=True)`` gives; arguments are those of ``Fork``."""
+    fork = Fork(command, **where)
+    printed = fork.communicate()
+    return subprocess.CompletedProcess(command, fork.returncode, *printed)
 
 
 def reloads_of_exports() -> None:
@@ -50,21 +98,29 @@ def reloads_of_exports() -> None:
     subprocess.run = run_or_fork
 
 
-def _run(arguments: Sequence[str], cwd: str, environment: Mapping[str, str], stdout: str, stderr: str) -> None:
+def _run(
+    command: list[str],
+    cwd: str,
+    environment: Mapping[str, str],
+    stdout: connection.Connection,
+    stderr: connection.Connection,
+) -> None:
     """In the fork."""
-    for path, descriptor in ((stdout, 1), (stderr, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.orig_argv, arguments = command, command[1:]
+    for pipe, descriptor in ((stdout, 1), (stderr, 2)):
+        os.dup2(pipe.fileno(), descriptor)
+        pipe.close()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
     with contextlib.ExitStack() as stack:
         stack.callback(atexit._run_exitfuncs)  # a fork does not run them when it ends
         if arguments[0] == "-m":
-            sys.argv, sys.path[:0] = list(arguments[1:]), [cwd]
+            sys.argv, sys.path[:0] = arguments[1:], [cwd]
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         elif arguments[0] == "-c":
             sys.argv, sys.path[:0] = ["-c", *arguments[2:]], [cwd]
             exec(arguments[1], {"__name__": "__main__"})
         else:
-            sys.argv, sys.path[:0] = list(arguments), [os.path.dirname(arguments[0])]
+            sys.argv, sys.path[:0] = arguments, [os.path.dirname(arguments[0])]
             runpy.run_path(arguments[0], run_name="__main__")

@@ -9,7 +9,7 @@ import pytest
 
 from a2net_tf import disk, safe_files
 from a2net_tf.errors import UserError
-from tests import films, tiny
+from tests import films, forks, tiny
 
 
 def test_two_names_are_swapped(tmp_path):
@@ -131,7 +131,7 @@ sys.exit(main(sys.argv[2:]))
 def with_limited_files(num_bytes, *flags):
     """The error line of a command that cannot write larger files: the closest to a full disk that needs no rights."""
     command = [sys.executable, "-c", LIMITED, str(num_bytes), *flags]
-    done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
+    done = forks.run(command, cwd=tiny.REPO)
     assert done.returncode == 1, done.stderr
     lines = done.stderr.strip().splitlines()
     assert sum(line.startswith("error: ") for line in lines) == 1
