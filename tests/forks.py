@@ -9,11 +9,13 @@ import contextlib
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
+from types import TracebackType
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tensorflow", "keras"])
@@ -98,6 +100,13 @@ def reloads_of_exports() -> None:
     subprocess.run = run_or_fork
 
 
+def _interrupted(kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    """Ctrl-C ends Python by the signal itself, so that a shell knows of it."""
+    if kind is KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def _run(
     command: list[str],
     cwd: str,
@@ -115,6 +124,7 @@ def _run(
     os.chdir(cwd)
     with contextlib.ExitStack() as stack:
         stack.callback(atexit._run_exitfuncs)  # a fork does not run them when it ends
+        stack.push(_interrupted)
         if arguments[0] == "-m":
             sys.argv, sys.path[:0] = arguments[1:], [cwd]
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

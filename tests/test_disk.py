@@ -153,13 +153,18 @@ def test_disk_full_while_preparing(slow, tmp_path):
     tiny.train(tmp_path / "run", *flags)
 
 
+@tiny.once
+def _whole(path):
+    tiny.train(path)
+
+
 @pytest.mark.parametrize("num_bytes", [20_000, 60_000])  # weights do not fit; weights do, the state does not
 def test_disk_full_while_saving(slow, tmp_path, num_bytes):
     with_limited_files(num_bytes, *tiny.train_flags(tmp_path / "run"))
     assert unfinished(tmp_path) == []
     assert (tmp_path / "run" / "last.npz").exists() == (num_bytes > 20_000)
     tiny.train(tmp_path / "run")
-    whole = tiny.train(tmp_path / "whole")
+    whole = _whole()
     assert (tmp_path / "run" / "last.npz").read_bytes() == (whole / "last.npz").read_bytes()
     assert sorted(path.name for path in (tmp_path / "run" / "state").iterdir()) == sorted(
         path.name for path in (whole / "state").iterdir()
