@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import forks, tiny
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Where oneDNN is held below AVX-512 on a processor that has it, TensorFlow still chooses oneDNN for bfloat16, and that
@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper().startswith(("SSE", "AVX2")):
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 tiny.folder()  # before pytest-xdist starts its processes: they share it
+forks.reloads_of_exports()
 gc.disable()  # until all is imported: that is no garbage
 
 SMALL = {

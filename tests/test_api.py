@@ -141,6 +141,6 @@ def test_a_later_training_is_that_of_a_new_process(tmp_path):
     tiny.train(tmp_path / "before", "--seed=5", "--precision=bfloat16", "--num_levels=1")
     with tiny.silence():
         a2net_tf.train(**keywords(workdir=tmp_path / "here"))
-    done = tiny.in_new_process(*tiny.train_flags(tmp_path / "there"))
+    done = tiny.in_fork(*tiny.train_flags(tmp_path / "there"))
     assert done.returncode == 0, done.stderr
     assert_bit_equal(tmp_path / "here", tmp_path / "there")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import measure, synthetic
-from tests import tiny
+from tests import forks, tiny
 
 try:
     import torch
@@ -25,9 +25,7 @@ SIZES = (*tiny.NETWORK, "--num_levels=1", "--num_features=5", "--num_classes=3",
 
 def command(script, *arguments):
     """Runs a benchmark as a user does, in a checkout that need not be installed."""
-    return subprocess.run(
-        [sys.executable, f"benchmarks/{script}.py", *arguments], cwd=tiny.REPO, capture_output=True, text=True
-    )
+    return forks.run([sys.executable, f"benchmarks/{script}.py", *arguments], cwd=tiny.REPO)
 
 
 # The PyTorch network
@@ -504,7 +502,7 @@ def test_without_torch(tmp_path):
         "from benchmarks import speed; sys.exit(speed.main(sys.argv[1:]))"
     )
     arguments = (*SIZES, "--quick", "--parts=forward", "--sizes=2")
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tiny.REPO, capture_output=True, text=True)
+    done = forks.run([sys.executable, "-c", code, *arguments], cwd=tiny.REPO)
     assert done.returncode == 0, done.stderr
     assert 'pip install ".[release]"' in done.stdout
     assert "2 windows, Keras float32" in done.stdout
@@ -519,7 +517,7 @@ def test_recipe(tmp_path, with_torch):
     hide = "" if with_torch else f"sys.path.insert(0, {str(tmp_path)!r}); "
     code = f"import sys; {hide}from benchmarks import recipe; sys.exit(recipe.main(sys.argv[1:]))"
     arguments = (f"--workdir={tiny.trained()}", "--quick", f"--output={tmp_path / 'recipe.json'}")
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tiny.REPO, capture_output=True, text=True)
+    done = forks.run([sys.executable, "-c", code, *arguments], cwd=tiny.REPO)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "recipe.json").read_text())
     rows = {row["name"].strip(): row for row in written["rows"]}

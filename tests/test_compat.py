@@ -6,13 +6,12 @@ Several devices exist only in processes that ask for them before TensorFlow star
 
 import ast
 import logging
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import forks, tiny
 
 ALONE = ("export/tensorrt.py", "export/serving/client.py", "export/spark.py")  # scripts that run without the package
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_replace"}
@@ -170,7 +169,7 @@ def step_of_two_devices():
 @pytest.mark.slow
 def test_take_gradients_as_summed():
     command = [sys.executable, "-m", "tests.test_compat"]
-    done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
+    done = forks.run(command, cwd=tiny.REPO)
     assert done.stdout.split() == ["-2.0", "-1.0"], done.stderr[-2000:]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from a2net_tf import disk, safe_files
 from a2net_tf.errors import UserError
-from tests import films, tiny
+from tests import films, forks, tiny
 
 
 def test_two_names_are_swapped(tmp_path):
@@ -131,7 +131,7 @@ sys.exit(main(sys.argv[2:]))
 def with_limited_files(num_bytes, *flags):
     """The error line of a command that cannot write larger files: the closest to a full disk that needs no rights."""
     command = [sys.executable, "-c", LIMITED, str(num_bytes), *flags]
-    done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=False)
+    done = forks.run(command, cwd=tiny.REPO)
     assert done.returncode == 1, done.stderr
     lines = done.stderr.strip().splitlines()
     assert sum(line.startswith("error: ") for line in lines) == 1
@@ -153,13 +153,18 @@ def test_disk_full_while_preparing(slow, tmp_path):
     tiny.train(tmp_path / "run", *flags)
 
 
+@tiny.once
+def _whole(path):
+    tiny.train(path)
+
+
 @pytest.mark.parametrize("num_bytes", [20_000, 60_000])  # weights do not fit; weights do, the state does not
 def test_disk_full_while_saving(slow, tmp_path, num_bytes):
     with_limited_files(num_bytes, *tiny.train_flags(tmp_path / "run"))
     assert unfinished(tmp_path) == []
     assert (tmp_path / "run" / "last.npz").exists() == (num_bytes > 20_000)
     tiny.train(tmp_path / "run")
-    whole = tiny.train(tmp_path / "whole")
+    whole = _whole()
     assert (tmp_path / "run" / "last.npz").read_bytes() == (whole / "last.npz").read_bytes()
     assert sorted(path.name for path in (tmp_path / "run" / "state").iterdir()) == sorted(
         path.name for path in (whole / "state").iterdir()

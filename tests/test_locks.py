@@ -9,7 +9,7 @@ import pytest
 
 from a2net_tf import locks
 from a2net_tf.errors import UserError
-from tests import tiny
+from tests import forks, tiny
 
 HOLDER = """
 import sys, time
@@ -128,7 +128,7 @@ def training(workdir):
     arguments = tiny.train_flags(workdir, "--epochs=100000", *SMALLEST)
     command = [sys.executable, "-m", "a2net_tf.main", *arguments]
     before = num_epochs(workdir)
-    process = subprocess.Popen(command, cwd=tiny.REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = forks.Fork(command, cwd=tiny.REPO)
     try:
         while num_epochs(workdir) == before or not (workdir / "state" / "checkpoint").exists():
             assert process.poll() is None
@@ -196,10 +196,7 @@ def test_two_that_prepare_one_dataset_take_turns(slow, tmp_path):
     (tmp_path / "toy_actions" / "incomplete.ABC123_1.0.0" / "x").mkdir(parents=True)
     (tmp_path / "hapt" / "incomplete.ABC123_1.0.0").mkdir(parents=True)
     command = [sys.executable, "-c", PREPARES, str(tmp_path)]
-    processes = [
-        subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    processes = [forks.Fork(command, cwd=tiny.REPO) for _ in range(2)]
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert all("splits train validation test" in output for output in outputs)

@@ -18,7 +18,7 @@ from a2net_tf.annotations.read import read_detections
 from a2net_tf.annotations.reading import Reading
 from a2net_tf.datasets.hapt.hapt_dataset_builder import CLASS_NAMES
 from a2net_tf.main import _no_interrupt_lost, main
-from tests import tiny
+from tests import forks, tiny
 
 
 @pytest.fixture
@@ -729,9 +729,7 @@ def test_disk_full_when_training(run, tmp_path):
         "sys.exit(main(sys.argv[1:]))"
     )
     flags = tiny.train_flags(run, "--epochs=3", "--validation_split=validation[:2]")
-    done = subprocess.run(
-        [sys.executable, "-c", code, *flags], cwd=tiny.REPO, capture_output=True, text=True, check=False
-    )
+    done = forks.run([sys.executable, "-c", code, *flags], cwd=tiny.REPO)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 
 from a2net_tf.main import main
+from tests import forks
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 NETWORK = (
@@ -185,7 +186,12 @@ def files_below(where: pathlib.Path) -> Mapping[str, bytes | None]:
     }
 
 
+def in_fork(*arguments: str) -> subprocess.CompletedProcess:
+    """Runs the command in a process in which TensorFlow has not run yet."""
+    return forks.run([sys.executable, "-m", "a2net_tf.main", *arguments], cwd=REPO)
+
+
 def in_new_process(*arguments: str, module: str = "a2net_tf.main") -> subprocess.CompletedProcess:
-    """Runs the command as a user does."""
+    """Runs the command as a user does; ``in_fork`` takes five seconds less."""
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -21,7 +20,7 @@ from a2net_tf.inference import scoring, trained
 from a2net_tf.main import main
 from a2net_tf.modes import cross_validate
 from a2net_tf.training import run_directory
-from tests import tiny
+from tests import forks, tiny
 
 SPLITS = ("train[:2]", "train[2:5]", "validation[:2]")
 NAMES = ("fold_train__2_", "fold_train_2_5_", "fold_validation__2_")
@@ -265,10 +264,7 @@ def test_other_scores_need_no_training_and_keep_the_first_result(three, tmp_path
 def test_after_a_kill_what_is_finished_is_not_trained_again(three, tmp_path):
     """The second fold is killed in the middle; it ends with the weights that it has without the kill."""
     arguments = flags(tmp_path, "--jobs=1", "--noplots")
-    command = subprocess.Popen(
-        [sys.executable, "-m", "a2net_tf.main", *arguments],
-        cwd=tiny.REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = forks.Fork([sys.executable, "-m", "a2net_tf.main", *arguments], cwd=tiny.REPO)
     while not (tmp_path / NAMES[1] / "history.csv").exists():
         assert command.poll() is None
         time.sleep(0.02)

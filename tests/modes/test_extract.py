@@ -213,7 +213,7 @@ def test_a_name_that_is_no_text(model, videos, tmp_path):
     except OSError:
         pytest.skip("this file system takes names in UTF-8 only")
     arguments = flags(model, videos / "caf\udce9.mp4", tmp_path / "out")
-    done = tiny.in_new_process(*arguments)
+    done = tiny.in_fork(*arguments)
     assert done.returncode == 0, done.stderr
     assert r"caf\udce9: 10 vectors" in done.stdout
     assert np.load(tmp_path / "out" / "caf\udce9.npy").shape == (10, 2)

@@ -5,7 +5,6 @@ import dataclasses
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
@@ -16,7 +15,7 @@ from a2net_tf import settings
 from a2net_tf.errors import UserError
 from a2net_tf.modes import jobs
 from a2net_tf.training import run_directory
-from tests import tiny
+from tests import forks, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +45,7 @@ def start(folder, *names):
         "from a2net_tf import settings\nfrom a2net_tf.modes import jobs\n"
         f"jobs.run_all([settings.parse(run)[0] for run in {runs!r}], 2)\n"
     )
-    command = subprocess.Popen([sys.executable, "-c", script], cwd=tiny.REPO, stderr=subprocess.PIPE, text=True)
+    command = forks.Fork([sys.executable, "-c", script], cwd=tiny.REPO)
     while not all((folder / name / "history.csv").exists() for name in names):
         assert command.poll() is None
         time.sleep(0.1)
@@ -79,7 +78,7 @@ def processes(tmp_path_factory):
 def test_a_process_gives_the_weights_that_its_command_alone_gives(processes, tmp_path):
     """To the last bit with as many threads; with other numbers of them sums are rounded in another order."""
     command = [sys.executable, "-m", "a2net_tf.main", *tiny.train_flags(tmp_path / "seed1", *SMALLEST, "--seed=1")]
-    subprocess.run(command, cwd=tiny.REPO, env=jobs._environment(2), check=True, capture_output=True)
+    assert forks.run(command, cwd=tiny.REPO, env=jobs._environment(2)).returncode == 0
     there, here, other = weights(processes, "seed1"), weights(tmp_path, "seed1"), weights(processes, "seed0")
     assert there.keys() == here.keys()
     for key in here:

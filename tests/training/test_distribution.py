@@ -6,14 +6,13 @@ Logical CPU devices exist only in processes that ask for them before TensorFlow 
 
 import csv
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from a2net_tf.training import run_directory
-from tests import tiny
+from tests import forks, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +176,7 @@ def run_main(num_devices, arguments):
 
 def program(*arguments):
     command = [sys.executable, "-m", "tests.training.test_distribution", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return forks.Fork(command, cwd=tiny.REPO)
 
 
 # --- the same steps on 1, 2 and 4 devices
@@ -190,7 +189,7 @@ def steps(path):
     files = {n: path / f"{n}.npz" for n in BY_DEVICES}
     running = [program("steps", n, file) for n, file in files.items()]
     for process in running:
-        output, _ = process.communicate()
+        output = "".join(process.communicate())
         assert process.returncode == 0, output[-3000:]
 
 
@@ -297,7 +296,7 @@ def test_the_number_of_devices_may_change_from_epoch_to_epoch(tmp_path):
 
 def train_on(num_devices, workdir, *more):
     process = program("main", num_devices, *tiny.train_flags(workdir, *more, "--distribute=mirrored"))
-    output, _ = process.communicate()
+    output = "".join(process.communicate())
     assert process.returncode == 0, output[-3000:]
 
 
@@ -332,7 +331,7 @@ def test_mirrored_on_one_device_is_training_without_it(tmp_path):
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     flags = tiny.train_flags(tmp_path / "run", "--distribute=mirrored", "--batch_size=6")
     process = program("main", 4, *flags)
-    output, _ = process.communicate()
+    output = "".join(process.communicate())
     assert process.returncode == 1
     lines = [line for line in output.splitlines() if line.startswith("error: ")]
     assert lines == [

@@ -6,7 +6,6 @@ import json
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 
 import keras
@@ -19,7 +18,7 @@ from a2net_tf.data import input_pipeline, prepared
 from a2net_tf.detection.model import build_model
 from a2net_tf.main import main
 from a2net_tf.training import callbacks, optimizers, run_directory, trainer
-from tests import tiny
+from tests import forks, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -131,8 +130,13 @@ main(sys.argv[1:])
 def kill_in_the_third_epoch(workdir, *more):
     """Trains in a process of its own, whose end is SIGKILL after a step of that epoch."""
     command = [sys.executable, "-c", KILLED, *tiny.train_flags(workdir, *more)]
-    assert subprocess.run(command, cwd=tiny.REPO, capture_output=True).returncode == -signal.SIGKILL
+    assert forks.run(command, cwd=tiny.REPO).returncode == -signal.SIGKILL
     assert sorted(path.name for path in (workdir / "state").glob("*.index")) == ["ckpt-1.index", "ckpt-2.index"]
+
+
+@tiny.once
+def _three_epochs(path):
+    tiny.train(path, "--epochs=3")
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -140,12 +144,11 @@ def test_a_kill_between_history_and_state_counts_no_epoch_twice(tmp_path, epoch)
     """Nor is the row of one lost, or the directory locked for ever."""
     script = SAVED_OR_KILLED.replace("EPOCH", str(epoch))
     command = [sys.executable, "-c", script, *tiny.train_flags(tmp_path / "stopped", "--epochs=3")]
-    assert subprocess.run(command, cwd=tiny.REPO, capture_output=True).returncode == -signal.SIGKILL
+    assert forks.run(command, cwd=tiny.REPO).returncode == -signal.SIGKILL
     assert [row["epoch"] for row in history(tmp_path / "stopped")] == [str(n + 1) for n in range(epoch + 1)]
-    for name in ("whole", "stopped"):
-        tiny.train(tmp_path / name, "--epochs=3")
-    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "whole")
-    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(tmp_path / "whole"))
+    tiny.train(tmp_path / "stopped", "--epochs=3")
+    assert without_seconds(tmp_path / "stopped") == without_seconds(_three_epochs())
+    assert_equal(saved_weights(tmp_path / "stopped"), saved_weights(_three_epochs()))
 
 
 SAVED_OR_KILLED = """
@@ -398,7 +401,7 @@ def test_other_arithmetic_trains_alike(tmp_path, flag):
 def test_xla_trains_alike(tmp_path, more):
     """In a new process: Keras leaves XLA out, with a warning, once determinism has been asked for."""
     flags = ("--jit_compile", "--nodeterministic", "--num_levels=1", *more)
-    done = tiny.in_new_process(*tiny.train_flags(tmp_path / "run", *flags))
+    done = tiny.in_fork(*tiny.train_flags(tmp_path / "run", *flags))
     assert done.returncode == 0, done.stderr
     assert "jit_compile" not in done.stderr
     plain = tiny.train(tmp_path / "plain", "--num_levels=1", *more)

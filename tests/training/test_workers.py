@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 
@@ -13,7 +12,7 @@ import pytest
 
 from a2net_tf.errors import UserError
 from a2net_tf.training import workers
-from tests import tiny
+from tests import forks, tiny
 from tests.training.test_distribution import ONE_LEVEL, assert_runs_alike, history
 
 MORE = ("--validation_split=validation[:2]", "--ema_momentum=0.9", "--batch_size=8", "--random_offsets", *ONE_LEVEL)
@@ -37,17 +36,13 @@ def start(workdir, *flags, of_second=()):
         arguments = tiny.train_flags(workdir, *MORE, *AUGMENTED, "--distribute=multi_worker", *flags, *more)
         command = [sys.executable, "-m", "a2net_tf.main", *arguments]
         environment = {**os.environ, "TF_CONFIG": json.dumps(cluster)}
-        running.append(
-            subprocess.Popen(
-                command, cwd=tiny.REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
+        running.append(forks.Fork(command, cwd=tiny.REPO, env=environment))
     return running
 
 
 def end(running):
     """Their exit statuses and what they printed."""
-    printed = [process.communicate(timeout=900)[0] for process in running]
+    printed = ["".join(process.communicate(timeout=900)) for process in running]
     return [process.returncode for process in running], printed
 
 
