@@ -686,7 +686,7 @@ print(int(line.split()[1]) / 1024)
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="asks Linux for the peak")
 def test_memory_does_not_grow_with_the_recording(tmp_path):
-    """The features of the longer one are 584 MB more."""
+    """The features of the longer one are 276 MB more."""
     peaks = []
     for steps in (120_000, 1_200_000):  # 31 and 307 MB
         source = tmp_path / f"{steps}"
