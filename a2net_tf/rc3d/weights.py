@@ -9,19 +9,23 @@ from a2net_tf.rc3d.pooling import BINS
 from a2net_tf.settings import Config
 from a2net_tf.video.extractors import torch_files
 
+_KERNEL = (2, 3, 4, 1, 0)  # from [out, in, step, row, column] to the order of Keras
+
 
 def check_backbone(config: Config) -> None:
     """Refuses ``config.backbone_weights`` before hours are spent on frames.
 
     Raises:
-        UserError: as ``load_backbone``.
+        UserError: as ``load_backbone``; or the network has no backbone.
     """
     path, sizes = config.backbone_weights, [3]
+    if not config.looks_at_pixels:
+        raise UserError(f"--backbone_weights={path}: is for --backbone=c3d")
     for group, channels in zip(CONVOLUTIONS, config.backbone_channels, strict=True):
         sizes += [channels] * len(group)
     tensors = torch_files.read_tensors(path)
     for kernel, inputs, outputs in zip(_kernels(tensors, path), sizes, sizes[1:], strict=False):
-        _check(tensors[kernel], (outputs, inputs, 3, 3, 3), kernel, path)
+        _check(tensors[kernel].transpose(_KERNEL), (3, 3, 3, inputs, outputs), kernel, path)
 
 
 def load_backbone(network: keras.Model, path: str) -> None:
@@ -38,7 +42,7 @@ def load_backbone(network: keras.Model, path: str) -> None:
     names = [name for group in CONVOLUTIONS for name in group]
     for name, kernel in zip(names, _kernels(tensors, path), strict=False):
         layer = network.get_layer(name)
-        _assign(layer.kernel, tensors[kernel].transpose(2, 3, 4, 1, 0), kernel, path)
+        _assign(layer.kernel, tensors[kernel].transpose(_KERNEL), kernel, path)
         _assign(layer.bias, _bias_of(tensors, kernel, path), kernel, path)
     _load_fc6(network, tensors, path)
 
@@ -88,5 +92,5 @@ def _check(values: np.ndarray, shape: tuple[int, ...], name: str, path: str) -> 
     if values.shape != shape or not np.isfinite(values).all():
         raise UserError(
             f"--backbone_weights={path}: '{name}': expected finite numbers of shape {list(shape)}, found "
-            f"{list(values.shape)} (another --backbone_channels?)"
+            f"{list(values.shape)} (as this package orders them; another --backbone_channels?)"
         )

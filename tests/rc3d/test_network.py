@@ -320,8 +320,10 @@ def test_weights_of_another_size_are_refused(tmp_path):
 def test_weights_are_looked_at_before_frames_are(tmp_path):
     path = save(tmp_path / "c3d.pth", tensors_of(network()))
     check_backbone(config(backbone_weights=path))
-    with pytest.raises(UserError, match=r"'features.0.weight': expected finite numbers of shape \[4, 3, 3, 3, 3\]"):
+    with pytest.raises(UserError, match=r"'features.0.weight': expected finite numbers of shape \[3, 3, 3, 3, 4\]"):
         check_backbone(config(backbone_weights=path, backbone_channels=(4, 4, 4, 4, 4)))
+    with pytest.raises(UserError, match="c3d.pth: is for --backbone=c3d"):
+        check_backbone(Config(backbone_weights=path))
     missing = str(tmp_path / "none.pth")
     arguments = {"dataset": "feature_folder", "train_split": "train", "workdir": str(tmp_path / "run")}
     with pytest.raises(UserError, match="none.pth"):
