@@ -272,12 +272,17 @@ def peak_bytes() -> int:
 
     Linux carries the peak that ``getrusage`` tells over from the process that started this one; VmHWM begins anew.
     """
-    status = pathlib.Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
+    if pathlib.Path("/proc/self/status").exists():
+        return peak_bytes_of("self")
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak_bytes_of(process: int | str) -> int:
+    """The same of a process that runs, by its number, on Linux."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 def _answer(module: str, function: str, arguments: str) -> None:

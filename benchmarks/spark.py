@@ -52,13 +52,14 @@ def main() -> None:
         for cores in options.cores:
             for way in ("predict", "on_spark"):
                 output = str(folder / f"{way}{cores}")
-                (first, again, peak), _ = measure.in_fresh_process(
+                (first, again, *executors), own = measure.in_fresh_process(
                     "benchmarks.spark", way, cores=cores, output=output, **paths
                 )
                 base.setdefault(cores, again)
                 name = {"predict": f"predict, {cores} cores", "on_spark": f"Spark, {cores} executors of 1 core"}[way]
                 lost = f"{1 - base[cores] / again:.0%}" if way == "on_spark" else "-"
                 speed = options.recordings * windows / again
+                peak = max(executors or [own]) / 1e6
                 rows.append([name, f"{first:.1f}", f"{again:.1f}", f"{speed:.0f}", lost, f"{peak:.0f}"])
                 print(" ".join(rows[-1]), flush=True)
         print(align(rows))
@@ -73,17 +74,16 @@ def write(folder: pathlib.Path, count: int, shape: tuple[int, int]) -> None:
 
 
 def predict(cores: int, model: str, features: str, output: str) -> list[float]:
-    """Seconds of each of two rounds through all recordings, without Spark, and the peak in megabytes."""
+    """Seconds of each of two rounds through all recordings, without Spark."""
     measure.use_cores(cores)
     import a2net_tf
 
     detector = a2net_tf.load(model)
-    seconds = [measure.timed(lambda: detector.detect(features).write_json(f"{output}.json")) for _ in range(2)]
-    return [*seconds, peak_megabytes(os.getpid())]
+    return [measure.timed(lambda: detector.detect(features).write_json(f"{output}.json")) for _ in range(2)]
 
 
 def on_spark(cores: int, model: str, features: str, output: str) -> list[float]:
-    """The same on a cluster of executors on this machine."""
+    """The same on a cluster of executors on this machine, then the peaks of their Python processes in bytes."""
     os.environ.update(SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable)
     from pyspark.sql import SparkSession
 
@@ -97,9 +97,9 @@ def on_spark(cores: int, model: str, features: str, output: str) -> list[float]:
         started = time.perf_counter()
         spark.detect_all(session, spark.parse(arguments))
         seconds.append(time.perf_counter() - started)
-    peak = max(peak_megabytes(process) for process in python_workers())  # they wait a minute for more to do
+    peaks = [measure.peak_bytes_of(process) for process in python_workers()]  # they wait a minute for more to do
     session.stop()
-    return [*seconds, peak]
+    return [*seconds, *peaks]
 
 
 def python_workers() -> Iterator[int]:
@@ -117,15 +117,6 @@ def python_workers() -> Iterator[int]:
             command = pathlib.Path(f"/proc/{process}/cmdline").read_bytes()
             if ancestor == os.getpid() and b"pyspark.daemon" in command:
                 yield process
-
-
-def peak_megabytes(process: int) -> float:
-    """The most resident memory that a process has ever had; 0 if it has ended."""
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1e3
-    return 0.0
 
 
 if __name__ == "__main__":

@@ -18,13 +18,10 @@ import pytest
 import a2net_tf.datasets
 from a2net_tf import settings
 from a2net_tf.main import main
-from tests import tiny
+from tests import test_docs, tiny
 
 REPO = tiny.REPO
-PAGES = [
-    *(REPO / "README.md", REPO / "CONTRIBUTING.md"),
-    *(page for folder in ("docs", "datasets", "export") for page in sorted((REPO / folder).rglob("*.md"))),
-]
+PAGES = [page for page in test_docs.PAGES if page.name != "CHANGELOG.md"]
 
 # Why something is not run here, and what stands in all that is not run for this reason.
 NOT_RUN = {
