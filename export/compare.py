@@ -235,7 +235,9 @@ def _forms(model: Model, folder: pathlib.Path) -> Iterator[Form]:
 def _keras_form(name: str, run: Run, localizer: Localizer) -> Form:
     """As evaluate runs it: variables, traced by TensorFlow; on disk, the weights of the run."""
     window = tf.TensorSpec((None, run.config.inference_steps, run.num_features), tf.float32)
-    call = tf.function(lambda features: saved_model.window_candidates(localizer, features), input_signature=[window])
+    call = tf.function(
+        functools.partial(saved_model.window_candidates, localizer), input_signature=[window], autograph=False
+    )
     weights = sum(weight.value.numpy().nbytes for weight in localizer.members[0].networks[0].weights)
 
     def find(sequence):

@@ -195,7 +195,7 @@ def _convert_candidates(localizer: Localizer, exported: Exported) -> onnx.ModelP
     function = exported.raw
     if localizer.scores_steps:
         with_scores = functools.partial(_raw_and_window_scores, localizer)
-        function = tf.function(with_scores, input_signature=function.input_signature)
+        function = tf.function(with_scores, input_signature=function.input_signature, autograph=False)
     raw = function.get_concrete_function()
     frozen = with_constant_weights(raw)
     graph_def = frozen.graph.as_graph_def()

@@ -86,11 +86,14 @@ class Exported(tf.Module):
                 tf.TensorSpec((None,), tf.int32, name="num_steps"),
                 tf.TensorSpec((None,), tf.float32, name="seconds_per_step"),
             ],
+            autograph=False,
         )
-        self.windows = tf.function(functools.partial(window_detections, localizer), input_signature=[window])
-        self.raw = tf.function(functools.partial(window_candidates, localizer), input_signature=[window])
+        self.windows, self.raw = (
+            tf.function(functools.partial(of_windows, localizer), input_signature=[window], autograph=False)
+            for of_windows in (window_detections, window_candidates)
+        )
 
-    @tf.function(input_signature=[])
+    @tf.function(input_signature=[], autograph=False)
     def describe(self) -> dict[str, tf.Tensor]:
         """Classes, feature size, time base, and the settings that are fixed in this model as JSON."""
         return self._description

@@ -304,11 +304,15 @@ def _convert(
         calibration: inputs, for int8.
     """
     specs = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in inputs.items()]
-    by_name = tf.function(lambda *tensors: function(dict(zip(inputs, tensors, strict=True))), input_signature=specs)
+    by_name = tf.function(
+        lambda *tensors: function(dict(zip(inputs, tensors, strict=True))), input_signature=specs, autograph=False
+    )
     traced = by_name.get_concrete_function()
     frozen, names = with_constant_weights(traced), sorted(traced.structured_outputs)
     module = tf.Module()  # the function comes with a module, or the converter drops the names
-    module.run = tf.function(lambda *x: dict(zip(names, frozen(*x), strict=True)), input_signature=specs)
+    module.run = tf.function(
+        lambda *x: dict(zip(names, frozen(*x), strict=True)), input_signature=specs, autograph=False
+    )
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.run.get_concrete_function()], module)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if quantization != "float32":

@@ -75,7 +75,7 @@ RUN_BY = {
 }
 
 # What is run gets these flags in addition, where this stands in it: a small network, few rounds, a folder of the test.
-SMALL = (*tiny.NETWORK, "--num_levels=2", "--level_channels=8,8", "--epochs=1", "--warmup_epochs=0", "--noplots")
+SMALL = (*tiny.NETWORK, "--epochs=1", "--warmup_epochs=0", "--noplots")
 SMALLER = {
     "--flagfile=own.flags": SMALL,
     "--mode=train_and_evaluate": SMALL,

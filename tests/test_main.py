@@ -355,7 +355,7 @@ def test_data_with_other_classes(refused, run, copied_data, tmp_path, mode):
     assert "was trained on tap, rise, fall" in message
 
 
-@pytest.mark.parametrize("flag", ["--num_levels=2", "--base_channels=16", "--noanchor_free", "--nonormalize"])
+@pytest.mark.parametrize("flag", ["--num_levels=1", "--base_channels=16", "--noanchor_free", "--nonormalize"])
 def test_flag_contradicts_the_trained_model(refused, run, flag):
     message = refused("--mode=evaluate", f"--workdir={run}", flag)
     name = flag.removeprefix("--no").removeprefix("--").partition("=")[0]
@@ -372,7 +372,7 @@ def test_flags_that_do_not_belong_to_the_model_are_free(run):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"base_channels": 16}, {"level_channels": [8, 8, 9]}, {"num_levels": 2}, {"anchor_free": False}]
+    "changes", [{"base_channels": 16}, {"level_channels": [8, 9]}, {"num_levels": 1}, {"anchor_free": False}]
 )
 def test_weights_of_another_architecture(refused, run, changes):
     edit_json(run / "run.json", lambda value: value["config"].update(changes))

@@ -69,7 +69,7 @@ def test_lowest_versions_are_installed():
 def test_lowest_versions_train_evaluate_export_and_predict(tmp_path):
     run, model, found = tmp_path / "run", tmp_path / "model", tmp_path / "found.json"
     data = ["--dataset=toy_actions", f"--data_dir={tmp_path / 'data'}", "--eval_split=test[:1]"]
-    train = ["--train_split=train[:8]", *tiny.NETWORK, "--num_levels=2", *tiny.MODERN, "--epochs=1", "--noplots"]
+    train = ["--train_split=train[:8]", *tiny.NETWORK, *tiny.MODERN, "--epochs=1", "--noplots"]
     commands = [
         ["--mode=train_and_evaluate", f"--workdir={run}", *data, *train],
         ["--mode=export", f"--workdir={run}", f"--saved_model={model}"],

@@ -24,6 +24,8 @@ from a2net_tf.settings import Config
 _SHUFFLED_RECORDS = 8
 _OPEN_RECORDS = 4
 _SCALES, _WINDOWS = 1, 2  # what numbers are drawn for, beside offsets
+# AutoGraph, which tf.data asks by default, would find nothing to rewrite, and look for more than a second.
+_AS_WRITTEN = tf.autograph.experimental.do_not_convert
 
 
 class Scan(NamedTuple):
@@ -130,6 +132,7 @@ def training_windows(
     if augmentation is not None:
         chosen["seeds"] = tf.random.split(tf.random.fold_in(seed, _WINDOWS), tf.size(chosen["starts"]))
 
+    @_AS_WRITTEN
     def cut(window):
         if config.step_classifier:
             window["step_labels"] = _label_steps(record, window, config)
@@ -217,9 +220,11 @@ def training_batches(
     augmentation = _augmentation(config, layout, statistics)
     draws = config.random_offsets or augmentation is not None
 
+    @_AS_WRITTEN
     def epoch_batches(epoch):
         seed = tf.cast(config.seed, tf.int64) * 100_003 + epoch
 
+        @_AS_WRITTEN
         def cut(index, record):
             pair = tf.stack([seed, index]) if draws else None
             return training_windows(record, config, pair, augmentation=augmentation)
@@ -236,8 +241,8 @@ def training_batches(
     # Up to here in the type in which they are stored: half the memory with one of 16 bits.
     batches = epochs.flat_map(epoch_batches)
     if augmentation is not None:
-        batches = batches.map(lambda batch: augment_batch(batch, augmentation))
-    return batches.map(functools.partial(_cast, narrow_type=narrow_type)).prefetch(2)
+        batches = batches.map(_AS_WRITTEN(functools.partial(augment_batch, augmentation=augmentation)))
+    return batches.map(_AS_WRITTEN(functools.partial(_cast, narrow_type=narrow_type))).prefetch(2)
 
 
 def _cast(batch: dict[str, tf.Tensor], narrow_type: str) -> dict[str, tf.Tensor]:

@@ -389,8 +389,8 @@ def read_records(builder: tfds.core.DatasetBuilder, split: str, **decoding: Any)
     if decoding:
         return records
     num_classes = len(class_names(builder))
-    checked = tf.autograph.experimental.do_not_convert(check_stored_record)
-    return records.map(lambda record: checked(record, num_classes))
+    check = functools.partial(check_stored_record, num_classes=num_classes)
+    return records.map(tf.autograph.experimental.do_not_convert(check))
 
 
 def check_split(builder: tfds.core.DatasetBuilder, split: str) -> None:

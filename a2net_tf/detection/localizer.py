@@ -67,6 +67,7 @@ class Localizer(tf.Module):
                 tf.TensorSpec((None, self.num_features), tf.float32),
                 *[tf.TensorSpec((), tf.int32)] * 3,
             ],
+            autograph=False,
         )
         per_sequence = tf.TensorSpec((None,), tf.float32)
         candidates = Candidates(
@@ -81,6 +82,7 @@ class Localizer(tf.Module):
                 tf.TensorSpec((None, None, 1 + len(self.class_names)), tf.float32),
                 tf.TensorSpec((None,), tf.int32),
             ],
+            autograph=False,
         )
         self._detect_in_graph = tf.function(
             self._detect,
@@ -91,6 +93,7 @@ class Localizer(tf.Module):
                 per_sequence,
                 tf.TensorSpec(self._is_anchor_based.shape, tf.float32),
             ],
+            autograph=False,
         )
         self.detect = {branch: functools.partial(self._detect_branch, branch) for branch in self.branches}
 

@@ -42,7 +42,7 @@ def of_localizer(localizer: Localizer, seconds_per_step: float, also_reported: M
     """
     window = tf.TensorSpec((None, localizer.config.inference_steps, localizer.num_features), tf.float32)
 
-    @tf.function(input_signature=[window])
+    @tf.function(input_signature=[window], autograph=False)
     def ask(windows: tf.Tensor) -> dict[str, tf.Tensor]:
         candidates, steps = localizer.predict(windows)
         weight = tf.constant(localizer.config.anchor_based_lambda)

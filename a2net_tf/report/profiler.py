@@ -44,7 +44,7 @@ def profile(network: Network) -> dict:
 
 def window_milliseconds(network: keras.Model, *, repetitions: int = 30) -> float:
     """Median time of one window through the network on this machine, in milliseconds (Table XI), after a warm-up."""
-    run = tf.function(lambda x: network(x, training=False))
+    run = tf.function(lambda x: network(x, training=False), autograph=False)
     window = tf.zeros((1, *network.inputs[0].shape[1:]))
     times = []
     for _ in range(repetitions + 3):

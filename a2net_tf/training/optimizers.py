@@ -1,6 +1,7 @@
 """Adam with one operator per weight, plain gradient descent, and a schedule that warms up."""
 
 import functools
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -19,16 +20,22 @@ class FusedAdam(keras.optimizers.Adam):
     scale, distribution) is Keras's.
     """
 
+    def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """As Keras's. What depends on the step alone is computed once, not for every variable."""
+        step = tf.cast(self.iterations + 1, tf.float32)
+        self._powers = tf.pow(self.beta_1, step), tf.pow(self.beta_2, step)
+        super().apply(grads, trainable_variables)
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Updates ``variable`` and its two moments in place."""
         momentum, velocity = adam_moments(self, variable)
-        step = tf.cast(self.iterations + 1, variable.dtype)
+        beta1_power, beta2_power = self._powers
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=momentum.value.handle,
             v=velocity.value.handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            beta1_power=tf.cast(beta1_power, variable.dtype),
+            beta2_power=tf.cast(beta2_power, variable.dtype),
             lr=tf.cast(learning_rate, variable.dtype),
             beta1=self.beta_1,
             beta2=self.beta_2,

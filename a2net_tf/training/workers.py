@@ -93,7 +93,11 @@ def share(batches: tf.data.Dataset, strategy: tf.distribute.Strategy, batch_size
             part = value[first : first + devices * rows]
             return tf.reshape(part, (devices, rows, *part.shape[1:]))
 
-        pieces = batches.flat_map(lambda batch: tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch)))
+        @tf.autograph.experimental.do_not_convert
+        def by_device(batch: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(cut, batch))
+
+        pieces = batches.flat_map(by_device)
         return pieces.prefetch(2 * devices)
 
     return strategy.distribute_datasets_from_function(make)
@@ -112,7 +116,7 @@ def check_agreement(strategy: tf.distribute.Strategy, run: Run, first_epoch: int
     told = {**settings.to_dict(run.computed), **places, "windows": run.num_windows, "classes": run.class_names}
     digest = zlib.crc32(json.dumps(told, sort_keys=True, default=str).encode())
     mine = tf.constant([[first_epoch, digest]], tf.int64)
-    gather = tf.function(lambda: tf.distribute.get_replica_context().all_gather(mine, axis=0))
+    gather = tf.function(lambda: tf.distribute.get_replica_context().all_gather(mine, axis=0), autograph=False)
     epochs, digests = strategy.experimental_local_results(strategy.run(gather))[0].numpy().T
     if len(set(epochs)) > 1:
         raise UserError(

@@ -120,7 +120,7 @@ def test_signatures(model):
 
 def test_windows_and_raw_have_static_shapes(model):
     """But for the batch: what TensorRT and TFLite need."""
-    candidates = 56 + 5 * 56  # 32 + 16 + 8 cells, five anchors each
+    candidates = 48 + 5 * 48  # 32 + 16 cells, five anchors each
     raw, windows = (model.signatures[name].structured_outputs for name in ("raw", "windows"))
     assert tuple(raw["segments"].shape) == (None, candidates, 2)
     assert tuple(raw["scores"].shape) == (None, candidates)
@@ -399,7 +399,7 @@ def test_several_networks_in_one_file(tmp_path):
         flags = [f"--workdir={workdir},{workdir}", f"--saved_model={tmp_path / 'fused'}"]
         assert main(["--mode=export", *flags]) == 0
     fused = tf.saved_model.load(str(tmp_path / "fused"))
-    assert raw_scores(fused).shape[1] == 2 * 6 * 56
+    assert raw_scores(fused).shape[1] == 2 * 6 * 48
 
 
 def test_several_classes_and_votes(model, tmp_path):
@@ -408,7 +408,7 @@ def test_several_classes_and_votes(model, tmp_path):
     with tiny.silence():
         assert a2net_tf.command("export", workdir=tiny.trained(), saved_model=tmp_path / "model", **changes) is None
     voting = tf.saved_model.load(str(tmp_path / "model"))
-    assert raw_scores(voting).shape[1] == 3 * 6 * 56
+    assert raw_scores(voting).shape[1] == 3 * 6 * 48
     window = features(64)[None]
     found = {k: v.numpy() for k, v in voting.signatures["windows"](features=tf.constant(window)).items()}
     whole = serve(voting, window, [64])

@@ -29,6 +29,12 @@ LOCAL = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    # Of short lives and small tables: what Java and Spark do to be fast later costs more than it gains.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
 }
 
 
@@ -38,7 +44,9 @@ def spark(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     shutil.copy(tiny.REPO / "export" / "spark.py", folder)
     sys.path.insert(0, str(folder))
-    yield importlib.import_module("spark")
+    module = importlib.import_module("spark")
+    module.SETTINGS["spark.sql.shuffle.partitions"] = 2
+    yield module
     sys.path.remove(str(folder))
     del sys.modules["spark"]
 

@@ -153,7 +153,7 @@ def test_a_run_in_bfloat16_becomes_a_file_in_float32(tmp_path, capsys):
         (["--saved_model=/"], "expected the name of a folder to write"),
         (["--saved_model={}/a[1]"], "TensorFlow takes [ ] * ? in the path of a SavedModel for a pattern"),
         ([f"--saved_model={tiny.REPO / 'docs'}"], "this folder is there and is no SavedModel"),
-        (["--saved_model={}/m", "--nms_tiou=0.5", "--num_levels=2"], "--num_levels=2 (was 3)"),
+        (["--saved_model={}/m", "--nms_tiou=0.5", "--num_levels=1"], "--num_levels=1 (was 2)"),
     ],
 )
 def test_mistakes_write_nothing(flags, message, tmp_path, capsys):
