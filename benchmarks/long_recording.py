@@ -14,7 +14,6 @@ import math
 import multiprocessing
 import os
 import pathlib
-import resource
 import sys
 import tempfile
 import time
@@ -64,10 +63,7 @@ def main() -> None:
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a process of its own.
-
-    The calling process should be small: the peak that a process is told of itself begins with the size of its parent.
-    """
+    """``function(*arguments)`` in a process of its own."""
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
@@ -116,6 +112,7 @@ def write_features(path: pathlib.Path, shape: tuple[int, int]) -> pathlib.Path:
 def measure(weights: str, features: pathlib.Path) -> tuple[float, float]:
     """Detects in a file: seconds after start-up, and the most megabytes that this process ever had."""
     from a2net_tf import main
+    from benchmarks.measure import peak_bytes
 
     started = time.perf_counter()
     with _silence():
@@ -123,7 +120,7 @@ def measure(weights: str, features: pathlib.Path) -> tuple[float, float]:
         status = main.main(["--mode=predict", *flags])
     if status:
         raise SystemExit(status)
-    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return time.perf_counter() - started, peak_bytes() / 1e6
 
 
 @contextlib.contextmanager

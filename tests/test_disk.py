@@ -107,12 +107,13 @@ def test_a_small_disk_is_refused_before_the_first_epoch(slow, tmp_path, capsys, 
     """The same command goes on once there is space."""
     usage = disk.shutil.disk_usage
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage(path)._replace(free=100_000))
-    assert tiny.main(tiny.train_flags(tmp_path / "run")) == 1
+    wide = "--level_channels=32,32"  # else names would take a part of what is written
+    assert tiny.main(tiny.train_flags(tmp_path / "run", wide)) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"error: {tmp_path / 'run'}: 0.1 MB are free on this disk, but the weights and states")
     assert not (tmp_path / "run" / "last.npz").exists()
     monkeypatch.undo()
-    tiny.train(tmp_path / "run")
+    tiny.train(tmp_path / "run", wide)
     sizes = {path: path.stat().st_size for path in (tmp_path / "run" / "state").iterdir()}
     told = float(line.split("need ")[1].split(" ")[0]) * 1e6  # three states and the weights
     assert told / (3 * sum(sizes.values()) + (tmp_path / "run" / "last.npz").stat().st_size) == pytest.approx(

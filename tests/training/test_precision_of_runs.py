@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -16,7 +15,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.main import main
 from a2net_tf.modes import jobs
 from a2net_tf.training import run_directory
-from tests import tiny
+from tests import forks, tiny
 
 pytestmark = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="limits the processor")
 
@@ -32,10 +31,7 @@ def outputs_of(commands, environment):
         "import sys\nfrom a2net_tf.main import main\n"
         f"for arguments in {commands!r}:\n    assert main(arguments) == 0\n    print('-- done --', flush=True)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tiny.REPO, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forks.run([sys.executable, "-c", script], cwd=tiny.REPO, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     *printed, after = done.stdout.split("-- done --\n")
     assert not after
