@@ -51,7 +51,7 @@ def make_localizer(make_config, make_network):
 
     def make(**changes):
         config = make_config(**changes)
-        network = make_network(config, FEATURES, len(CLASSES), statistics=(MEAN, VARIANCE))
+        network = make_network(config, FEATURES, len(CLASSES), statistics=(MEAN, VARIANCE), for_inference=True)
         run = Run(config, CLASSES, FEATURES, (MEAN, VARIANCE), 10, seconds_per_step=0.5, first_step_seconds=0.25)
         return Localizer(network, config, CLASSES), run
 

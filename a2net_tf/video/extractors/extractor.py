@@ -49,7 +49,7 @@ class Extractor:
 
     @functools.cached_property
     def _run(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True)  # with AutoGraph: somebody's own network may count on it
         def run(clips: tf.Tensor) -> tf.Tensor:
             return tf.cast(self.network(self.preprocess(tf.cast(clips, tf.float32))), tf.float32)
 
