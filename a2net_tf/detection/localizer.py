@@ -61,39 +61,35 @@ class Localizer(tf.Module):
         self.num_features = int(network.inputs[0].shape[-1])
         self._labels = tf.constant(self.class_names)
         self._also = [self.class_names.index(also_reported[n]) if n in also_reported else -1 for n in self.class_names]
-        self.sequence_candidates = tf.function(
+        traced = functools.partial(tf.function, autograph=False)
+        self.sequence_candidates = traced(
             self._sequence_candidates,
             input_signature=[
                 tf.TensorSpec((None, self.num_features), tf.float32),
                 *[tf.TensorSpec((), tf.int32)] * 3,
             ],
-            autograph=False,
         )
-        per_sequence = tf.TensorSpec((None,), tf.float32)
         candidates = Candidates(
             tf.TensorSpec((None, None, 2), tf.float32),
             tf.TensorSpec((None, None), tf.float32),
             tf.TensorSpec((None, None), tf.int32),
         )
-        self.score = tf.function(
+        self.score = traced(
             self.scored,
             input_signature=[
                 candidates,
                 tf.TensorSpec((None, None, 1 + len(self.class_names)), tf.float32),
                 tf.TensorSpec((None,), tf.int32),
             ],
-            autograph=False,
         )
-        self._detect_in_graph = tf.function(
+        self._detect_in_graph = traced(
             self._detect,
             input_signature=[
                 candidates,
                 tf.TensorSpec((None,), tf.int32),
-                per_sequence,
-                per_sequence,
+                *[tf.TensorSpec((None,), tf.float32)] * 2,  # per sequence
                 tf.TensorSpec(self._is_anchor_based.shape, tf.float32),
             ],
-            autograph=False,
         )
         self.detect = {branch: functools.partial(self._detect_branch, branch) for branch in self.branches}
 
