@@ -187,7 +187,7 @@ def export(
     module = Exported(freezing.freeze(localizer) if freeze else localizer, run)
     with safe_files.folder_beside(target) as temporary:
         written = temporary / "saved_model"
-        # Traced here and not while it is saved: for the comparison it would be traced a second time.
+        # Of a tf.function TensorFlow would trace one graph to save and another one to compare with.
         module.serving_default = module.serving_default.get_concrete_function()
         tf.saved_model.save(module, str(written), signatures=module.signatures)
         differences = _check_in_fresh_process(module, localizer, written, samples)

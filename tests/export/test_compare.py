@@ -45,11 +45,10 @@ def test_a_class_that_is_missing_is_infinitely_far():
 def compared(slow, tmp_path_factory):
     """Everything that the command wrote for a tiny model of the modern recipe, which has more to get wrong."""
     folder = tmp_path_factory.mktemp("compare")
-    run = tiny.train(folder / "run", "--num_levels=1", *tiny.MODERN)  # ten graphs of it are made
     with pytest.MonkeyPatch.context() as patch, tiny.silence():
         patch.setattr(compare, "_ROUNDS", 1)
         patch.setattr(compare, "_TOGETHER", [compare._SAVED_MODELS, [*compare._TFLITES, compare._ONNX]])
-        assert compare.main([f"--workdir={run}", f"--output={folder}"]) == 0
+        assert compare.main([f"--workdir={tiny.modern()}", f"--output={folder}"]) == 0
     return folder, json.loads((folder / "compare.json").read_text())
 
 
