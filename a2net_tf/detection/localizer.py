@@ -8,15 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf.detection import geometry, windows
+from a2net_tf.detection import geometry, merging, step_scores, windows
 from a2net_tf.detection.member import Member, joined
-from a2net_tf.detection.postprocess import Candidates, Detections, best_detections, suppress_sequences
+from a2net_tf.detection.postprocess import Candidates, Detections
 from a2net_tf.errors import UserError
 from a2net_tf.settings import Config
 from a2net_tf.settings.config import DETECTIONS_PER_WINDOW, LEAST_DETECTIONS
 
 BRANCHES = ("anchor_free", "anchor_based", "both")
-_SCORED_AT_ONCE = 2**18  # candidates: their numbers in 64 bits take some tens of MB
 
 
 class Localizer(tf.Module):
@@ -60,35 +59,14 @@ class Localizer(tf.Module):
         self.first_step_seconds = float(first_step_seconds)
         self.num_features = int(network.inputs[0].shape[-1])
         self._labels = tf.constant(self.class_names)
-        self._also = [self.class_names.index(also_reported[n]) if n in also_reported else -1 for n in self.class_names]
-        traced = functools.partial(tf.function, autograph=False)
-        self.sequence_candidates = traced(
+        also = (self.class_names.index(also_reported[n]) if n in also_reported else -1 for n in self.class_names)
+        self._also = tuple(also) if also_reported else ()
+        self.sequence_candidates = tf.function(
             self._sequence_candidates,
+            autograph=False,
             input_signature=[
                 tf.TensorSpec((None, self.num_features), tf.float32),
                 *[tf.TensorSpec((), tf.int32)] * 3,
-            ],
-        )
-        candidates = Candidates(
-            tf.TensorSpec((None, None, 2), tf.float32),
-            tf.TensorSpec((None, None), tf.float32),
-            tf.TensorSpec((None, None), tf.int32),
-        )
-        self.score = traced(
-            self.scored,
-            input_signature=[
-                candidates,
-                tf.TensorSpec((None, None, 1 + len(self.class_names)), tf.float32),
-                tf.TensorSpec((None,), tf.int32),
-            ],
-        )
-        self._detect_in_graph = traced(
-            self._detect,
-            input_signature=[
-                candidates,
-                tf.TensorSpec((None,), tf.int32),
-                *[tf.TensorSpec((None,), tf.float32)] * 2,  # per sequence
-                tf.TensorSpec(self._is_anchor_based.shape, tf.float32),
             ],
         )
         self.detect = {branch: functools.partial(self._detect_branch, branch) for branch in self.branches}
@@ -143,8 +121,7 @@ class Localizer(tf.Module):
             candidates = self.batch_candidates(features, num_steps)
         first = tf.fill(tf.shape(seconds_per_step), self.first_step_seconds)
         weights = self._merge_weights(self.branches[-1], tf.constant(self.config.anchor_based_lambda))
-        detections = self._detect(candidates, num_steps, seconds_per_step, first, weights)
-        return self.named(detections)
+        return self.named(self._merge(candidates, num_steps, seconds_per_step, first, weights))
 
     def most_detections(self, num_steps: tf.Tensor) -> tf.Tensor:
         """``config.most_detections`` in the graph: i32[...] -> i32[...]."""
@@ -192,39 +169,17 @@ class Localizer(tf.Module):
         if steps is None:
             return candidates
         inside = tf.clip_by_value(candidates.segments, 0.0, 1.0) * float(self.config.inference_steps)
-        share = self._share(steps, geometry.running_sums(steps, tf.float32), inside, candidates.class_ids)
-        return candidates._replace(scores=candidates.scores * share)
+        sums = geometry.running_sums(steps, tf.float32)
+        shares = step_scores.share(steps, sums, inside, candidates.class_ids, self.config.step_exponent)
+        return candidates._replace(scores=candidates.scores * shares)
 
     def scored(self, candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
-        """Candidates of whole sequences, scored by the classes of their steps.
+        """Candidates of whole sequences, scored by the classes of their steps: ``step_scores.scored``."""
+        return step_scores.scored(candidates, seen, num_steps, self.config.step_exponent)
 
-        Args:
-            candidates: [B, N, ...], in steps.
-            seen: f32[B, T, 1 + C]: of each step, how many windows see it, and the sums of their probabilities.
-            num_steps: i32[B].
-
-        Returns:
-            The same with scores times the mean probability of their class, to the power of ``config.step_exponent``.
-        """
-        steps = seen[..., 1:] / tf.maximum(seen[..., :1], 1.0)
-        sums = geometry.running_sums(steps, tf.float64)
-        inside = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
-        total = tf.shape(candidates.scores)[1]
-        count = (total + _SCORED_AT_ONCE - 1) // _SCORED_AT_ONCE
-        shares = tf.TensorArray(tf.float32, size=count, infer_shape=False, element_shape=(None, None))
-
-        def score(i, shares):
-            part = slice(i * _SCORED_AT_ONCE, tf.minimum((i + 1) * _SCORED_AT_ONCE, total))
-            share = self._share(steps, sums, inside[:, part], candidates.class_ids[:, part])
-            return i + 1, shares.write(i, tf.transpose(share))
-
-        _, shares = tf.while_loop(lambda i, _: i < count, score, (0, shares), parallel_iterations=1)
-        return candidates._replace(scores=candidates.scores * tf.transpose(shares.concat()))
-
-    def _share(self, steps: tf.Tensor, sums: tf.Tensor, segments: tf.Tensor, class_ids: tf.Tensor) -> tf.Tensor:
-        """What the scores of candidates are multiplied with: f32[B, N]."""
-        means = geometry.segment_means(steps, sums, segments, class_ids)
-        return tf.pow(tf.maximum(means, 0.0), self.config.step_exponent)  # rounding may leave a little less than 0
+    def score(self, candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
+        """``scored``, in a graph that other localizers use too."""
+        return step_scores.graph_of_scored()(candidates, seen, num_steps, self.config.step_exponent)
 
     def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
         """Candidates of whole sequences f32[B, T, D], in steps: [B, N, ...], rows padded with scores of 0."""
@@ -359,12 +314,7 @@ class Localizer(tf.Module):
             branch: one of ``branches``.
             anchor_based_lambda: f32[] merge weight; matters to the branch "both" only.
         """
-        return self._weighted(scores, segments, self._merge_weights(branch, anchor_based_lambda))
-
-    def _weighted(self, scores: tf.Tensor, segments: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        by_window = tf.reshape(scores, (tf.shape(scores)[0], -1, len(self._is_anchor_based)))
-        weighted = tf.reshape(by_window * weights, tf.shape(scores))
-        return tf.where(segments[..., 1] > segments[..., 0], weighted, 0.0)
+        return merging.weighted(scores, segments, self._merge_weights(branch, anchor_based_lambda))
 
     def _merge_weights(self, branch: str, anchor_based_lambda: tf.Tensor) -> tf.Tensor:
         """f32[P]: what the scores of a window's candidates are multiplied with when branches are merged.
@@ -389,55 +339,19 @@ class Localizer(tf.Module):
         first_step_seconds: tf.Tensor,
         anchor_based_lambda: tf.Tensor,
     ) -> Detections:
-        """``_detect`` of one of ``branches``; in one graph for all: making it is most of a short evaluation."""
-        weights = self._merge_weights(branch, anchor_based_lambda)
-        return self._detect_in_graph(candidates, num_steps, seconds_per_step, first_step_seconds, weights)
+        """Detections in seconds of one of ``branches``: ``merging.merge``, in a graph that other localizers use too."""
+        weights, suppression = self._merge_weights(branch, anchor_based_lambda), self.config.suppression
+        merge = merging.graph_of(suppression["soft_sigma"] > 0, suppression["voting_tiou"] > 0, self._also)
+        limits, numbers = self.most_detections(num_steps), [suppression[name] for name in merging.NUMBERS]
+        return merge(candidates, num_steps, seconds_per_step, first_step_seconds, weights, limits, numbers)
 
-    def _detect(
-        self,
-        candidates: Candidates,
-        num_steps: tf.Tensor,
-        seconds_per_step: tf.Tensor,
-        first_step_seconds: tf.Tensor,
-        weights: tf.Tensor,
-    ) -> Detections:
-        """Merges and suppresses the candidates of each sequence, and lets them vote on boundaries if that is set.
-
-        Args:
-            candidates: in steps, [B, N, ...], N a multiple of P.
-            num_steps: i32[B]; segments are clipped to the sequence.
-            seconds_per_step: f32[B].
-            first_step_seconds: f32[B].
-            weights: f32[P], merge weights of a window's candidates.
-
-        Returns:
-            Detections in seconds.
-        """
-        segments = tf.clip_by_value(candidates.segments, 0.0, tf.cast(num_steps, tf.float32)[:, None, None])
-        scores = self._weighted(candidates.scores, segments, weights)
-        suppression, limits = self.config.suppression, self.most_detections(num_steps)
-        if not self.config.max_detections:
-            suppression["max_detections"] = tf.reduce_max(limits)
-        detections = suppress_sequences(Candidates(segments, scores, candidates.class_ids), **suppression)
-        if max(self._also) >= 0:
-            detections = self._report_also(detections)
+    def _merge(self, candidates: Candidates, num_steps: tf.Tensor, *others: tf.Tensor) -> Detections:
+        """The same with its numbers as constants; for exported models."""
+        suppression, limits = self.config.suppression, None
         if not self.config.max_detections:  # a batch has the K of its longest sequence
-            detections = best_detections(detections, limits)
-        there = tf.range(tf.shape(detections.scores)[1]) < detections.num_detections[:, None]
-        seconds = geometry.steps_to_seconds(
-            detections.segments, seconds_per_step[:, None, None], first_step_seconds[:, None, None]
-        )
-        return detections._replace(segments=tf.where(there[..., None], seconds, 0.0))
-
-    def _report_also(self, detections: Detections) -> Detections:
-        """Adds a copy of each detection whose class implies another, as that other class; the best K of all stay."""
-        other = tf.gather(tf.constant(self._also), detections.class_ids)  # B, K
-        scores = tf.concat([detections.scores, tf.where(other >= 0, detections.scores, 0.0)], axis=1)
-        scores, order = tf.math.top_k(scores, k=tf.shape(detections.scores)[1])
-        segments = tf.gather(tf.concat([detections.segments, detections.segments], axis=1), order, batch_dims=1)
-        class_ids = tf.gather(tf.concat([detections.class_ids, tf.maximum(other, 0)], axis=1), order, batch_dims=1)
-        class_ids = tf.where(scores > 0, class_ids, 0)
-        return Detections(segments, scores, class_ids, tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1))
+            limits = self.most_detections(num_steps)
+            suppression["max_detections"] = tf.reduce_max(limits)
+        return merging.merge(candidates, num_steps, *others, suppression=suppression, limits=limits, also=self._also)
 
 
 def _check_number_of_classes(wanted: Sequence[int], class_names: Sequence[str]) -> None:

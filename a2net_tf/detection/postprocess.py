@@ -114,6 +114,16 @@ def _usable(segments: tf.Tensor, scores: tf.Tensor, class_ids: tf.Tensor, num_be
     return Candidates(segments, tf.where(segments[..., 1] > segments[..., 0], scores, 0.0), class_ids)
 
 
+def _is_on(setting: tf.Tensor | float) -> bool:
+    """Whether Soft-NMS or voting is wanted; a tensor, whose value a graph does not know, says yes."""
+    return tf.is_tensor(setting) or setting > 0
+
+
+def _as_float32(setting: tf.Tensor | float) -> tf.Tensor:
+    """A number of Python, or f64[], rounded once, after what was computed with it."""
+    return tf.cast(setting, tf.float32)
+
+
 def suppress(
     candidates: Candidates,
     *,
@@ -139,7 +149,7 @@ def suppress(
     # The class as the second coordinate keeps classes apart: boxes [start, class, end, class + 1] of different classes
     # do not overlap, and no [B, N, C] score matrix is needed.
     boxes = tf.stack([start, class_ids, end, class_ids + 1.0], axis=-1)
-    if soft_sigma > 0:
+    if _is_on(soft_sigma):
         boxes, scores, valid = _soft_suppress(boxes, candidates.scores, max_detections, min_score, soft_sigma)
     else:
         boxes, scores, _, valid = tf.image.combined_non_max_suppression(
@@ -147,13 +157,13 @@ def suppress(
             tf.expand_dims(candidates.scores, 2),
             max_output_size_per_class=max_detections,
             max_total_size=max_detections,
-            iou_threshold=tiou,
-            score_threshold=min_score,
+            iou_threshold=_as_float32(tiou),
+            score_threshold=_as_float32(min_score),
             clip_boxes=False,
         )
     segments = tf.stack([boxes[..., 0], boxes[..., 2]], axis=-1)
     detections = Detections(segments, scores, tf.cast(tf.round(boxes[..., 1]), tf.int32), valid)
-    return vote(detections, candidates, tiou=voting_tiou, min_score=min_score) if voting_tiou > 0 else detections
+    return vote(detections, candidates, tiou=voting_tiou, min_score=min_score) if _is_on(voting_tiou) else detections
 
 
 def suppress_sequences(
@@ -171,7 +181,7 @@ def suppress_sequences(
     million that overlap, and ten thousand to keep, that takes many seconds.
     """
     settings = {"tiou": tiou, "max_detections": max_detections, "min_score": min_score}
-    if soft_sigma > 0:
+    if _is_on(soft_sigma):
         detections = suppress(candidates, **settings, soft_sigma=soft_sigma)
     else:
         detections = tf.cond(
@@ -179,9 +189,9 @@ def suppress_sequences(
             lambda: suppress(candidates, **settings),
             lambda: _suppress_in_rounds(candidates, **settings),
         )
-    return (
-        _vote_nearby(detections, candidates, tiou=voting_tiou, min_score=min_score) if voting_tiou > 0 else detections
-    )
+    if not _is_on(voting_tiou):
+        return detections
+    return _vote_nearby(detections, candidates, tiou=voting_tiou, min_score=min_score)
 
 
 def _suppress_in_rounds(
@@ -195,7 +205,7 @@ def _suppress_in_rounds(
         return tf.ensure_shape(tf.pad(values, missing), (size, *values.shape[1:]))
 
     def suppress_one(sequence: Candidates) -> Detections:
-        usable = _select(sequence, sequence.scores > min_score)
+        usable = _select(sequence, sequence.scores > _as_float32(min_score))
         kept = _keep_best(usable, tiou=tiou, max_detections=max_detections)
         return Detections(*map(pad, kept), tf.size(kept.scores))
 
@@ -263,7 +273,7 @@ def _suppressed(candidates: Candidates, kept: Candidates, tiou: float) -> tf.Ten
 
     def look(found: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         candidate, other = _gather(candidates, rows), _gather(kept, columns)
-        too_much = geometry.tiou(candidate.segments, other.segments) > tiou
+        too_much = geometry.tiou(candidate.segments, other.segments) > _as_float32(tiou)
         too_much &= candidate.class_ids == other.class_ids
         return tf.maximum(found, tf.math.unsorted_segment_max(tf.cast(too_much, tf.int32), rows, count))
 
@@ -282,7 +292,7 @@ def _surely_suppressed(candidates: Candidates, kept: Candidates, tiou: float) ->
     for offset in (-2, -1, 0, 1):
         near = _gather(kept, tf.clip_by_value(next_place + offset, 0, tf.size(kept.scores) - 1))
         overlap = geometry.tiou(near.segments, candidates.segments)
-        suppressed |= (near.class_ids == candidates.class_ids) & (overlap > tiou + _ROUNDING)
+        suppressed |= (near.class_ids == candidates.class_ids) & (overlap > _as_float32(tiou + _ROUNDING))
     return suppressed
 
 
@@ -313,8 +323,8 @@ def _soft_suppress(boxes, scores, max_detections, min_score, sigma):
             scores=inputs[1],
             max_output_size=max_detections,
             iou_threshold=1.0,  # no hard suppression beside the soft one
-            score_threshold=min_score,
-            soft_nms_sigma=sigma / 2,  # the operator computes exp(-tiou**2 / (2 sigma))
+            score_threshold=_as_float32(min_score),
+            soft_nms_sigma=_as_float32(sigma / 2),  # the operator computes exp(-tiou**2 / (2 sigma))
             pad_to_max_output_size=True,
         )
         there = tf.cast(tf.range(max_detections) < valid, tf.float32)
@@ -343,7 +353,7 @@ def vote(detections: Detections, candidates: Candidates, *, tiou: float, min_sco
     rows = Candidates(*(tf.expand_dims(values, 2) for values in detections[:3]))
     columns = Candidates(*(tf.expand_dims(values, 1) for values in candidates))
     votes = tf.cast(_may_vote(rows, columns, tiou), tf.float32)  # B, K, N
-    weights = tf.expand_dims(tf.where(candidates.scores > min_score, candidates.scores, 0.0), 2)
+    weights = tf.expand_dims(tf.where(candidates.scores > _as_float32(min_score), candidates.scores, 0.0), 2)
     # Far from 0, a sum of many positions would round away how far each moves, so they are taken from a round number
     # near the best detection: 0 for windows in fractions.
     origin = _ROUND_NUMBER * tf.round(detections.segments[:, :1, :1] / _ROUND_NUMBER)
@@ -358,7 +368,8 @@ def _may_vote(detections: Candidates, candidates: Candidates, tiou: float) -> tf
     (start, end), (other_start, other_end) = (tf.unstack(v.segments, axis=-1) for v in (detections, candidates))
     shared_or_gap = tf.minimum(end, other_end) - tf.maximum(start, other_start)
     # shared >= tiou * union, without a division for every pair
-    enough = shared_or_gap * (1.0 + tiou) >= (end - start) * tiou + (other_end - other_start) * tiou
+    both, tiou = _as_float32(1.0 + tiou), _as_float32(tiou)
+    enough = shared_or_gap * both >= (end - start) * tiou + (other_end - other_start) * tiou
     return enough & tf.equal(detections.class_ids, candidates.class_ids)
 
 
@@ -373,7 +384,7 @@ def _vote_nearby(detections: Detections, candidates: Candidates, *, tiou: float,
 
     def vote_one(inputs: tuple[Candidates, Candidates]) -> tuple[tf.Tensor, tf.Tensor]:
         chosen, others = inputs
-        others = _select(others, others.scores > min_score)
+        others = _select(others, others.scores > _as_float32(min_score))
         others = _gather(others, tf.argsort(_place_in_class(others.class_ids, others.segments[:, 0])))
         first, counts = _near(chosen, others, tiou)
         return _sum_votes(chosen, others, first, counts, tiou)
@@ -392,7 +403,7 @@ def _near(detections: Candidates, others: Candidates, tiou: float) -> tuple[tf.T
     Returns:
         i32[K] the first one, i32[K] how many follow from there; none for padding.
     """
-    tiou *= _LESS  # what only rounding takes over the bound counts too
+    tiou = tiou * _LESS  # what only rounding takes over the bound counts too
     start, end = tf.unstack(tf.cast(detections.segments, tf.float64), axis=-1)
     other_starts, other_ends = tf.unstack(tf.cast(others.segments, tf.float64), axis=-1)
     longest = tf.reduce_max(tf.concat([other_ends - other_starts, [0.0]], axis=0))
@@ -437,14 +448,3 @@ def _sum_votes(
 
     sums = _over_pairs(add, tf.zeros((number, 3)), first, counts)
     return sums[:, :2], sums[:, 2]
-
-
-def best_detections(detections: Detections, limits: tf.Tensor) -> Detections:
-    """The first ``limits`` i32[B] of each sequence's detections [B, K, ...]; the rest becomes padding."""
-    there = tf.range(tf.shape(detections.scores)[1]) < limits[:, None]
-    return Detections(
-        tf.where(there[..., None], detections.segments, 0.0),
-        tf.where(there, detections.scores, 0.0),
-        tf.where(there, detections.class_ids, 0),
-        tf.minimum(detections.num_detections, limits),
-    )
