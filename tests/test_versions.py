@@ -5,12 +5,13 @@ import importlib.metadata
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests import tiny
+from tests import forks, tiny
 
 LOWEST_PYTHON = os.environ.get("A2NET_PYTHON_LOWEST", "")
 
@@ -53,6 +54,46 @@ def test_installed_versions_are_allowed():
     for name, specifier in requirements().items():
         installed = importlib.metadata.version(name)
         assert specifier.contains(installed, prereleases=True), f"{name} {installed} is outside of {specifier}"
+
+
+OPTIONAL = (
+    "matplotlib",
+    "plotly",
+    "tensorboard",
+    "pandas",
+    "pyarrow",
+    "pympi",
+    "apache_beam",
+    "mlcroissant",
+    "torch",
+    "onnx",
+)
+OPTIONAL += ("onnxruntime", "tf2onnx", "ai_edge_litert", "IPython", "nbformat", "av", "cv2", "jax", "pyspark")
+WITHOUT = f"""
+import sys
+sys.modules.update(dict.fromkeys({OPTIONAL!r}))  # none of them can be imported
+from a2net_tf.main import main
+*training, folder = sys.argv[1:]
+saved = ["--saved_model=" + folder + "/model"]
+for mode in (training, ["--mode=evaluate", "--workdir=" + folder], ["--mode=export", "--workdir=" + folder, *saved]):
+    assert main(mode) == 0, mode
+"""
+
+
+@pytest.mark.slow
+def test_nothing_optional_is_needed_to_train_evaluate_and_export(tmp_path):
+    """As after ``pip install .``: what is left out for want of a package is said."""
+    run = tmp_path / "run"
+    done = forks.run([sys.executable, "-c", WITHOUT, *tiny.train_flags(run), str(run)], cwd=tiny.REPO)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for lacking in (
+        "no logs for TensorBoard",
+        "no time lines drawn: matplotlib is missing",
+        "no report will be written",
+    ):
+        assert lacking in done.stdout
+    assert (run / "model" / "saved_model.pb").exists()
+    assert (run / "metrics.json").exists()
 
 
 @needs_lowest

@@ -1,8 +1,7 @@
 """What training does by itself where there is a GPU, and not on a CPU.
 
 XLA compiles the step, sums may come in any order, the next batch is copied while the last one is computed, in 16 bits
-where that changes no number, and the loss is read once in a while, because reading it waits for the GPU. None of this
-has been run with TensorFlow on a GPU yet; each can be switched off with its setting or is what TensorFlow documents.
+where that changes no number, and the loss is read once in a while, because reading it waits for the GPU.
 """
 
 import dataclasses
@@ -53,7 +52,9 @@ def announce(asked: Config, resolved: Config) -> None:
         resolved: of ``resolve``, or recorded in a run that goes on.
     """
     if asked.jit_compile == AUTO and resolved.jit_compile:
-        print("compiling the training step with XLA (--jit_compile=auto)")
+        print(
+            "compiling the training step with XLA (--jit_compile=auto), a minute or more: --nojit_compile starts at once"
+        )
     if asked.deterministic == AUTO and not resolved.deterministic:
         print("runs with equal seeds differ by rounding (--deterministic=auto)")
 

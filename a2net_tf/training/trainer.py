@@ -6,6 +6,7 @@ and applied. So every device makes the same update, which is that of one device 
 """
 
 import functools
+import importlib.util
 import itertools
 import math
 import pathlib
@@ -306,7 +307,18 @@ def _callbacks(run: Run, epoch_end: EpochEnd, first_epoch: int) -> list[keras.ca
         StopOnNonFiniteLoss(),
         epoch_end,
         Progress(),
-        keras.callbacks.TensorBoard(str(folder / "logs"), write_graph=False),
+        *_logs(folder / "logs"),
         History(folder / "history.csv", first_epoch),
         SaveState(epoch_end),
     ]
+
+
+def _logs(folder: pathlib.Path) -> list[keras.callbacks.Callback]:
+    """Those for TensorBoard, where that is installed: TensorFlow can be without it."""
+    if importlib.util.find_spec("tensorboard") is None:
+        print(
+            "no logs for TensorBoard, which is not installed; history.csv has the same numbers "
+            '(pip install ".[tensorboard]" in the checkout)'
+        )
+        return []
+    return [keras.callbacks.TensorBoard(str(folder), write_graph=False)]
