@@ -52,9 +52,7 @@ def announce(asked: Config, resolved: Config) -> None:
         resolved: of ``resolve``, or recorded in a run that goes on.
     """
     if asked.jit_compile == AUTO and resolved.jit_compile:
-        print(
-            "compiling the training step with XLA (--jit_compile=auto), a minute or more: --nojit_compile starts at once"
-        )
+        print("compiling the training step with XLA (--jit_compile=auto), a minute or more: --nojit_compile does not")
     if asked.deterministic == AUTO and not resolved.deterministic:
         print("runs with equal seeds differ by rounding (--deterministic=auto)")
 

@@ -57,7 +57,7 @@ def test_only_what_differs_from_a_cpu_is_announced(capsys):
     assert capsys.readouterr().out == ""
     by_device.announce(config, by_device.resolve(config, "GPU"))
     assert capsys.readouterr().out.splitlines() == [
-        "compiling the training step with XLA (--jit_compile=auto), a minute or more: --nojit_compile starts at once",
+        "compiling the training step with XLA (--jit_compile=auto), a minute or more: --nojit_compile does not",
         "runs with equal seeds differ by rounding (--deterministic=auto)",
     ]
     explicit = dataclasses.replace(config, jit_compile=True, deterministic=False)
