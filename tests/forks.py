@@ -15,7 +15,11 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tensorflow", "keras"])
@@ -28,19 +32,31 @@ class Fork:
         command: this Python, with a script or ``-m`` a module or ``-c`` a program, and its arguments.
         cwd: the folder in which it runs.
         env: all of its environment; the default is that of this process.
+        into: a file for all that it writes; the default keeps it for ``communicate``.
     """
 
-    def __init__(self, command: Sequence[str], *, cwd: str | os.PathLike = ".", env: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: str | os.PathLike = ".",
+        env: Mapping[str, str] | None = None,
+        into: IO | None = None,
+    ):
         assert command[0] == sys.executable
         environment = dict(os.environ if env is None else env)
-        (stdout, ours), (stderr, theirs) = (_CONTEXT.Pipe(duplex=False) for _ in range(2))
-        self._process = _CONTEXT.Process(target=_run, args=(list(command), str(cwd), environment, ours, theirs))
+        if into is None:
+            ends, ours = zip(*(_CONTEXT.Pipe(duplex=False) for _ in range(2)), strict=True)
+        else:
+            ends, ours = (), [connection.Connection(os.dup(into.fileno()), readable=False) for _ in range(2)]
+        self._process = _CONTEXT.Process(target=_run, args=(list(command), str(cwd), environment, *ours))
         self._process.start()
-        self._outputs = [_Reader(written_to) for written_to in (stdout, stderr)]
-        ours.close()
-        theirs.close()
+        self._outputs = [_Reader(end) for end in ends]
+        for end in ours:
+            end.close()
         self.pid = self._process.pid
-        self.kill, self.poll = self._process.kill, lambda: self._process.exitcode
+        self.kill, self.terminate = self._process.kill, self._process.terminate
+        self.poll = lambda: self._process.exitcode
 
     @property
     def returncode(self) -> int | None:
@@ -98,6 +114,17 @@ def reloads_of_exports() -> None:
         return run(command) if is_reload else new_process(command, *args, **kwargs)
 
     subprocess.run = run_or_fork
+
+
+def runs_of_jobs(patch: "pytest.MonkeyPatch") -> None:
+    """From now on the runs of ``--jobs`` are forks; tests/modes/test_jobs.py is about the processes that they are."""
+    from a2net_tf.modes import jobs
+
+    def start(command, *, stdin, stdout, stderr, env):
+        del env["A2NET_TF_ENDS_WITH_STDIN"]  # a fork has none
+        return Fork(command, env=env, into=stdout)
+
+    patch.setattr(jobs, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
 
 
 def _interrupted(kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:

@@ -23,7 +23,7 @@ def make_localizer(make_config, make_network):
     """A Localizer with 128-step windows; ``make.config`` tells its settings."""
 
     def make(first_step_seconds=0.0, **changes):
-        config = make_config(**{"window_steps": 128, "num_levels": 6, **changes})
+        config = make_config(**{"window_steps": 128, "num_levels": 3, **changes})
         return Localizer(make_network(config, NUM_FEATURES, len(CLASS_NAMES)), config, CLASS_NAMES, first_step_seconds)
 
     return make
@@ -637,17 +637,17 @@ def test_soft_suppression_keeps_more(localizer, make_localizer):
 
 def test_window_candidates_come_anchor_free_first(localizer):
     found = localizer.window_candidates(random_features(3, 128))
-    assert found.segments.shape == (3, 126 + 378, 2)
-    assert found.scores.shape == found.class_ids.shape == (3, 126 + 378)
+    assert found.segments.shape == (3, 112 + 336, 2)
+    assert found.scores.shape == found.class_ids.shape == (3, 112 + 336)
     logits = localizer.members[0].networks[0](random_features(3, 128))["anchor_free_logits"].numpy()
-    usable = found.segments[:, :126, 1] > found.segments[:, :126, 0]
+    usable = found.segments[:, :112, 1] > found.segments[:, :112, 0]
     expected = np.where(usable, softmax(logits)[..., 1:].max(axis=-1), 0)
-    np.testing.assert_allclose(found.scores[:, :126], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.scores[:, :112], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("first_step_seconds", [0.0, 5.0])
 def test_candidates_of_score_zero_give_no_detection(first_step_seconds, localizer):
-    nothing = Candidates(tf.ones((2, 504, 2)), tf.zeros((2, 504)), tf.zeros((2, 504), tf.int32))
+    nothing = Candidates(tf.ones((2, 448, 2)), tf.zeros((2, 448)), tf.zeros((2, 448), tf.int32))
     first = tf.fill([2], first_step_seconds)
     found = localizer.detect["both"](nothing, tf.constant([10, 20]), tf.ones(2), first, tf.constant(0.5))
     assert not any(np.asarray(values).any() for values in found)

@@ -47,7 +47,7 @@ def compared(slow, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch, tiny.silence():
         patch.setattr(compare, "_ROUNDS", 1)
-        patch.setattr(compare, "_TOGETHER", [compare._SAVED_MODELS, [*compare._TFLITES, compare._ONNX]])
+        patch.setattr(compare, "_TOGETHER", [[*compare._SAVED_MODELS, *compare._TFLITES, compare._ONNX]])
         assert compare.main([f"--workdir={tiny.modern()}", f"--output={folder}"]) == 0
     return folder, json.loads((folder / "compare.json").read_text())
 

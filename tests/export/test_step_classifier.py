@@ -17,6 +17,7 @@ from tests.export.recordings import FEATURES, assert_same, found_by, random_feat
 WINDOW = 32
 CLASSES = ["jump", "run", "sit"]
 STEPS = {"step_classifier": True, "step_channels": 6, "step_layers": 4, "step_stages": 2, "classes_per_candidate": 2}
+STEPS |= {"num_levels": 2}  # converting takes as long as a graph is large
 BRANCHES = [{}, {"anchor_based": False}, {"anchor_free": False, "step_exponent": 0.5, "voting_tiou": 0.5}]
 
 
@@ -51,23 +52,29 @@ def test_the_single_file_asks_the_windows_that_the_graph_asks(stride):
         assert sorted(tflite_run.side_by_side(starts, 32, stride)) == expected.numpy().tolist()
 
 
-@pytest.mark.parametrize("num_steps", [20, WINDOW, 150])
-def test_tflite(num_steps, trained, tmp_path):
+@pytest.fixture(scope="module")
+def in_tflite(trained, tmp_path_factory):
+    """The same in a file."""
     localizer, run = trained
-    written = tflite.export_tflite(localizer, run, str(tmp_path / "m.tflite"), quantization="float32")
+    path = tmp_path_factory.mktemp("tflite") / "m.tflite"
+    written = tflite.export_tflite(localizer, run, str(path), quantization="float32")
     assert written.score_difference < 1e-5
+    return tflite_run.Model(path)
+
+
+@pytest.mark.parametrize("num_steps", [20, WINDOW, 150])
+def test_tflite(num_steps, trained, in_tflite):
+    localizer, _ = trained
     features = random_features(num_steps)
-    found = tflite_run.Model(tmp_path / "m.tflite").detect(features)
-    assert_same(found, found_by(localizer, features))
+    assert_same(in_tflite.detect(features), found_by(localizer, features))
 
 
-def test_tflite_window_is_that_of_the_saved_model(trained, tmp_path):
+def test_tflite_window_is_that_of_the_saved_model(trained, in_tflite):
     pytest.importorskip("tensorflow_serving", reason="saved_model needs it")
     saved_model = importlib.import_module("a2net_tf.export.saved_model")
-    localizer, run = trained
-    tflite.export_tflite(localizer, run, str(tmp_path / "m.tflite"), quantization="float32")
+    localizer, _ = trained
     window = random_features(WINDOW)
-    found = tflite_run.Model(tmp_path / "m.tflite").window(window)
+    found = in_tflite.window(window)
     expected = saved_model.window_detections(localizer, tf.constant(window[None]))
     for name in ("scores", "segments", "class_ids"):
         np.testing.assert_allclose(found[name], expected[name][0], atol=1e-4, err_msg=name)

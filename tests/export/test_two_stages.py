@@ -14,7 +14,7 @@ from tests.export.recordings import FEATURES, assert_same, found_by, random_feat
 
 WINDOW = 32
 CLASSES = ["jump", "run", "sit"]
-TWO = {"stages": 2, "proposal_channels": 6, "proposals": 16, "nms_tiou": 0.4}
+TWO = {"stages": 2, "proposal_channels": 6, "proposals": 16, "nms_tiou": 0.4, "num_levels": 2}
 STEPS = {"step_classifier": True, "step_channels": 6, "step_layers": 4, "step_stages": 2}
 KINDS = {
     "both": {},

@@ -13,7 +13,7 @@ from a2net_tf.errors import UserError
 from a2net_tf.main import main
 from a2net_tf.modes import ablate
 from a2net_tf.training import ablation_plans
-from tests import tiny
+from tests import forks, tiny
 
 
 def config_of(name, **changes):
@@ -378,7 +378,9 @@ def recipe(slow, tmp_path_factory):
     baseline = folder / "baseline.flags"
     baseline.write_text("\n".join([*tiny.NETWORK, *ONE_LEVEL, "--epochs=1"]) + "\n")
     flags = (f"--baseline={baseline}", "--random_offsets", "--nms_tiou=0.9", "--max_detections=5000", "--jobs=2")
-    return folder, flags, run_ablation(folder, "recipe", *flags)
+    with pytest.MonkeyPatch.context() as patch:
+        forks.runs_of_jobs(patch)
+        return folder, flags, run_ablation(folder, "recipe", *flags)
 
 
 def test_recipe_trains_each_network_once_and_scores_every_branch(recipe):

@@ -48,11 +48,16 @@ def weight_files(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.rglob("last.npz"))}
 
 
+@tiny.once
+def _three(path):
+    run_folds(path)
+
+
 @pytest.fixture(scope="module")
-def three(slow, tmp_path_factory):
-    """Three folds."""
-    folder = tmp_path_factory.mktemp("three")
-    return folder, run_folds(folder)
+def three(slow):
+    """Three folds: their folder, which is not to be changed, and cross_validation.json."""
+    folder = _three()
+    return folder, json.loads((folder / "cross_validation.json").read_text())
 
 
 # --- folds
@@ -197,8 +202,11 @@ def test_a_fold_is_scored_as_the_evaluation_of_its_run_scores_it(three, tmp_path
     folder, written = three
     for fold in written["folds"]:
         with tiny.silence():
-            assert main(["--mode=evaluate", f"--workdir={folder / fold['name']}", "--noplots"]) == 0
-        alone = json.loads((folder / fold["name"] / "metrics.json").read_text())
+            output = tmp_path / fold["name"]
+            assert (
+                main(["--mode=evaluate", f"--workdir={folder / fold['name']}", f"--output={output}", "--noplots"]) == 0
+            )
+        alone = json.loads((output / "metrics.json").read_text())
         assert alone["split"] == fold["eval_split"]
         for branch, metrics in fold["branches"].items():
             np.testing.assert_allclose(metrics["mAP"], alone["branches"][branch]["mAP"], atol=1e-9)
@@ -282,8 +290,9 @@ def test_after_a_kill_what_is_finished_is_not_trained_again(three, tmp_path):
 
 
 @pytest.mark.slow
-def test_folds_at_the_same_time(tmp_path):
+def test_folds_at_the_same_time(tmp_path, monkeypatch):
     """Each has as many recordings of both splits as the others; all of them are scored."""
+    forks.runs_of_jobs(monkeypatch)
     written = run_folds(tmp_path, "--jobs=2", "--num_folds=2", "--epochs=1", "--noplots", "--num_levels=1")
     assert [fold["name"] for fold in written["folds"]] == ["fold_1_of_2", "fold_2_of_2"]
     assert [fold["eval_split"] for fold in written["folds"]] == ["train[:2]+validation[:2]", "train[2:5]"]
@@ -328,7 +337,8 @@ def test_a_fold_of_other_settings_is_refused(three, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_fold_that_cannot_be_trained_is_named(tmp_path, capsys, number):
+def test_a_fold_that_cannot_be_trained_is_named(tmp_path, capsys, number, monkeypatch):
+    forks.runs_of_jobs(monkeypatch)
     assert main(flags(tmp_path, "--max_actions=1", f"--jobs={number}")) == 1
     out, err = capsys.readouterr()
     line = err.strip().splitlines()[-1]
