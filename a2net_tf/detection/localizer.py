@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from a2net_tf.detection import geometry, merging, step_scores, windows
+from a2net_tf.detection import geometry, merging, windows
 from a2net_tf.detection.member import Member, joined
 from a2net_tf.detection.postprocess import Candidates, Detections
 from a2net_tf.errors import UserError
@@ -170,16 +170,16 @@ class Localizer(tf.Module):
             return candidates
         inside = tf.clip_by_value(candidates.segments, 0.0, 1.0) * float(self.config.inference_steps)
         sums = geometry.running_sums(steps, tf.float32)
-        shares = step_scores.share(steps, sums, inside, candidates.class_ids, self.config.step_exponent)
+        shares = merging.share(steps, sums, inside, candidates.class_ids, self.config.step_exponent)
         return candidates._replace(scores=candidates.scores * shares)
 
     def scored(self, candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
-        """Candidates of whole sequences, scored by the classes of their steps: ``step_scores.scored``."""
-        return step_scores.scored(candidates, seen, num_steps, self.config.step_exponent)
+        """Candidates of whole sequences, scored by the classes of their steps: ``merging.scored``."""
+        return merging.scored(candidates, seen, num_steps, self.config.step_exponent)
 
     def score(self, candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
         """``scored``, in a graph that other localizers use too."""
-        return step_scores.graph_of_scored()(candidates, seen, num_steps, self.config.step_exponent)
+        return merging.graph_of_scored()(candidates, seen, num_steps, self.config.step_exponent)
 
     def batch_candidates(self, features: tf.Tensor, num_steps: tf.Tensor) -> Candidates:
         """Candidates of whole sequences f32[B, T, D], in steps: [B, N, ...], rows padded with scores of 0."""

@@ -253,7 +253,7 @@ def test_chunks_score_the_classes_of_steps_as_the_whole_does(num_steps, max_step
 def test_candidates_are_scored_in_slices(make_localizer, monkeypatch):
     features = random_features(2, 300)
     expected = detections_of(make_localizer(**STEPS), features, [300, 170])
-    monkeypatch.setattr("a2net_tf.detection.step_scores._SCORED_AT_ONCE", 100)
+    monkeypatch.setattr("a2net_tf.detection.merging._SCORED_AT_ONCE", 100)
     assert_same(detections_of(make_localizer(**STEPS), features, [300, 170]), expected)
     single = detections_of(make_localizer(**STEPS), features[1:, :170])
     assert_same(single, {name: value[1:] for name, value in expected.items()})
