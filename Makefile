@@ -1,6 +1,6 @@
 # Three commands do all the set-up on a machine that has only Python (3.10 or newer):
 #   make quickstart   virtual environment, install, then the main job on the embedded toy dataset
-#   make test-fast    virtual environment, install with test tools, lint and the fast tests (three to five minutes): those that
+#   make test-fast    virtual environment, install with test tools, lint and the fast tests (three to six minutes): those that
 #                     neither train nor convert a model nor start a process
 #   make test         the same with all tests
 #   make docs         the pages as a site in site/, built strictly: a broken link is an error
