@@ -57,18 +57,9 @@ def test_installed_versions_are_allowed():
 
 
 OPTIONAL = (
-    "matplotlib",
-    "plotly",
-    "tensorboard",
-    "pandas",
-    "pyarrow",
-    "pympi",
-    "apache_beam",
-    "mlcroissant",
-    "torch",
-    "onnx",
+    *("matplotlib", "plotly", "tensorboard", "pandas", "pyarrow", "pympi", "apache_beam", "mlcroissant", "torch"),
+    *("onnx", "onnxruntime", "tf2onnx", "ai_edge_litert", "IPython", "nbformat", "av", "cv2", "jax", "pyspark"),
 )
-OPTIONAL += ("onnxruntime", "tf2onnx", "ai_edge_litert", "IPython", "nbformat", "av", "cv2", "jax", "pyspark")
 WITHOUT = f"""
 import sys
 sys.modules.update(dict.fromkeys({OPTIONAL!r}))  # none of them can be imported

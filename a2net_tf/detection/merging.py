@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from a2net_tf.detection import geometry
-from a2net_tf.detection.postprocess import Candidates, Detections, suppress_sequences
+from a2net_tf.detection.postprocess import Candidates, Detections, Number, suppress_sequences
 
 _SCORED_AT_ONCE = 2**18  # candidates: their numbers in 64 bits take some tens of MB
 # Of suppression, in the order in which ``graph_of`` takes them.
@@ -40,7 +40,7 @@ def merge(
     first_step_seconds: tf.Tensor,
     weights: tf.Tensor,
     *,
-    suppression: Mapping[str, tf.Tensor | float],
+    suppression: Mapping[str, Number],
     limits: tf.Tensor | None = None,
     also: Sequence[int] = (),
 ) -> Detections:
@@ -128,7 +128,7 @@ def graph_of(soft: bool, voting: bool, also: tuple[int, ...]) -> Callable[..., D
     return tf.function(run, input_signature=signature, autograph=False)
 
 
-def scored(candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor, exponent: tf.Tensor | float) -> Candidates:
+def scored(candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor, exponent: Number) -> Candidates:
     """Candidates of whole sequences, scored by the classes of their steps.
 
     Args:
@@ -156,9 +156,7 @@ def scored(candidates: Candidates, seen: tf.Tensor, num_steps: tf.Tensor, expone
     return candidates._replace(scores=candidates.scores * tf.transpose(shares.concat()))
 
 
-def share(
-    steps: tf.Tensor, sums: tf.Tensor, segments: tf.Tensor, class_ids: tf.Tensor, exponent: tf.Tensor | float
-) -> tf.Tensor:
+def share(steps: tf.Tensor, sums: tf.Tensor, segments: tf.Tensor, class_ids: tf.Tensor, exponent: Number) -> tf.Tensor:
     """What the scores of candidates are multiplied with: f32[B, N].
 
     Args:

@@ -15,6 +15,7 @@ _BEYOND_ANY_STEP = 1e9
 _PAIRS_AT_ONCE = 2**20  # of two segments that may overlap: some tens of MB
 _ROUND_NUMBER = 1024.0  # a power of two: its multiples are subtracted exactly
 _LESS = 0.999  # of an overlap: beyond rounding
+Number = tf.Tensor | float  # a setting: f64[] in a graph that serves many of its values (see ``merging.graph_of``)
 
 
 class Candidates(NamedTuple):
@@ -114,12 +115,12 @@ def _usable(segments: tf.Tensor, scores: tf.Tensor, class_ids: tf.Tensor, num_be
     return Candidates(segments, tf.where(segments[..., 1] > segments[..., 0], scores, 0.0), class_ids)
 
 
-def _is_on(setting: tf.Tensor | float) -> bool:
+def _is_on(setting: Number) -> bool:
     """Whether Soft-NMS or voting is wanted; a tensor, whose value a graph does not know, says yes."""
     return tf.is_tensor(setting) or setting > 0
 
 
-def _as_float32(setting: tf.Tensor | float) -> tf.Tensor:
+def _as_float32(setting: Number) -> tf.Tensor:
     """A number of Python, or f64[], rounded once, after what was computed with it."""
     return tf.cast(setting, tf.float32)
 
@@ -127,11 +128,11 @@ def _as_float32(setting: tf.Tensor | float) -> tf.Tensor:
 def suppress(
     candidates: Candidates,
     *,
-    tiou: float,
+    tiou: Number,
     max_detections: tf.Tensor | int,
-    min_score: float = 0.0,
-    soft_sigma: float = 0.0,
-    voting_tiou: float = 0.0,
+    min_score: Number = 0.0,
+    soft_sigma: Number = 0.0,
+    voting_tiou: Number = 0.0,
 ) -> Detections:
     """Class-wise non-maximum suppression of each sequence's candidates.
 
@@ -140,8 +141,7 @@ def suppress(
         tiou: overlap above which the weaker one of a class goes.
         max_detections: K, best ones kept over all classes.
         min_score: only higher scores take part, so never a candidate of score 0.
-        soft_sigma: if > 0, overlapping scores decay by exp(-tiou**2 / soft_sigma) instead (Soft-NMS, Bodla
-            et al. 2017).
+        soft_sigma: if > 0, weaker scores decay by exp(-tiou**2 / soft_sigma) instead (Soft-NMS, Bodla et al. 2017).
         voting_tiou: if > 0, all candidates vote on the boundaries of what is kept: see ``vote``.
     """
     start, end = candidates.segments[..., 0], candidates.segments[..., 1]
@@ -169,11 +169,11 @@ def suppress(
 def suppress_sequences(
     candidates: Candidates,
     *,
-    tiou: float,
+    tiou: Number,
     max_detections: tf.Tensor | int,
-    min_score: float = 0.0,
-    soft_sigma: float = 0.0,
-    voting_tiou: float = 0.0,
+    min_score: Number = 0.0,
+    soft_sigma: Number = 0.0,
+    voting_tiou: Number = 0.0,
 ) -> Detections:
     """``suppress`` for whole sequences in steps, which may have millions of candidates: the same result in less time.
 
@@ -195,7 +195,7 @@ def suppress_sequences(
 
 
 def _suppress_in_rounds(
-    candidates: Candidates, *, tiou: float, max_detections: tf.Tensor | int, min_score: float
+    candidates: Candidates, *, tiou: Number, max_detections: tf.Tensor | int, min_score: Number
 ) -> Detections:
     """``suppress``, one sequence after the other. Of equal scores the first one counts as the higher."""
     size = _static(max_detections)
@@ -223,7 +223,7 @@ def _static(max_detections: tf.Tensor | int) -> int | None:
     return max_detections if isinstance(max_detections, int) else None
 
 
-def _keep_best(candidates: Candidates, *, tiou: float, max_detections: tf.Tensor | int) -> Candidates:
+def _keep_best(candidates: Candidates, *, tiou: Number, max_detections: tf.Tensor | int) -> Candidates:
     """What suppression keeps of one sequence's candidates [N, ...], by descending score: [at most K, ...].
 
     In each round the best ones decide among themselves: nothing of a lower score can touch them, and what was kept
@@ -253,7 +253,7 @@ def _keep_best(candidates: Candidates, *, tiou: float, max_detections: tf.Tensor
     return kept
 
 
-def _kept_places(candidates: Candidates, *, tiou: float, max_detections: tf.Tensor | int) -> tf.Tensor:
+def _kept_places(candidates: Candidates, *, tiou: Number, max_detections: tf.Tensor | int) -> tf.Tensor:
     """i32[at most K]: which of ``candidates`` [N, ...], by descending score, suppression keeps."""
     count = tf.size(candidates.scores)
     ranks = tf.cast(tf.range(count, 0, -1), tf.float32)  # as scores: no two are equal, and they come back as places
@@ -265,7 +265,7 @@ def _kept_places(candidates: Candidates, *, tiou: float, max_detections: tf.Tens
     return count - tf.cast(detections.scores[0, : detections.num_detections[0]], tf.int32)
 
 
-def _suppressed(candidates: Candidates, kept: Candidates, tiou: float) -> tf.Tensor:
+def _suppressed(candidates: Candidates, kept: Candidates, tiou: Number) -> tf.Tensor:
     """bool[N]: which of ``candidates`` [N, ...] overlap one of the kept ones [K, ...] of their class too much."""
     kept = _gather(kept, tf.argsort(_place_in_class(kept.class_ids, kept.segments[:, 0])))
     first, counts = _near(candidates, kept, tiou)
@@ -280,7 +280,7 @@ def _suppressed(candidates: Candidates, kept: Candidates, tiou: float) -> tf.Ten
     return _over_pairs(look, tf.zeros((count,), tf.int32), first, counts) > 0
 
 
-def _surely_suppressed(candidates: Candidates, kept: Candidates, tiou: float) -> tf.Tensor:
+def _surely_suppressed(candidates: Candidates, kept: Candidates, tiou: Number) -> tf.Tensor:
     """bool[N]: which of ``candidates`` [N, ...] overlap one of four kept ones, those of their class nearest by centre.
 
     What is not found here is no mistake, only work for the next round. What is found must be beyond doubt for the
@@ -338,7 +338,7 @@ def _soft_suppress(boxes, scores, max_detections, min_score, sigma):
     return tf.map_fn(one, (boxes, scores), fn_output_signature=signature)
 
 
-def vote(detections: Detections, candidates: Candidates, *, tiou: float, min_score: float = 0.0) -> Detections:
+def vote(detections: Detections, candidates: Candidates, *, tiou: Number, min_score: Number = 0.0) -> Detections:
     """Moves each detection's boundaries to the mean of those that vote for it, weighted by their scores.
 
     The candidates of its class that overlap it enough vote, the one that it was made of among them. Scores and order
@@ -363,7 +363,7 @@ def vote(detections: Detections, candidates: Candidates, *, tiou: float, min_sco
     return _moved(detections, positions - weights * (detections.segments - origin), tf.squeeze(weights, 2))
 
 
-def _may_vote(detections: Candidates, candidates: Candidates, tiou: float) -> tf.Tensor:
+def _may_vote(detections: Candidates, candidates: Candidates, tiou: Number) -> tf.Tensor:
     """bool[...]: whether a candidate is of a detection's class and overlaps it enough; of shapes that broadcast."""
     (start, end), (other_start, other_end) = (tf.unstack(v.segments, axis=-1) for v in (detections, candidates))
     shared_or_gap = tf.minimum(end, other_end) - tf.maximum(start, other_start)
@@ -379,7 +379,7 @@ def _moved(detections: Detections, moves: tf.Tensor, weights: tf.Tensor) -> Dete
     return detections._replace(segments=detections.segments + moves / tf.where(weights > 0, weights, 1.0))
 
 
-def _vote_nearby(detections: Detections, candidates: Candidates, *, tiou: float, min_score: float) -> Detections:
+def _vote_nearby(detections: Detections, candidates: Candidates, *, tiou: Number, min_score: Number) -> Detections:
     """``vote`` for whole sequences in steps, one after the other; looks only at candidates that begin near enough."""
 
     def vote_one(inputs: tuple[Candidates, Candidates]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -395,7 +395,7 @@ def _vote_nearby(detections: Detections, candidates: Candidates, *, tiou: float,
     return _moved(detections, *sums)
 
 
-def _near(detections: Candidates, others: Candidates, tiou: float) -> tuple[tf.Tensor, tf.Tensor]:
+def _near(detections: Candidates, others: Candidates, tiou: Number) -> tuple[tf.Tensor, tf.Tensor]:
     """Which of ``others`` [N, ...], sorted by class and start, may overlap each detection [K, ...] by ``tiou``.
 
     What overlaps a detection so much shares that part of it, and with it covers at most 1 / tiou of its length.
@@ -434,7 +434,7 @@ def _over_pairs(add: Callable, value: tf.Tensor, first: tf.Tensor, counts: tf.Te
 
 
 def _sum_votes(
-    detections: Candidates, others: Candidates, first: tf.Tensor, counts: tf.Tensor, tiou: float
+    detections: Candidates, others: Candidates, first: tf.Tensor, counts: tf.Tensor, tiou: Number
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The sums f32[K, 2] of weighted moves and f32[K] of weights, over the pairs that ``_near`` names."""
     number = tf.size(detections.scores)
